@@ -1,0 +1,1 @@
+"""Fabric: five lines scale a plain PyTorch loop."""

@@ -1,0 +1,290 @@
+"""`Strategy`: how one model is trained on the devices at hand. The one hierarchy that trainer and llm use too.
+
+```
+Strategy (abstract)
+├── SingleDeviceStrategy
+└── ParallelStrategy (abstract: process group, mesh, collectives)
+    ├── DDPStrategy  FSDPStrategy  ModelParallelStrategy  DeepSpeedStrategy      all final
+```
+
+Callers branch on the class constants `state_layout`, `supports_no_sync` and `owns_backward`, never on types.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from leyden.core.errors import ConfigError
+from leyden.fabric.loading.transfer import move_data_to_device
+from leyden.fabric.precision.precision import Precision
+
+if TYPE_CHECKING:
+    from leyden.fabric.accelerators.accelerator import Accelerator
+    from leyden.fabric.checkpoint.plugin import CheckpointIO
+    from leyden.fabric.environments.environment import ClusterEnvironment
+    from leyden.fabric.launch.launcher import Launcher
+    from torch.distributed.device_mesh import DeviceMesh
+
+StateLayout = Literal["replicated", "sharded", "foreign"]
+StateFilter = Mapping[str, Callable[[str, Any], bool]]
+
+
+class Strategy(ABC):
+    """Places a module, runs its backward and its step, and knows how state is laid out over ranks.
+
+    Args:
+        accelerator: The kind of device; `None` lets the caller's plan fill it in.
+        checkpoint_io: A plug-in that stores checkpoints; `None` is fabric's own formats.
+        precision: How numbers are kept; `None` lets the caller's plan fill it in.
+        cluster_environment: Who started the processes; `None` lets the plan detect it.
+    """
+
+    state_layout: ClassVar[StateLayout] = "replicated"
+    supports_no_sync: ClassVar[bool] = False
+    owns_backward: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        accelerator: "Accelerator | None" = None,
+        checkpoint_io: "CheckpointIO | None" = None,
+        precision: Precision | None = None,
+        cluster_environment: "ClusterEnvironment | None" = None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.checkpoint_io = checkpoint_io
+        self.precision_given = precision
+        self.precision: Precision = precision or Precision()
+        self.cluster_environment = cluster_environment
+        self.num_nodes = 1
+        self.launcher: Launcher | None = None
+
+    # -- where this process stands -------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def root_device(self) -> torch.device:
+        """This process's device."""
+
+    @property
+    def global_rank(self) -> int:
+        """This process's rank over all nodes."""
+        return 0
+
+    @property
+    def local_rank(self) -> int:
+        """This process's rank on its node."""
+        return 0
+
+    @property
+    def node_rank(self) -> int:
+        """The number of this node."""
+        return 0
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks over all nodes."""
+        return 1
+
+    @property
+    def num_processes(self) -> int:
+        """The number of ranks on this node."""
+        return 1
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is rank 0."""
+        return self.global_rank == 0
+
+    @property
+    def mesh(self) -> "DeviceMesh | None":
+        """The device mesh of this run; `None` where there is one device."""
+        return None
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """`num_replicas` and `rank` for samplers: **data-parallel** ranks only."""
+        return {"num_replicas": 1, "rank": 0}
+
+    # -- setting up ----------------------------------------------------------------------------------------------
+
+    def setup_environment(self) -> None:
+        """Make this process's device current; a parallel strategy also joins the process group. Idempotent."""
+        if self.accelerator is not None:
+            self.accelerator.setup_device(self.root_device)
+
+    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
+        """Return the context in which a module is built: dtype, device, and `meta` if `empty_init`."""
+        return _Stack(self.root_device, _skip_initialisation() if empty_init else nullcontext(), self.precision.module_init_context())
+
+    def tensor_init_context(self) -> AbstractContextManager[Any]:
+        """Return the context in which tensors are born on the device in the precision's dtype."""
+        return _Stack(self.root_device, self.precision.tensor_init_context())
+
+    def module_to_device(self, module: nn.Module) -> None:
+        """Move the module's parameters and buffers, in place."""
+        module.to(self.root_device)
+
+    def batch_to_device(self, batch: Any, device: torch.device | None = None) -> Any:
+        """Return the batch with every tensor on `device` (default: this process's)."""
+        return move_data_to_device(batch, device or self.root_device)
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        """Wrap or shard the module; the result is what forward goes through."""
+        return module
+
+    def setup_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """Adapt the optimizer to this strategy."""
+        return optimizer
+
+    def setup_module_and_optimizers(
+        self, module: nn.Module, optimizers: list[Optimizer], scheduler: Any = None
+    ) -> tuple[nn.Module, list[Optimizer], Any]:
+        """Set up a module with its optimizers: what strategies that shard need to do at once."""
+        return self.setup_module(module), [self.setup_optimizer(optimizer) for optimizer in optimizers], scheduler
+
+    def mark_forward_method(self, module: nn.Module, name: str) -> None:
+        """Let `module.name` be called through the strategy like `forward`. `module` is what `setup_module` returned."""
+
+    # -- the hot path --------------------------------------------------------------------------------------------
+
+    def backward(self, tensor: Tensor, module: nn.Module | None, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients of `tensor`, scaled where the precision scales."""
+        self.precision.pre_backward(tensor, module)
+        self.precision.backward(tensor, module, *args, **kwargs)
+        self.precision.post_backward(tensor, module)
+
+    def optimizer_step(self, optimizer: Optimizer, **kwargs: Any) -> Any:
+        """Step the optimizer as the precision does it."""
+        return self.precision.optimizer_step(optimizer, **kwargs)
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+        """Return a context without gradient reduction; forward and backward both belong inside."""
+        return nullcontext()
+
+    def clip_gradients_norm(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+    ) -> Tensor:
+        """Clip by norm and return the total norm before clipping, over all shards and ranks."""
+        self.precision.unscale_gradients(optimizer)
+        parameters = list(self.precision.main_params(optimizer))
+        return nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
+
+    def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
+        """Clip every gradient element to [-clip_val, clip_val]."""
+        self.precision.unscale_gradients(optimizer)
+        nn.utils.clip_grad_value_(list(self.precision.main_params(optimizer)), clip_val)
+
+    # -- collectives ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+        """Gather a tensor or a tree from all ranks: shape `(world_size, …)`; unchanged where there is one rank."""
+
+    @abstractmethod
+    def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Reduce a tensor or a tree over all ranks, in place, and return it."""
+
+    @abstractmethod
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        """Return rank `src`'s object on every rank."""
+
+    @abstractmethod
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for all ranks; `name` appears in the stall report."""
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:  # noqa: A002, FBT001, FBT002 - the documented signature
+        """Return whether all ranks (or any, with `all=False`) decided so."""
+        return decision
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def get_module_state_dict(self, module: nn.Module) -> dict[str, Any]:
+        """Return the plain module's state dict; values are `DTensor` where the layout is sharded."""
+        return module.state_dict()
+
+    def load_module_state_dict(self, module: nn.Module, state_dict: Mapping[str, Any], strict: bool = True) -> None:  # noqa: FBT001, FBT002 - the documented signature
+        """Load a state dict that `get_module_state_dict` returned."""
+        module.load_state_dict(state_dict, strict=strict)
+
+    def get_optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the optimizer's state dict."""
+        return optimizer.state_dict()
+
+    def save_checkpoint(
+        self,
+        path: str | Path,
+        state: dict[str, Any],
+        storage_options: Any = None,
+        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        *,
+        blocking: bool = True,
+        format: str = "auto",  # noqa: A002 - the documented name
+    ) -> None:
+        """Write `state` (unwrapped objects and values); every rank calls it.
+
+        Raises:
+            ConfigError: `storage_options` without a checkpoint plug-in that takes them.
+        """
+        from leyden.fabric.checkpoint import saver
+
+        if storage_options is not None and self.checkpoint_io is None:
+            raise ConfigError(
+                f"storage_options={storage_options!r} has no effect without a CheckpointIO plug-in. "
+                "Pass plugins=YourCheckpointIO(), or drop storage_options."
+            )
+        saver.write(path, state, strategy=self, filter=filter, blocking=blocking, format=format, storage_options=storage_options)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        state: Any = None,
+        strict: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        weights_only: bool | None = None,
+        *,
+        restore_rng: Literal["auto"] | bool = "auto",
+    ) -> dict[str, Any]:
+        """Restore `state` in place and return the remainder; without `state`, everything on the CPU."""
+        from leyden.fabric.checkpoint import saver
+
+        return saver.read(path, state, strategy=self, strict=strict, weights_only=weights_only, restore_rng=restore_rng)
+
+    def teardown(self) -> None:
+        """Give back the device, the group if this strategy made it, and the children. Idempotent."""
+        self.precision.teardown()
+        if self.accelerator is not None:
+            self.accelerator.teardown()
+        if self.cluster_environment is not None:
+            self.cluster_environment.teardown()
+        if self.launcher is not None:
+            self.launcher.close()
+
+
+class _Stack:
+    """Several contexts entered as one, in order."""
+
+    def __init__(self, *contexts: Any) -> None:
+        self._contexts = contexts
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(*error)
+
+
+def _skip_initialisation() -> AbstractContextManager[Any]:
+    return torch.nn.utils.skip_init_context() if hasattr(torch.nn.utils, "skip_init_context") else nullcontext()
