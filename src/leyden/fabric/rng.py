@@ -1,0 +1,245 @@
+"""Random numbers: one seed per run, streams derived from it, and states that a checkpoint can keep.
+
+All ranks share the run's seed, so that they initialise the same weights. Whatever must differ (a worker, a position in
+an epoch, an initialiser) takes its own stream from `fold(seed, *words)`, which depends on nothing but its arguments.
+The seed lives in environment variables, because that is what child processes of any kind inherit.
+"""
+
+import hashlib
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from leyden.core import settings
+from leyden.core.errors import ConfigError, ConfigTypeError
+
+MIN_SEED, MAX_SEED = 0, 2**32 - 1  # what numpy's global generator takes
+_OURS, _DOCUMENTED, _WORKERS = "LEYDEN_GLOBAL_SEED", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"
+_log = logging.getLogger(__name__)
+
+
+def seed_everything(seed: int | None = None, workers: bool = False, verbose: bool = True) -> int:  # noqa: FBT001, FBT002 - the documented signature
+    """Seed `random`, numpy and torch (every device), and remember the seed for child processes.
+
+    Args:
+        seed: From 0 to 2**32 - 1. `None`: the one in `LEYDEN_GLOBAL_SEED` or `PL_GLOBAL_SEED`, else 0.
+        workers: Whether loaders seed their workers, for those who read `PL_SEED_WORKERS`.
+        verbose: Whether to log the seed.
+
+    Returns:
+        The seed.
+
+    Raises:
+        ConfigError: The seed is out of bounds, or the variable holds no whole number.
+    """
+    if seed is None:
+        seed = run_seed()
+        if seed is None:
+            seed = 0
+            if verbose and _rank_of_environment() == 0:
+                warnings.warn("No seed found, seed set to 0", stacklevel=2)
+    else:
+        seed = _checked(seed)
+    if verbose and _rank_of_environment() == 0:
+        _log.info("Seed set to %d", seed)
+    os.environ[_DOCUMENTED] = str(seed)
+    if _OURS in os.environ:  # it is read first, so it must not contradict
+        os.environ[_OURS] = str(seed)
+    os.environ[_WORKERS] = str(int(workers))
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+def reset_seed() -> None:
+    """Seed again with what `seed_everything` was given; nothing happens if it was never called."""
+    seed = run_seed()
+    if seed is not None:
+        seed_everything(seed, workers=settings.get(_WORKERS) == "1", verbose=False)
+
+
+def run_seed() -> int | None:
+    """Return the seed of this run, or `None` if nobody set one.
+
+    Raises:
+        ConfigError: The variable holds no whole number from 0 to 2**32 - 1.
+    """
+    for name in (_OURS, _DOCUMENTED):
+        text = settings.get(name)
+        if text is None:
+            continue
+        try:
+            return _checked(int(text))
+        except ValueError as error:
+            raise ConfigError(
+                f"Invalid seed specified via {name}: {text!r}. Accepted: a whole number from {MIN_SEED} to {MAX_SEED}. "
+                f"Set it (export {name}=42) or remove it (unset {name})."
+            ) from error
+    return None
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise ConfigTypeError(f"seed={seed!r} is of type {type(seed).__name__}; a seed is an int: seed_everything(42).")
+    seed = int(seed)
+    if not MIN_SEED <= seed <= MAX_SEED:
+        raise ConfigError(f"seed={seed} is not in bounds: numpy takes {MIN_SEED} to {MAX_SEED}. Use seed={seed % (MAX_SEED + 1)}.")
+    return seed
+
+
+def fold(seed: int, *words: int | str) -> int:
+    """Return the seed (64 bits) of the stream that `words` name under `seed`: the same on every machine.
+
+    Example:
+        >>> fold(42, "worker", 0) != fold(42, "worker", 1)
+        True
+    """
+    # ascii() of the tuple is unambiguous, and stable over Python versions where repr() of new characters is not.
+    text = ascii((int(seed), *(word if isinstance(word, str) else int(word) for word in words)))
+    return int.from_bytes(hashlib.blake2b(text.encode("ascii"), digest_size=8).digest(), "big")
+
+
+def seed_stream(seed: int) -> None:
+    """Start this process's CPU generators (torch, random, numpy if it is imported) at a 64-bit seed.
+
+    What workers do before every batch; accelerators are left alone, unlike in `torch.manual_seed`.
+    """
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed((seed & MAX_SEED, seed >> 32))
+
+
+def pl_worker_init_function(worker_id: int, rank: int | None = None) -> None:
+    """Seed a loader's worker process: distinct for each base seed, worker and rank. A `worker_init_fn`.
+
+    Args:
+        worker_id: The worker's number.
+        rank: The global rank of the process that owns the loader; `None` takes it from the environment.
+    """
+    info = torch.utils.data.get_worker_info()
+    base = (torch.initial_seed() if info is None else info.seed) - worker_id
+    seed_stream(fold(base, "worker", worker_id, _rank_of_environment() if rank is None else rank))
+
+
+def _rank_of_environment() -> int:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        text = settings.get(name)
+        if text is not None and text.isdecimal():
+            return int(text)
+    return 0
+
+
+@contextmanager
+def isolate_rng(include_cuda: bool = True) -> Iterator[None]:  # noqa: FBT001, FBT002 - the documented signature
+    """Leave the random generators after the block as they were before it.
+
+    Args:
+        include_cuda: Whether accelerators' generators too (those in use; none is initialised for this).
+
+    Example:
+        >>> with isolate_rng():
+        ...     noise = torch.rand(3)
+        >>> bool((noise == torch.rand(3)).all())
+        True
+    """
+    devices = _devices_in_use() if include_cuda else []
+    state = capture()
+    accelerators = [_accelerator_state(device) for device in devices]
+    try:
+        yield
+    finally:
+        restore(state)
+        for device, kept in zip(devices, accelerators, strict=True):
+            _set_accelerator_state(device, kept)
+
+
+def capture(device: torch.device | str | None = None) -> dict[str, Any]:
+    """Return the state of this process's generators: torch, `random`, numpy if imported, and `device`'s own.
+
+    It is made of tensors and plain values (about 13 KB), so `torch.load(weights_only=True)` reads it.
+
+    Args:
+        device: This process's accelerator, if it has one.
+    """
+    version, internal, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": {"version": version, "internal": torch.tensor(internal), "gauss": gauss},
+    }
+    if numpy := sys.modules.get("numpy"):
+        state["numpy"] = _packed(numpy.random.get_state(legacy=False))
+    place = torch.device(device or "cpu")
+    if place.type not in _WITHOUT_GENERATOR:
+        state["accelerator"] = {"type": place.type, "state": _accelerator_state(place)}
+    return state
+
+
+def restore(state: dict[str, Any], device: torch.device | str | None = None) -> None:
+    """Set the generators to what `capture` returned; an accelerator's only on a device of the same type.
+
+    Args:
+        state: What `capture` returned.
+        device: This process's accelerator, if it has one.
+    """
+    torch.set_rng_state(state["torch"].cpu())
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss"]))
+    if "numpy" in state:
+        import numpy  # function-level: only where the saved process had imported it too
+
+        numpy.random.set_state(_unpacked(state["numpy"]))
+    place, kept = torch.device(device or "cpu"), state.get("accelerator")
+    if kept is not None and kept["type"] == place.type:
+        _set_accelerator_state(place, kept["state"].cpu())
+
+
+_WITHOUT_GENERATOR = ("cpu", "meta")
+
+
+def _packed(value: Any) -> Any:
+    """Return numpy's state with its array as an int64 tensor, which a restricted unpickler accepts."""
+    if isinstance(value, dict):
+        return {key: _packed(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return torch.tensor(value) if isinstance(value, list) and max(value) < 2**63 else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unpacked(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def _devices_in_use() -> list[torch.device]:
+    devices: list[torch.device] = []
+    for kind in ("cuda", "xpu"):
+        module = getattr(torch, kind)
+        if module.is_available() and module.is_initialized():
+            devices += [torch.device(kind, index) for index in range(module.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append(torch.device("mps"))
+    return devices
+
+
+def _accelerator_state(device: torch.device) -> torch.Tensor:
+    module = torch.get_device_module(device)
+    return module.get_rng_state() if device.type == "mps" else module.get_rng_state(device)
+
+
+def _set_accelerator_state(device: torch.device, state: torch.Tensor) -> None:
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        module.set_rng_state(state)
+    else:
+        module.set_rng_state(state, device)
