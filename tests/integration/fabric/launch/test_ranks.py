@@ -1,0 +1,52 @@
+"""The two-rank runner itself: results in order, every traceback in one error, nothing outlives the deadline."""
+
+import os
+from dataclasses import dataclass
+from threading import Event
+
+import pytest
+import torch
+from tests.support.ranks import RanksError, run_ranks
+from torch import distributed as dist
+
+
+@dataclass
+class Box:
+    value: int
+
+
+def _sum(box: Box) -> Box:
+    tensor = torch.tensor([dist.get_rank() + box.value])
+    dist.all_reduce(tensor)
+    return Box(int(tensor))
+
+
+def _one_raises() -> None:
+    if dist.get_rank() == 1:
+        raise ValueError("rank one does not like this")
+    dist.barrier()
+
+
+def _one_hangs() -> None:
+    if os.environ["RANK"] == "1":
+        Event().wait()
+
+
+def test_results_come_in_rank_order_with_classes_of_the_test_file() -> None:
+    assert run_ranks(_sum, 2, args=(Box(3),)) == [Box(7), Box(7)]
+
+
+def test_source_is_run_too() -> None:
+    source = "import os\ndef main(word):\n    return word + os.environ['RANK']\n"
+
+    assert run_ranks(source, 2, args=("rank ",), join=False) == ["rank 0", "rank 1"]
+
+
+def test_the_error_holds_the_traceback_of_every_rank() -> None:
+    with pytest.raises(RanksError, match=r"(?s)rank 0.*Traceback.*rank 1.*ValueError: rank one does not like this"):
+        run_ranks(_one_raises, 2)
+
+
+def test_a_hanging_rank_is_dumped_and_killed_at_the_timeout() -> None:
+    with pytest.raises(RanksError, match=r"(?s)rank 0, exit code 0: returned.*rank 1.*left no result.*_one_hangs"):
+        run_ranks(_one_hangs, 2, timeout=1, join=False)
