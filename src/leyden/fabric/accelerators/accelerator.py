@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from leyden.core.errors import ConfigError
+
 
 class Accelerator(ABC):
     """A kind of device: how its devices are counted, chosen, set up and measured.
 
     Final classes are `CPUAccelerator`, `CUDAAccelerator`, `MPSAccelerator` and `XPUAccelerator`; a vendor's own is about
-    thirty lines and is added with `ACCELERATOR_REGISTRY.register` or an entry point in `leyden.fabric.accelerators`.
+    thirty lines (see `IndexedAccelerator`) and is added with `ACCELERATOR_REGISTRY.register` or an entry point in
+    `leyden.fabric.accelerators`.
     """
 
     @property
@@ -54,6 +57,14 @@ class Accelerator(ABC):
     def is_available() -> bool:
         """Return whether this machine has at least one such device."""
 
+    @classmethod
+    def parse_among(cls, devices: object, available: int) -> object:
+        """`parse_devices` where `available` devices are there, whatever this machine has.
+
+        Ours answer from `available` alone, so that a plan can be made for another machine; by default it is ignored.
+        """
+        return cls.parse_devices(devices)
+
     @staticmethod
     def backend() -> str:
         """Return the `torch.distributed` backend string, such as `"cpu:gloo,cuda:nccl"`."""
@@ -66,3 +77,15 @@ class Accelerator(ABC):
     def peak_flops(self, device: torch.device, dtype: torch.dtype) -> float | None:
         """Return the chip's theoretical peak in FLOP/s for `dtype`, or `None` where it is unknown."""
         return None
+
+
+def check_device_type(device: torch.device, expected: str) -> None:
+    """Refuse a device of another type than the accelerator's.
+
+    Raises:
+        ConfigError: `device` is of another type.
+    """
+    if device.type != expected:
+        raise ConfigError(
+            f"the {expected} accelerator cannot set up {device}: device should be {expected}. Pass torch.device({expected!r})."
+        )
