@@ -25,7 +25,7 @@ def render() -> str:
 
 def _section(parser: argparse.ArgumentParser, level: int) -> str:
     children = list(_commands(parser))
-    arguments = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)]
+    arguments = [action for action in parser._actions if action.dest != "help" and action.nargs != argparse.PARSER]
     parts = [f"\n{'#' * level} `{parser.prog}`\n\n{' '.join((parser.description or '').split())}\n"]
     if arguments:
         parts.append("\n| argument | values | default | meaning |\n|---|---|---|---|\n" + "".join(map(_row, arguments)))

@@ -1,0 +1,72 @@
+# The developer interface: `make help`. Every target makes the environment first, so a fresh clone needs nothing before it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up demo test test-fast check fix docs bench clean
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# One thread for each process: two processes with two threads each on two cores take longer than with one.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# `make up PYTHON=/path/to/python3.12` takes that one.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+EXTRAS := dev,demo,loggers,float8,bitsandbytes,mpi
+PIP := $(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt
+CODE := $(wildcard src tests benchmarks checks examples)
+
+help:  ## list the targets
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s%s\n", $$1, $$2}' Makefile
+
+up: $(READY)  ## make the environment in .venv (again, when pyproject.toml or constraints.txt changed)
+
+# DeepSpeed's setup imports torch and would compile CUDA kernels: it comes last, without an environment of its own.
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: Leyden needs Python 3.11 or newer, and $(or $(PYTHON),no python3 here) is not. Name one: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "up 1/4: $(VENV) with $$("$(PYTHON)" --version)"
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
+	@echo "up 2/4: Leyden, torch, the extras $(EXTRAS) (some minutes, the first time)"
+	@$(PIP) --editable ".[$(EXTRAS)]"
+	@echo "up 3/4: DeepSpeed"
+	@$(PIP) setuptools wheel ninja psutil py-cpuinfo
+	@DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
+	@echo "up 4/4: comparing what was installed with constraints.txt"
+	@$(BIN)/python -m checks.environment
+	@touch $(READY)
+
+demo: up  ## train on real data on one and two processes, with pictures of the curves
+	@python examples/demo.py
+
+test: up  ## run all tests; ARGS="-k word" is handed to pytest
+	@pytest -n 2 --dist loadgroup --durations=10 $(ARGS)
+
+test-fast: up  ## run what is quick: no test marked slow, no real processes
+	@pytest -n 2 --dist loadgroup -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)
+
+check: up  ## lint, types, layers, sizes, spelling, and the gates that count instead of timing
+	@$(eval START := $(shell date +%s))
+	ruff check --quiet $(CODE)
+	ruff format --check --quiet $(CODE) || { echo "error: not formatted, see above; make fix" >&2; exit 1; }
+	pyrefly check --summary=none
+	lint-imports --no-logo >.import_linter.log || { cat .import_linter.log; exit 1; }
+	codespell
+	python -m checks.sizes $(CODE)
+	pytest -q tests/architecture
+	@echo "make check: all well after $$(($$(date +%s) - $(START))) s"
+
+fix: up  ## mend what a machine can: imports, simple lint, format
+	@ruff check --fix --quiet $(CODE) || true
+	@ruff format --quiet $(CODE)
+
+docs: up  ## make the generated pages again
+	@python -m leyden.cli.reference docs/reference/cli.md
+
+bench: up  ## run all benchmarks side by side with their peers; results go to benchmarks/results/
+	@python -m benchmarks.harness $(ARGS)
+
+clean:  ## remove the environment, caches and what runs left behind
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .import_linter.log build dist runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
