@@ -1,13 +1,16 @@
 """`ClusterEnvironment`: who started this process, and as which of how many."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from leyden.core import settings
 
 
 class ClusterEnvironment(ABC):
     """What a launcher tells its processes: address, ranks, world size.
 
-    Setters do nothing where the launcher decides. Every final class takes `environ`, the mapping that it reads
-    (default: the process's environment), so that its rules can be tested as functions of a mapping.
+    Setters do nothing where the launcher decides. Ours take `environ`, the mapping that they read (default: the process's
+    environment, looked up at each use), so that their rules can be tested as functions of a mapping.
     """
 
     @property
@@ -27,7 +30,7 @@ class ClusterEnvironment(ABC):
 
     @staticmethod
     @abstractmethod
-    def detect() -> bool:
+    def detect(environ: Mapping[str, str] | None = None) -> bool:
         """Return whether this process was started by this launcher."""
 
     @abstractmethod
@@ -54,7 +57,7 @@ class ClusterEnvironment(ABC):
     def node_rank(self) -> int:
         """Return the number of this node, from 0."""
 
-    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:  # noqa: B027 - an optional hook
         """Compare what the launcher started with what the user asked for.
 
         Raises:
@@ -69,5 +72,15 @@ class ClusterEnvironment(ABC):
         """Return how many nodes the launcher uses, so that an untouched `num_nodes=1` can follow; else `None`."""
         return None
 
-    def teardown(self) -> None:
+    def teardown(self) -> None:  # noqa: B027 - an optional hook
         """Undo what the environment set for this run."""
+
+
+def mapping_of(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return `environ`, or this process's environment if it is absent."""
+    return settings.environment() if environ is None else environ
+
+
+def kept(environ: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return what an environment object keeps of `environ`: nothing for this process's own, which cannot be pickled."""
+    return None if environ is settings.environment() else environ
