@@ -1,0 +1,57 @@
+"""What every test gets: one thread, a home of its own, no network beyond this machine, and the same examples each time."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Set before torch is imported anywhere, and inherited by every process a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Derandomised: a failure on one machine is a failure on all. `--hypothesis-profile=search` looks for new examples.
+settings.register_profile("same", derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", max_examples=1000, deadline=None)
+settings.load_profile("same")
+
+# Variables of a launcher or of a user's shell would change what a Fabric does.
+FOREIGN_PREFIXES = ("LEYDEN_", "LT_", "SLURM_", "PL_", "TORCHELASTIC_", "OMPI_", "PMI_", "LSB_", "JSM_")
+FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "KUBERNETES_PORT")
+
+
+@pytest.fixture(autouse=True)
+def environment_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LEYDEN_HOME", str(tmp_path_factory.getbasetemp() / "leyden-home"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Refuse connections that leave this machine: a test that needs one would fail elsewhere, or tell a stranger."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        yield
+
+
+def guarded(connect: Callable[..., object]) -> Callable[..., object]:
+    def connect_on_this_machine(self: socket.socket, address: Any) -> object:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not is_here(str(address[0])):
+            raise PermissionError(f"a test tried to connect to {address!r}: tests reach no other machine")
+        return connect(self, address)
+
+    return connect_on_this_machine
+
+
+def is_here(host: str) -> bool:
+    if host in ("localhost", "", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
