@@ -1,0 +1,1 @@
+"""One file for each claim about speed or size; `make bench` runs them beside the peer they claim to beat."""

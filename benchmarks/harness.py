@@ -1,0 +1,251 @@
+"""Runs a claim beside its peers: interleaved rounds in fresh processes, ratios of medians with their spread, one JSON file.
+
+A benchmark is a module `benchmarks/<part>_<what>.py`; README.md beside this file shows one. Ideas:
+
+- Only ratios from one run mean anything: machines differ by more than any claim. Rounds go A B C, B C A, …, so that a
+  machine that slows down slows all of them.
+- Every measurement is a fresh process with one thread on one core, in the peer's own environment where it is a peer's.
+- A worker's module is imported in environments without Leyden, so this file needs the standard library alone.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+PEERS_FOLDER = ROOT / ".cache/peers"
+PEERS = {  # name -> what is installed beside torch in its environment
+    "lightning": ("lightning==2.6.6",),
+    "accelerate": ("accelerate==1.15.0",),
+}
+SHARED_PINS = ("torch", "numpy")  # the same in all environments; a peer's other dependencies are its own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One contestant of a benchmark.
+
+    Args:
+        run: Measures once and returns metric → number; it imports what it needs when it is called.
+        peer: The environment it runs in, a key of `PEERS`; `None` is Leyden's own.
+        cores: How many cores its processes share; `None` leaves them all.
+    """
+
+    run: Callable[[], Mapping[str, float]]
+    peer: str | None = None
+    cores: int | None = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """What is claimed: `of` takes at most `limit` times what `to` takes; without a limit it is only shown.
+
+    Args:
+        of: The variant above the line.
+        to: The variant below it.
+        metric: The number compared.
+        limit: The largest ratio that keeps the claim.
+    """
+
+    of: str
+    to: str
+    metric: str = "seconds"
+    limit: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A claim, who is measured for it, and which ratios decide it.
+
+    Args:
+        claim: One sentence, as the README says it.
+        variants: Name → contestant.
+        ratios: What is compared.
+        rounds: How often each variant is measured, at least five.
+    """
+
+    claim: str
+    variants: Mapping[str, Variant]
+    ratios: Sequence[Ratio]
+    rounds: int = 5
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Return the CPU time of this process that `call()` takes."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark of one module, print its ratios and write `results/<name>.json`.
+
+    Args:
+        benchmark: The module's claim.
+        name: The module's name, `benchmarks.fabric_step`, also when it runs as `__main__`.
+        argv: The arguments after the module; those of this process if omitted.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=benchmark.claim)
+    parser.add_argument("--rounds", type=int, default=benchmark.rounds, help="how often each variant is measured")
+    parser.add_argument("--without-peers", action="store_true", help="leave out what needs another environment")
+    parser.add_argument("--worker", choices=list(benchmark.variants), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.worker:
+        return _work(benchmark.variants[args.worker])
+    variants = {key: variant for key, variant in benchmark.variants.items() if not (args.without_peers and variant.peer)}
+    pythons = {key: prepare_peer(variant.peer) if variant.peer else sys.executable for key, variant in variants.items()}
+    values = measure(variants, lambda key: _start_worker(pythons[key], name, key), args.rounds)
+    ratios = [outcome for ratio in benchmark.ratios if (outcome := compare(ratio, values))]
+    report = {
+        "name": name.rpartition(".")[2],
+        "claim": benchmark.claim,
+        "command": " ".join(["python", "-m", name, *(sys.argv[1:] if argv is None else argv)]),
+        "when": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {key: _versions(pythons[key]) for key in variants},
+        "machine": {"system": platform.system(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count()},
+        "rounds": args.rounds,
+        "values": values,
+        "ratios": ratios,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{report['name']}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"{report['name']}: {benchmark.claim}", *map(_line, ratios), sep="\n")
+    return 0 if all(ratio["held"] is not False for ratio in ratios) else 1
+
+
+def measure(variants: Mapping[str, Variant], once: Callable[[str], Mapping[str, float]], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Return variant → metric → one value for each round; each round begins with another variant.
+
+    Args:
+        variants: Who takes part.
+        once: Measures the variant of that name once.
+        rounds: How many rounds.
+    """
+    values: dict[str, dict[str, list[float]]] = {key: {} for key in variants}
+    for key in _interleaved(list(variants), rounds):
+        for metric, value in once(key).items():
+            values[key].setdefault(metric, []).append(float(value))
+    return values
+
+
+def _interleaved(keys: Sequence[str], rounds: int) -> Iterator[str]:
+    for index in range(rounds):
+        start = index % len(keys)
+        yield from (*keys[start:], *keys[:start])
+
+
+def compare(ratio: Ratio, values: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any] | None:
+    """Return the ratio of the medians, and the smallest and largest ratio of one round; `None` if a side was left out."""
+    above, below = (values.get(key, {}).get(ratio.metric) for key in (ratio.of, ratio.to))
+    if not above or not below:
+        return None
+    rounds = [a / b for a, b in zip(above, below, strict=True)]
+    value = statistics.median(above) / statistics.median(below)
+    held = None if ratio.limit is None else value <= ratio.limit
+    return {
+        **dataclasses.asdict(ratio),
+        "ratio": round(value, 4),
+        "low": round(min(rounds), 4),
+        "high": round(max(rounds), 4),
+        "held": held,
+    }
+
+
+def _line(ratio: Mapping[str, Any]) -> str:
+    verdict = "" if ratio["limit"] is None else f"  {'held' if ratio['held'] else 'NOT HELD'}: at most {ratio['limit']:g}"
+    return f"  {ratio['metric']}: {ratio['of']} / {ratio['to']} = {ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}){verdict}"
+
+
+def prepare_peer(name: str) -> str:
+    """Return the Python of a peer's environment, making it first if its requirements changed.
+
+    Args:
+        name: A key of `PEERS`.
+    """
+    folder = PEERS_FOLDER / name
+    python, ready = folder / "bin/python", folder / ".ready"
+    pins = [line.split()[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith(SHARED_PINS)]
+    wanted = "\n".join([*pins, *PEERS[name]])
+    if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
+        print(f"making the environment of the peer {name} in {folder.relative_to(ROOT)}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        shared = folder / "constraints.txt"
+        shared.write_text("\n".join(pins), encoding="utf-8")
+        subprocess.run([python, "-m", "pip", "install", "-qq", "-c", shared, "torch", "numpy", *PEERS[name]], check=True)
+        ready.write_text(wanted, encoding="utf-8")
+    return str(python)
+
+
+def _work(variant: Variant) -> int:
+    if variant.cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: variant.cores])
+    print(json.dumps(dict(variant.run())))
+    return 0
+
+
+def _start_worker(python: str, module: str, key: str) -> dict[str, float]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    result = subprocess.run(
+        [python, "-m", module, "--worker", key], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+    )
+    if result.returncode:
+        raise SystemExit(f"error: {module} --worker {key} ended with status {result.returncode}:\n{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _versions(python: str) -> dict[str, str]:
+    """Return the versions in that environment of what is measured."""
+    code = "import json\nfrom benchmarks.harness import installed_versions\nprint(json.dumps(installed_versions()))"
+    return json.loads(subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python, torch, Leyden and the peers in this environment."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "leyden", *PEERS):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def run_all(argv: Sequence[str]) -> int:
+    """Run every benchmark in its own process; the status is 1 if a claim is not held or a benchmark fails.
+
+    Args:
+        argv: Words a module's name must contain (`step`), and options for every benchmark (`--rounds=11`).
+    """
+    words, options = [word for word in argv if not word.startswith("-")], [word for word in argv if word.startswith("-")]
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*_*.py") if not path.stem.startswith("_"))
+    failed = []
+    for name in names:
+        if all(word in name for word in words):
+            result = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], cwd=ROOT, check=False)
+            failed += [name] if result.returncode else []
+    if failed:
+        print("not held:", *failed, file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_all(sys.argv[1:]))
