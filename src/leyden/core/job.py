@@ -41,8 +41,8 @@ class Job:
         num_nodes: How many nodes the job has.
         node_addresses: Their addresses, in the order of their numbers.
         accelerators_per_node: The accelerators that each node may use.
-        rank: This process's number over all nodes; 0 where the job starts one process per node itself.
-        world_size: How many ranks the launcher started; 1 where it started none.
+        rank: This process's number over all nodes.
+        world_size: The number of processes over all nodes; without a launcher that says so, one per node.
         grace_seconds: The time between SIGTERM and SIGKILL.
         interruptible: Whether the machine may be taken away.
         is_reporter: Whether `report` writes; rank 0 does. `dataclasses.replace(job, is_reporter=True)` lets another rank.
@@ -139,7 +139,10 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
             "Set them too, or unset LEYDEN_JOB_ID."
         )
     step_dir, output_dir, attempt_dir, metrics_file = (settings.get(name, environ) for name in _PATHS)
-    rank = _integer("RANK", environ, 0)
+    node_rank, num_nodes = settings.get("LEYDEN_NODE_RANK", environ), settings.get("LEYDEN_NUM_NODES", environ)
+    world_size = _integer("WORLD_SIZE", environ, num_nodes)
+    # Children that the job's own script starts get LOCAL_RANK and WORLD_SIZE, but not always RANK.
+    rank = _integer("RANK", environ, node_rank * (world_size // max(num_nodes, 1)) + _integer("LOCAL_RANK", environ, 0))
     return Job(
         id=job_id,
         name=settings.get("LEYDEN_JOB_NAME", environ) or job_id,
@@ -148,12 +151,12 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
         output_dir=output_dir,
         attempt_dir=attempt_dir,
         metrics_file=metrics_file,
-        node_rank=settings.get("LEYDEN_NODE_RANK", environ),
-        num_nodes=settings.get("LEYDEN_NUM_NODES", environ),
+        node_rank=node_rank,
+        num_nodes=num_nodes,
         node_addresses=tuple(filter(None, (settings.get("LEYDEN_NODE_ADDRESSES", environ) or "").split(","))),
         accelerators_per_node=settings.get("LEYDEN_ACCELERATORS_PER_NODE", environ),
         rank=rank,
-        world_size=_integer("WORLD_SIZE", environ, 1),
+        world_size=world_size,
         grace_seconds=settings.get("LEYDEN_GRACE_SECONDS", environ),
         interruptible=settings.get("LEYDEN_INTERRUPTIBLE", environ),
         is_reporter=rank == 0,
@@ -189,9 +192,7 @@ def _number(name: str, value: object) -> int | float | str:
     try:
         number = float(value)  # type: ignore[arg-type] - the error below is about what float() refuses
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigTypeError(
-            f"metric {name!r}={value!r} is not accepted: it takes a number. Reduce it first, such as by .mean()."
-        ) from error
+        raise ConfigTypeError(f"metric {name!r}={value!r} is not accepted: it takes one number, such as a mean.") from error
     return number if math.isfinite(number) else str(number)  # JSON has no NaN: "nan", "inf", "-inf"
 
 
