@@ -150,15 +150,22 @@ def create_precision(context: PrecisionContext) -> Precision:
     Raises:
         ConfigError: The two do not go together.
     """
-    instead = _REFUSED[context.kind].get(context.precision)
-    if instead is not None:
-        raise UnsupportedError(
-            f"precision={context.precision!r} does not go with the {context.kind} strategy. Use precision={instead!r}, or another strategy."
-        )
+    check_name(context.precision, context.kind)
     made = PRECISION_REGISTRY.entry(context.precision).load()(context)
     if not isinstance(made, Precision):
         raise ConfigTypeError(f"the factory of precision={context.precision!r} returned {made!r}; it should return a Precision.")
     return made
+
+
+def check_name(name: str, kind: PrecisionKind) -> None:
+    """Refuse a full name that does not go with a kind of strategy.
+
+    Raises:
+        ConfigError: The two do not go together.
+    """
+    instead = _REFUSED[kind].get(name)
+    if instead is not None:
+        raise UnsupportedError(f"precision={name!r} does not go with the {kind} strategy. Use precision={instead!r}, or another strategy.")
 
 
 def check_precision(precision: Precision, kind: PrecisionKind) -> None:
