@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from leyden.fabric.accelerators.cuda import find_usable_cuda_devices as find_usable_cuda_devices
     from leyden.fabric.accelerators.indexed import IndexedAccelerator as IndexedAccelerator
     from leyden.fabric.accelerators.mps import MPSAccelerator as MPSAccelerator
+    from leyden.fabric.accelerators.probe import Probe as Probe
+    from leyden.fabric.accelerators.probe import accelerator_for as accelerator_for
+    from leyden.fabric.accelerators.probe import probe_machine as probe_machine
     from leyden.fabric.accelerators.registry import ACCELERATOR_REGISTRY as ACCELERATOR_REGISTRY
     from leyden.fabric.accelerators.xpu import XPUAccelerator as XPUAccelerator
 else:
@@ -23,7 +26,10 @@ else:
             "CUDAAccelerator": ".cuda",
             "IndexedAccelerator": ".indexed",
             "MPSAccelerator": ".mps",
+            "Probe": ".probe",
             "XPUAccelerator": ".xpu",
+            "accelerator_for": ".probe",
             "find_usable_cuda_devices": ".cuda",
+            "probe_machine": ".probe",
         },
     )

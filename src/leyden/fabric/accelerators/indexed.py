@@ -44,13 +44,14 @@ class IndexedAccelerator(Accelerator, ABC):
         return self.device_type
 
     def setup_device(self, device: torch.device) -> None:
-        """Make `device` current.
+        """Make `device` current; without an index, the current one stays.
 
         Raises:
             ConfigError: It is of another type.
         """
         check_device_type(device, self.device_type)
-        self._module().set_device(device)
+        if device.index is not None:
+            self._module().set_device(device)
 
     def teardown(self) -> None:
         """Give cached memory back to the device."""
