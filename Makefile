@@ -22,6 +22,7 @@ help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s%s\n", $$1, $$2}' Makefile
 
 up: $(READY)  ## make the environment in .venv (again, when pyproject.toml or constraints.txt changed)
+	@:
 
 # DeepSpeed's setup imports torch and would compile CUDA kernels: it comes last, without an environment of its own.
 $(READY): pyproject.toml constraints.txt
