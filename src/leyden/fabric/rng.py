@@ -156,11 +156,7 @@ def capture(device: torch.device | str | None = None) -> dict[str, Any]:
     Args:
         device: This process's accelerator, if it has one.
     """
-    version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": {"version": version, "internal": torch.tensor(internal), "gauss": gauss},
-    }
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": _python_state(random.getstate())}
     if numpy := sys.modules.get("numpy"):
         state["numpy"] = _packed(numpy.random.get_state(legacy=False))
     place = torch.device(device or "cpu")
@@ -177,8 +173,7 @@ def restore(state: dict[str, Any], device: torch.device | str | None = None) -> 
         device: This process's accelerator, if it has one.
     """
     torch.set_rng_state(state["torch"].cpu())
-    python = state["python"]
-    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss"]))
+    random.setstate(_of_python_state(state["python"]))
     if "numpy" in state:
         import numpy  # function-level: only where the saved process had imported it too
 
@@ -186,6 +181,38 @@ def restore(state: dict[str, Any], device: torch.device | str | None = None) -> 
     place, kept = torch.device(device or "cpu"), state.get("accelerator")
     if kept is not None and kept["type"] == place.type:
         _set_accelerator_state(place, kept["state"].cpu())
+
+
+def is_generator(value: object) -> bool:
+    """Return whether `value` is a generator of its own: torch's, numpy's or `random`'s."""
+    numpy = sys.modules.get("numpy")
+    return isinstance(value, (torch.Generator, random.Random)) or (numpy is not None and isinstance(value, numpy.random.Generator))
+
+
+def capture_generator(generator: Any) -> Any:
+    """Return the state of one generator object, as `capture` returns those of the process."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return _python_state(generator.getstate()) if isinstance(generator, random.Random) else _packed(generator.bit_generator.state)
+
+
+def restore_generator(generator: Any, state: Any) -> None:
+    """Set one generator object to what `capture_generator` returned."""
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state.cpu())
+    elif isinstance(generator, random.Random):
+        generator.setstate(_of_python_state(state))
+    else:
+        generator.bit_generator.state = _unpacked(state)
+
+
+def _python_state(state: tuple[Any, ...]) -> dict[str, Any]:
+    version, internal, gauss = state
+    return {"version": version, "internal": torch.tensor(internal), "gauss": gauss}
+
+
+def _of_python_state(state: dict[str, Any]) -> tuple[Any, ...]:
+    return state["version"], tuple(state["internal"].tolist()), state["gauss"]
 
 
 _WITHOUT_GENERATOR = ("cpu", "meta")

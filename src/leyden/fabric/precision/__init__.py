@@ -1,0 +1,25 @@
+"""Precisions: in which dtype numbers are kept and computed."""
+
+from typing import TYPE_CHECKING
+
+from leyden.core.lazy import exports
+
+if TYPE_CHECKING:
+    from leyden.fabric.precision.double import DoublePrecision as DoublePrecision
+    from leyden.fabric.precision.half import HalfPrecision as HalfPrecision
+    from leyden.fabric.precision.mixed import MixedPrecision as MixedPrecision
+    from leyden.fabric.precision.precision import Precision as Precision
+    from leyden.fabric.precision.registry import register_precision as register_precision
+    from leyden.fabric.precision.sharded import FSDPPrecision as FSDPPrecision
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "DoublePrecision": ".double",
+            "FSDPPrecision": ".sharded",
+            "HalfPrecision": ".half",
+            "MixedPrecision": ".mixed",
+            "Precision": ".precision",
+            "register_precision": ".registry",
+        },
+    )

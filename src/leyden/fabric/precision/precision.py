@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 class Precision:
     """Full float32, and the hooks that other precisions override.
 
-    `plain` says that a call needs no context and no conversion, so a wrapper may bind the inner module directly;
-    `scales_gradients` that the loss must go through `backward` here.
+    `plain` says that forward, backward and step need nothing around them, so that callers may take the short way; a
+    subclass is not plain unless it says so itself. `scales_gradients` says that the loss must go through `backward` here.
 
     Example:
         >>> Precision().compute_dtype
@@ -21,8 +21,12 @@ class Precision:
     """
 
     precision: str = "32-true"
-    plain: ClassVar[bool] = True
+    plain: bool = True
     compute_dtype: torch.dtype = torch.float32
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.plain = cls.__dict__.get("plain", False)
 
     @property
     def scales_gradients(self) -> bool:

@@ -11,7 +11,7 @@ Callers branch on the class constants `state_layout`, `supports_no_sync` and `ow
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 from leyden.core.errors import ConfigError
 from leyden.fabric.loading.transfer import move_data_to_device
+from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
+from leyden.fabric.precision.registry import PrecisionKind
 
 if TYPE_CHECKING:
     from leyden.fabric.accelerators.accelerator import Accelerator
     from leyden.fabric.checkpoint.plugin import CheckpointIO
     from leyden.fabric.environments.environment import ClusterEnvironment
     from leyden.fabric.launch.launcher import Launcher
-    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed import ProcessGroup
 
 StateLayout = Literal["replicated", "sharded", "foreign"]
 StateFilter = Mapping[str, Callable[[str, Any], bool]]
@@ -47,7 +50,9 @@ class Strategy(ABC):
 
     state_layout: ClassVar[StateLayout] = "replicated"
     supports_no_sync: ClassVar[bool] = False
+    precision_kind: ClassVar[PrecisionKind] = "plain"  # which column of the table in precision/registry.py holds here
     owns_backward: ClassVar[bool] = False
+    guards_methods: ClassVar[bool] = False  # an undeclared method that runs a submodule's forward is refused
 
     def __init__(
         self,
@@ -64,6 +69,10 @@ class Strategy(ABC):
         self.cluster_environment = cluster_environment
         self.num_nodes = 1
         self.launcher: Launcher | None = None
+        self.is_in_backward = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "launcher": None}  # a strategy that travels to a spawned process leaves its launcher behind
 
     # -- where this process stands -------------------------------------------------------------------------------
 
@@ -103,8 +112,13 @@ class Strategy(ABC):
         return self.global_rank == 0
 
     @property
-    def mesh(self) -> "DeviceMesh | None":
-        """The device mesh of this run; `None` where there is one device."""
+    def mesh(self) -> "Mesh":
+        """The axes of this run, by name; one of size 1 where there is one device."""
+        return Mesh({"dp_replicate": 1}, device_type=self.root_device.type)
+
+    @property
+    def saving_group(self) -> "ProcessGroup | None":
+        """A second group for asynchronous saves, so that they never share training's; `None` where there is one process."""
         return None
 
     @property
@@ -114,18 +128,22 @@ class Strategy(ABC):
 
     # -- setting up ----------------------------------------------------------------------------------------------
 
+    def make_launcher(self) -> "Launcher | None":
+        """Return what starts the other ranks of this node; `None` where there are none, or where they exist already."""
+        return None
+
     def setup_environment(self) -> None:
         """Make this process's device current; a parallel strategy also joins the process group. Idempotent."""
         if self.accelerator is not None:
             self.accelerator.setup_device(self.root_device)
 
     def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
-        """Return the context in which a module is built: dtype, device, and `meta` if `empty_init`."""
-        return _Stack(self.root_device, _skip_initialisation() if empty_init else nullcontext(), self.precision.module_init_context())
+        """Return the context in which a module is built: on the device, in the dtype, without initialisers if `empty_init`."""
+        return ContextStack(self.root_device, _SkipInitialisation() if empty_init else nullcontext(), self.precision.module_init_context())
 
     def tensor_init_context(self) -> AbstractContextManager[Any]:
         """Return the context in which tensors are born on the device in the precision's dtype."""
-        return _Stack(self.root_device, self.precision.tensor_init_context())
+        return ContextStack(self.root_device, self.precision.tensor_init_context())
 
     def module_to_device(self, module: nn.Module) -> None:
         """Move the module's parameters and buffers, in place."""
@@ -134,6 +152,13 @@ class Strategy(ABC):
     def batch_to_device(self, batch: Any, device: torch.device | None = None) -> Any:
         """Return the batch with every tensor on `device` (default: this process's)."""
         return move_data_to_device(batch, device or self.root_device)
+
+    def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
+        """Do what comes before compilation and wrapping: parallelise by hand, checkpoint activations.
+
+        `optimizers` are pointed at parameters that this replaces.
+        """
+        return module
 
     def setup_module(self, module: nn.Module) -> nn.Module:
         """Wrap or shard the module; the result is what forward goes through."""
@@ -149,6 +174,10 @@ class Strategy(ABC):
         """Set up a module with its optimizers: what strategies that shard need to do at once."""
         return self.setup_module(module), [self.setup_optimizer(optimizer) for optimizer in optimizers], scheduler
 
+    def method_of(self, module: nn.Module, name: str) -> Callable[..., Any]:
+        """Return what runs `name` (`"forward"` or a marked method) of a module that `setup_module` returned."""
+        return module if name == "forward" else getattr(module, name)
+
     def mark_forward_method(self, module: nn.Module, name: str) -> None:
         """Let `module.name` be called through the strategy like `forward`. `module` is what `setup_module` returned."""
 
@@ -156,12 +185,22 @@ class Strategy(ABC):
 
     def backward(self, tensor: Tensor, module: nn.Module | None, *args: Any, **kwargs: Any) -> None:
         """Compute gradients of `tensor`, scaled where the precision scales."""
-        self.precision.pre_backward(tensor, module)
-        self.precision.backward(tensor, module, *args, **kwargs)
-        self.precision.post_backward(tensor, module)
+        precision = self.precision
+        if precision.plain:
+            tensor.backward(*args, **kwargs)
+            return
+        precision.pre_backward(tensor, module)
+        self.is_in_backward = True
+        try:
+            precision.backward(tensor, module, *args, **kwargs)
+        finally:
+            self.is_in_backward = False
+        precision.post_backward(tensor, module)
 
     def optimizer_step(self, optimizer: Optimizer, **kwargs: Any) -> Any:
         """Step the optimizer as the precision does it."""
+        if self.precision.plain:
+            return optimizer.step(**kwargs)
         return self.precision.optimizer_step(optimizer, **kwargs)
 
     def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
@@ -271,8 +310,8 @@ class Strategy(ABC):
             self.launcher.close()
 
 
-class _Stack:
-    """Several contexts entered as one, in order."""
+class ContextStack:
+    """Several contexts entered as one, in order, and left in reverse."""
 
     def __init__(self, *contexts: Any) -> None:
         self._contexts = contexts
@@ -286,5 +325,11 @@ class _Stack:
             context.__exit__(*error)
 
 
-def _skip_initialisation() -> AbstractContextManager[Any]:
-    return torch.nn.utils.skip_init_context() if hasattr(torch.nn.utils, "skip_init_context") else nullcontext()
+class _SkipInitialisation(TorchFunctionMode):
+    """Makes the functions of `torch.nn.init` return their tensor untouched."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -1,0 +1,251 @@
+"""`FSDPStrategy`: weights, gradients and optimizer state sharded over ranks by torch's `fully_shard` (FSDP2).
+
+Zhao et al., *PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel*, 2023, https://arxiv.org/abs/2304.11277.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from leyden.core.errors import ConfigError, ConfigTypeError
+from leyden.fabric import rng
+from leyden.fabric.mesh import Mesh
+from leyden.fabric.precision.precision import Precision
+from leyden.fabric.precision.sharded import FSDPPrecision
+from leyden.fabric.strategies import fsdp_options
+from leyden.fabric.strategies.activation_checkpointing import checkpoint_activations
+from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
+from leyden.fabric.strategies.sharding import (
+    Repointing,
+    broadcast_from_rank_zero,
+    clip_grad_norm,
+    clip_grad_value,
+    is_sharded,
+    materialise,
+    merge_units,
+    own_modules,
+    refuse_old_fsdp,
+    without_gradient_sync,
+)
+from leyden.fabric.strategies.strategy import ContextStack, StateFilter, StateLayout
+from leyden.fabric.strategies.wrapping import units
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from leyden.fabric.accelerators.accelerator import Accelerator
+    from leyden.fabric.environments.environment import ClusterEnvironment
+
+
+class FSDPStrategy(ParallelStrategy):
+    """Shards parameters, gradients and optimizer state; a unit's parameters are gathered only while it computes.
+
+    Args:
+        accelerator: The kind of device; `None` lets the plan fill it in.
+        parallel_devices: The devices of this node; `None` lets the plan fill them in.
+        cluster_environment: Who started the processes; `None` lets the plan detect it.
+        precision: How numbers are kept; `None` lets the plan fill it in.
+        process_group_backend: The `torch.distributed` backend; `None` takes the accelerator's.
+        timeout: After which a collective that not all ranks reach is an error.
+        cpu_offload: `True` or a policy: shards wait in CPU memory.
+        mixed_precision: A policy in place of the precision's.
+        auto_wrap_policy: `"auto"` (repeated blocks, then the root), `None` (root only), classes, a function, a torch policy.
+        activation_checkpointing: Classes whose activations are recomputed.
+        activation_checkpointing_policy: The same as a policy, like `auto_wrap_policy`.
+        sharding_strategy: `"FULL_SHARD"`, `"SHARD_GRAD_OP"`, `"HYBRID_SHARD"` or `"_HYBRID_SHARD_ZERO2"`.
+        state_dict_type: `"sharded"` (a directory, every rank writes) or `"full"` (a single file).
+        device_mesh: `(replicate, shard)` or a two-dimensional `DeviceMesh`.
+        **kwargs: The old FSDP's other keywords; what FSDP2 cannot honour is refused.
+
+    Raises:
+        ConfigError: Arguments that contradict each other, or a keyword nobody knows.
+
+    Example:
+        >>> FSDPStrategy(sharding_strategy="SHARD_GRAD_OP").state_layout
+        'sharded'
+    """
+
+    state_layout: ClassVar[StateLayout] = "sharded"
+    supports_no_sync: ClassVar[bool] = True
+    precision_kind: ClassVar[str] = "fsdp"
+
+    def __init__(  # noqa: PLR0913 - the documented signature
+        self,
+        accelerator: "Accelerator | None" = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: "ClusterEnvironment | None" = None,
+        precision: Precision | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+        cpu_offload: Any = None,
+        mixed_precision: Any = None,
+        auto_wrap_policy: Any = "auto",
+        activation_checkpointing: Any = None,
+        activation_checkpointing_policy: Any = None,
+        sharding_strategy: Any = "FULL_SHARD",
+        state_dict_type: str = "sharded",
+        device_mesh: "tuple[int, int] | DeviceMesh | None" = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            accelerator=accelerator,
+            parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment,
+            precision=precision,
+            process_group_backend=process_group_backend,
+            timeout=timeout,
+        )
+        reshard, hybrid = fsdp_options.sharding(sharding_strategy)
+        if device_mesh is not None and not hybrid:
+            raise ConfigError(f'device_mesh={device_mesh!r} divides ranks for hybrid sharding; pass sharding_strategy="HYBRID_SHARD" with it.')
+        ignored, init = fsdp_options.leftovers(kwargs)
+        self.options = fsdp_options.ShardOptions(
+            reshard_after_forward=reshard,
+            is_hybrid=hybrid,
+            device_mesh=device_mesh,
+            auto_wrap_policy=auto_wrap_policy,
+            activation_checkpointing=fsdp_options.activation_policy(activation_checkpointing, activation_checkpointing_policy),
+            offload=cpu_offload,
+            mixed_precision=mixed_precision,
+            ignored=ignored,
+            param_init_fn=init,
+        )
+        self.state_dict_type = fsdp_options.state_dict_type(state_dict_type)
+        self._built_empty = False
+
+    def mesh_axes(self) -> dict[str, int]:
+        if not self.options.is_hybrid:
+            return {"dp_shard": self.world_size}
+        given = self.options.device_mesh
+        replicate, shard = given if isinstance(given, tuple) else (self.num_nodes, self.num_processes)
+        if replicate * shard != self.world_size:
+            raise ConfigError(f"device_mesh=({replicate}, {shard}) covers {replicate * shard} ranks, but this run has {self.world_size}.")
+        return {"dp_replicate": replicate, "dp_shard": shard}
+
+    def make_mesh(self) -> Mesh:
+        given = self.options.device_mesh
+        if given is None or isinstance(given, tuple):
+            return super().make_mesh()
+        return Mesh.around(given, rank=self.global_rank)
+
+    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
+        if not empty_init:
+            # Ranks build on the CPU and shard from there: the device never holds more than one whole unit.
+            return self.precision.module_init_context()
+        self._built_empty = True
+        return ContextStack(torch.device("meta"), self.precision.module_init_context())
+
+    def module_to_device(self, module: nn.Module) -> None:
+        """Do nothing: units move to the device one at a time, while they are sharded."""
+
+    def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
+        refuse_old_fsdp(module)
+        if self.options.activation_checkpointing is not None:
+            checkpoint_activations(module, self.options.activation_checkpointing)
+        return module
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        from torch.distributed.fsdp import fully_shard  # a second of import
+
+        if isinstance(self.precision, FSDPPrecision):
+            self.precision.reduce_found_inf = self._max_over_ranks
+        if is_sharded(module):
+            return module
+        policy = self.options.auto_wrap_policy
+        chosen = merge_units(module, units(module, policy))
+        names = {id(child): name for name, child in module.named_modules()}
+        ignored = self._ignored_parameters()
+        keywords: dict[str, Any] = {
+            "mesh": self._shard_mesh(),
+            "reshard_after_forward": self.options.reshard_after_forward,
+            "mp_policy": fsdp_options.mixed_precision_policy(self.options.mixed_precision, self._default_policy()),
+            "offload_policy": fsdp_options.offload_policy(self.options.offload, pin_memory=self.root_device.type == "cuda"),
+            **({"ignored_params": ignored} if ignored else {}),
+        }
+        for unit in [*chosen, module]:
+            own = [(_joined(names[id(unit)], name), child) for name, child in own_modules(unit, chosen)]
+            materialise(
+                own, device=self.root_device, seed=rng.run_seed() or 0, init=self.options.param_init_fn, may_stay_empty=self._built_empty
+            )
+            broadcast_from_rank_zero(own, device=self.root_device)
+            fully_shard(unit, **keywords)
+        return module
+
+    def setup_module_and_optimizers(
+        self, module: nn.Module, optimizers: list[Optimizer], scheduler: Any = None
+    ) -> tuple[nn.Module, list[Optimizer], Any]:
+        repointing = Repointing(module, optimizers)
+        module = self.setup_module(module)
+        repointing.apply(module)
+        return module, optimizers, scheduler
+
+    def mark_forward_method(self, module: nn.Module, name: str) -> None:
+        from torch.distributed.fsdp import register_fsdp_forward_method  # a second of import
+
+        register_fsdp_forward_method(module, name)
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+        inner = getattr(module, "_orig_mod", module)
+        if not enabled:
+            return nullcontext()
+        if not hasattr(inner, "set_requires_gradient_sync"):
+            raise ConfigTypeError("Blocking gradient synchronization is only possible with a module set up by this FSDPStrategy.")
+        return without_gradient_sync(inner)
+
+    def clip_gradients_norm(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+    ) -> Tensor:
+        self.precision.unscale_gradients(optimizer)
+        return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
+
+    def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
+        self.precision.unscale_gradients(optimizer)
+        clip_grad_value(self.precision.main_params(optimizer), clip_val)
+
+    def save_checkpoint(
+        self,
+        path: str | Path,
+        state: dict[str, Any],
+        storage_options: Any = None,
+        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        *,
+        blocking: bool = True,
+        format: str = "auto",  # noqa: A002 - the documented name
+    ) -> None:
+        if format == "auto" and self.state_dict_type == "full":
+            format = "file"  # noqa: A001 - the documented name
+        super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
+
+    def _default_policy(self) -> Any:
+        from torch.distributed.fsdp import MixedPrecisionPolicy  # a second of import
+
+        return self.precision.policy() if isinstance(self.precision, FSDPPrecision) else MixedPrecisionPolicy()
+
+    def _shard_mesh(self) -> "DeviceMesh":
+        """Return the mesh `fully_shard` takes: one axis, or (replicate, shard)."""
+        return self.mesh.device_mesh
+
+    def _ignored_parameters(self) -> set[nn.Parameter]:
+        found: set[nn.Parameter] = set()
+        for item in self.options.ignored:
+            found.update(item.parameters() if isinstance(item, nn.Module) else [item])
+        return found
+
+    def _max_over_ranks(self, tensor: Tensor) -> Tensor:
+        local: Any = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        return self.all_reduce(local, reduce_op="max")
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name

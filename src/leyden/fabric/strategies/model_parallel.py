@@ -1,0 +1,199 @@
+"""`ModelParallelStrategy`: the user's function parallelises the module over a mesh of data-parallel and tensor-parallel ranks.
+
+The function is called once, after launch, with the module and the mesh; what it does is up to it: `parallelize_module`,
+`fully_shard`, or both. Megatron-LM, Shoeybi et al., 2019, https://arxiv.org/abs/1909.08053.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnavailableError
+from leyden.core.log import get_logger
+from leyden.fabric import rng
+from leyden.fabric.mesh import Mesh, MeshSpec
+from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
+from leyden.fabric.strategies.sharding import (
+    Repointing,
+    broadcast_from_rank_zero,
+    clip_grad_norm,
+    clip_grad_value,
+    is_sharded,
+    materialise,
+    refuse_old_fsdp,
+    without_gradient_sync,
+)
+from leyden.fabric.strategies.strategy import ContextStack, StateFilter, StateLayout
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+logger = get_logger(__name__)
+
+DOCUMENTED_NAMES: dict[str, tuple[str, ...]] = {
+    "dp": ("data_parallel",),
+    "dp_replicate": ("data_parallel",),
+    "dp_cp": ("data_parallel",),
+    "tp": ("tensor_parallel",),
+}
+
+
+class ModelParallelStrategy(ParallelStrategy):
+    """Parallelises by the user's function over a mesh `(data_parallel, tensor_parallel)`, or over a `MeshSpec`'s axes.
+
+    Args:
+        parallelize_fn: `(module, device_mesh) -> module`; called once, after launch.
+        data_parallel_size: Ranks with different batches; `"auto"` is the number of nodes.
+        tensor_parallel_size: Ranks that share one batch; `"auto"` is the number of devices per node.
+        save_distributed_checkpoint: Whether `save` writes a directory (every rank its shards) instead of one file.
+        process_group_backend: The `torch.distributed` backend; `None` takes the accelerator's.
+        timeout: After which a collective that not all ranks reach is an error.
+        mesh: Axes in place of the two sizes; the function then gets a `Mesh` with `mesh["tp"]`, `mesh["dp_shard"]`, …
+
+    Raises:
+        ConfigTypeError: `parallelize_fn` is no function.
+        ConfigError: `mesh` together with sizes.
+
+    Example:
+        >>> ModelParallelStrategy(lambda module, mesh: module, tensor_parallel_size=2).state_layout
+        'sharded'
+    """
+
+    state_layout: ClassVar[StateLayout] = "sharded"
+    supports_no_sync: ClassVar[bool] = True
+    precision_kind: ClassVar[str] = "model_parallel"
+
+    def __init__(
+        self,
+        parallelize_fn: Callable[..., nn.Module],
+        data_parallel_size: int | Literal["auto"] = "auto",
+        tensor_parallel_size: int | Literal["auto"] = "auto",
+        save_distributed_checkpoint: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+        *,
+        mesh: MeshSpec | None = None,
+    ) -> None:
+        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
+        if not callable(parallelize_fn):
+            raise ConfigTypeError(f"parallelize_fn={parallelize_fn!r}: expected a function (module, device_mesh) -> module.")
+        if mesh is not None and (data_parallel_size != "auto" or tensor_parallel_size != "auto"):
+            raise ConfigError(f"mesh={mesh} and data_parallel_size/tensor_parallel_size both divide the ranks; pass one of them.")
+        self._parallelize_fn = parallelize_fn
+        self._sizes = (data_parallel_size, tensor_parallel_size)
+        self._spec = mesh
+        self._save_distributed_checkpoint = save_distributed_checkpoint
+        self._built_empty = False
+
+    @property
+    def device_mesh(self) -> "DeviceMesh | Mesh":
+        """What `parallelize_fn` gets.
+
+        Raises:
+            StateError: Before launch.
+        """
+        if self._group is None:
+            raise StateError("Accessing the device mesh before processes have initialized is not allowed; call fabric.launch() first.")
+        return self.mesh if self._spec is not None else self._documented_mesh()
+
+    def mesh_axes(self) -> dict[str, int]:
+        if self._spec is not None:
+            sizes = self._spec.sizes(self.world_size)
+            if sizes["tp"] > self.num_processes:
+                logger.warning("tp=%d is larger than a node's %d devices: matrices are then split over the network.", sizes["tp"], self.num_processes)
+            return sizes
+        data = self.num_nodes if self._sizes[0] == "auto" else self._sizes[0]
+        tensor = self.num_processes if self._sizes[1] == "auto" else self._sizes[1]
+        if data * tensor != self.world_size:
+            raise UnavailableError(
+                f"The sizes data_parallel_size={data} and tensor_parallel_size={tensor} multiplied should equal the world size ({self.world_size}). "
+                "Change one of them, or `devices` and `num_nodes`."
+            )
+        return {"data_parallel": data, "tensor_parallel": tensor}
+
+    def make_mesh(self) -> Mesh:
+        aliases = None if self._spec is not None else DOCUMENTED_NAMES
+        return Mesh(self.mesh_axes(), device_type=self.root_device.type, rank=self.global_rank, aliases=aliases)
+
+    def _documented_mesh(self) -> "DeviceMesh":
+        """Both documented names exist, also where an axis has one rank."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        if "device_mesh" not in self.mesh.__dict__:
+            axes = self.mesh.axes
+            self.mesh.__dict__["device_mesh"] = init_device_mesh(self.root_device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+        return self.mesh.device_mesh
+
+    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
+        if not empty_init:
+            return self.precision.module_init_context()
+        self._built_empty = True
+        return ContextStack(torch.device("meta"), self.precision.module_init_context())
+
+    def module_to_device(self, module: nn.Module) -> None:
+        """Do nothing: a module moves while it is parallelised."""
+
+    def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
+        refuse_old_fsdp(module)
+        repointing = Repointing(module, optimizers)
+        broadcast_from_rank_zero(
+            [(name, child) for name, child in module.named_modules() if not _has_meta(child)], device=self.root_device
+        )
+        parallel: Any = self._parallelize_fn(module, self.device_mesh)
+        if not isinstance(parallel, nn.Module):
+            raise ConfigTypeError(f"The `parallelize_fn` must return a `nn.Module` instance, but it returned {type(parallel).__name__}.")
+        materialise(
+            parallel.named_modules(), device=self.root_device, seed=rng.run_seed() or 0, init=None, may_stay_empty=self._built_empty
+        )
+        repointing.apply(parallel)
+        return parallel
+
+    def mark_forward_method(self, module: nn.Module, name: str) -> None:
+        from torch.distributed.fsdp import register_fsdp_forward_method  # a second of import
+
+        register_fsdp_forward_method(module, name)
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+        inner = getattr(module, "_orig_mod", module)
+        if not enabled or not is_sharded(inner):
+            return nullcontext()  # tensor parallel alone: the reduction is part of the forward's own graph
+        return ContextStack(*[without_gradient_sync(child) for child in inner.modules() if hasattr(child, "set_requires_gradient_sync")])
+
+    def clip_gradients_norm(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+    ) -> Tensor:
+        self.precision.unscale_gradients(optimizer)
+        return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
+
+    def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
+        self.precision.unscale_gradients(optimizer)
+        clip_grad_value(self.precision.main_params(optimizer), clip_val)
+
+    def save_checkpoint(
+        self,
+        path: str | Path,
+        state: dict[str, Any],
+        storage_options: Any = None,
+        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        *,
+        blocking: bool = True,
+        format: str = "auto",  # noqa: A002 - the documented name
+    ) -> None:
+        if format == "auto" and not self._save_distributed_checkpoint:
+            format = "file"  # noqa: A001 - the documented name
+        super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
+
+
+def _has_meta(module: nn.Module) -> bool:
+    return any(tensor.is_meta for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)])

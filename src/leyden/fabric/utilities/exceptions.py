@@ -1,0 +1,5 @@
+"""Errors at their documented path."""
+
+from leyden.core.errors import ConfigError
+
+MisconfigurationException = ConfigError
