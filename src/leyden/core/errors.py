@@ -149,8 +149,9 @@ def closest(name: str, options: Iterable[str]) -> str:
         >>> closest("fdsp", ["ddp", "fsdp", "deepspeed"])
         " Did you mean 'fsdp'?"
     """
-    matches = difflib.get_close_matches(name.lower(), [str(option) for option in options], n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    spelt = {str(option).lower(): str(option) for option in options}
+    matches = difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.5)
+    return f" Did you mean {spelt[matches[0]]!r}?" if matches else ""
 
 
 def listed(options: Iterable[object]) -> str:

@@ -7,7 +7,7 @@ a name `<target>.tmp-<id>` or `<target>.old-<id>`; `recover` puts a directory ba
 A directory cannot be renamed over another, so `publish_directory` moves the old one aside first. Between its two
 renames the target is missing for microseconds; after a kill right there `recover` finishes the job.
 
-Every step has a failpoint (`files.…`): tests kill a real process at each.
+Every step has a failpoint (`files.…`, `directories.…`): tests kill a real process at each.
 """
 
 import contextlib
@@ -144,12 +144,12 @@ def publish_directory(temporary: Path, target: Path, *, durable: bool = True) ->
     """
     if durable:
         sync_tree(temporary)
-    failpoint("files.directory_written")
+    failpoint("directories.written")
     aside = None
     if target.exists() or target.is_symlink():
         aside = _beside(target, "old")
         target.rename(aside)
-    failpoint("files.directory_aside")
+    failpoint("directories.aside")
     try:
         temporary.rename(target)
     except OSError:
@@ -157,10 +157,10 @@ def publish_directory(temporary: Path, target: Path, *, durable: bool = True) ->
             if aside is not None:
                 aside.rename(target)
             raise
-    failpoint("files.directory_renamed")
+    failpoint("directories.renamed")
     if durable:
         sync_directory(target.parent)
-    failpoint("files.directory_synced")
+    failpoint("directories.synced")
     if aside is not None:
         _remove(aside)
 
@@ -334,8 +334,8 @@ def _size_of(path: Path) -> int:
 
 
 def _free_bytes(path: Path) -> str:
-    existing = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
     try:
+        existing = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
         return f"{shutil.disk_usage(existing).free:,}"
     except OSError:
         return "unknown"

@@ -135,7 +135,7 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     missing = [name for name in _PATHS if settings.source(name, environ) is None]
     if missing:
         raise ConfigError(
-            f"LEYDEN_JOB_ID={job_id!r} says that this process runs in a job, but {listed(missing)} are not set. "
+            f"LEYDEN_JOB_ID={job_id!r} says that this process runs in a job, but these are not set: {listed(missing)}. "
             "Set them too, or unset LEYDEN_JOB_ID."
         )
     step_dir, output_dir, attempt_dir, metrics_file = (settings.get(name, environ) for name in _PATHS)
