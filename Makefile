@@ -49,15 +49,16 @@ test-fast: up  ## run what is quick: no test marked slow, no real processes
 	@pytest -n 2 --dist loadgroup -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)
 
 check: up  ## lint, types, layers, sizes, spelling, and the gates that count instead of timing
-	@$(eval START := $(shell date +%s))
-	ruff check --quiet $(CODE)
-	ruff format --check --quiet $(CODE) || { echo "error: not formatted, see above; make fix" >&2; exit 1; }
-	pyrefly check --summary=none
-	lint-imports --no-logo >.import_linter.log || { cat .import_linter.log; exit 1; }
-	codespell
-	python -m checks.sizes $(CODE)
-	pytest -q tests/architecture
-	@echo "make check: all well after $$(($$(date +%s) - $(START))) s"
+	@start=$$SECONDS; failed=; run() { "$$@" || failed="$$failed\n  $$*"; }; \
+	run ruff check --quiet $(CODE); \
+	run ruff format --check --quiet $(CODE); \
+	run pyrefly check --summary=none; \
+	run lint-imports --no-logo; \
+	run codespell; \
+	run python -m checks.sizes $(CODE); \
+	run pytest -q tests/architecture; \
+	if [ -n "$$failed" ]; then printf "make check: failed$$failed\n" >&2; exit 1; fi; \
+	echo "make check: all well after $$((SECONDS - start)) s"
 
 fix: up  ## mend what a machine can: imports, simple lint, format
 	@ruff check --fix --quiet $(CODE) || true
@@ -70,5 +71,5 @@ bench: up  ## run all benchmarks side by side with their peers; results go to be
 	@python -m benchmarks.harness $(ARGS)
 
 clean:  ## remove the environment, caches and what runs left behind
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .import_linter.log build dist runs
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
