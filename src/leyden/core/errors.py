@@ -121,7 +121,7 @@ class RemoteError(LeydenError, RuntimeError):
         self.remote_traceback = remote_traceback
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.args[0], self.remote_traceback))
+        return (type(self), (self.args[0], self.remote_traceback), self.__dict__)  # the state carries what subclasses add
 
 
 class RankFailedError(RemoteError):

@@ -18,7 +18,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import NoReturn, final
 
 from leyden.core import settings
@@ -71,7 +71,7 @@ def failpoint(name: str) -> None:
 
 
 @contextlib.contextmanager
-def armed(rules: str) -> Iterator[None]:
+def armed(rules: str) -> Generator[None, None, None]:
     """Arm `rules` instead of whatever is armed, inside the block, for all threads of this process.
 
     Example:

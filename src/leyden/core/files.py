@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -54,7 +54,7 @@ def atomic_file(
     permissions: int | None = None,
     durable: bool = True,
     needed_bytes: int | None = None,
-) -> Iterator[IO[Any]]:
+) -> Generator[IO[Any], None, None]:
     """Yield an open file that takes the place of `path` when the block ends well, and vanishes when it raises.
 
     Args:
@@ -107,7 +107,7 @@ def atomic_file(
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+def atomic_directory(path: str | os.PathLike[str], *, durable: bool = True) -> Generator[Path, None, None]:
     """Yield an empty directory that takes the place of `path` when the block ends well, and vanishes when it raises.
 
     Args:

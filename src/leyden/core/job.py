@@ -188,7 +188,7 @@ def _lines(step: object, metrics: Mapping[str, object]) -> list[bytes]:
 
 def _number(name: str, value: object) -> int | float | str:
     if isinstance(value, int):
-        return int(value)
+        return int(value)  # a bool too
     try:
         number = float(value)  # type: ignore[arg-type] - the error below is about what float() refuses
     except (TypeError, ValueError, RuntimeError) as error:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import final
 
@@ -86,7 +86,7 @@ class LocalStorage(Storage):
             _copy(source, Path(path))
 
     @contextlib.contextmanager
-    def _translated(self, action: str, key: str) -> Iterator[Path]:
+    def _translated(self, action: str, key: str) -> Generator[Path, None, None]:
         path = self._root / checked_key(key)
         try:
             yield path

@@ -8,7 +8,7 @@ must not cross a `fork` (obstore has threads): open it after.
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
@@ -110,7 +110,7 @@ class RemoteStorage(Storage):
     def size(self, key: str) -> int:
         """Return the object's length in bytes."""
         with self._translated(key) as name:
-            return int(obstore.head(self._store, name)["size"])
+            return obstore.head(self._store, name)["size"]
 
     def upload_file(self, path: str | os.PathLike[str], key: str) -> None:
         """Copy a local file there, in parts if it is large."""
@@ -122,7 +122,7 @@ class RemoteStorage(Storage):
         """Copy an object to a local file."""
         with self._translated(key) as name:
             found = obstore.get(self._store, name)
-            size = int(found.meta["size"])
+            size = found.meta["size"]
             with atomic_file(path, needed_bytes=size) as file:
                 for chunk in found.stream(min_chunk_size=_STREAM_BYTES):
                     file.write(chunk)
@@ -140,7 +140,7 @@ class RemoteStorage(Storage):
         return f"{self._prefix}/{key}" if self._prefix else key
 
     @contextlib.contextmanager
-    def _translated(self, key: str | None = None) -> Iterator[str]:
+    def _translated(self, key: str | None = None) -> Generator[str, None, None]:
         """Yield obstore's name for the key, and raise our errors for its."""
         name = self._prefix if key is None else self._name(checked_key(key))
         try:
