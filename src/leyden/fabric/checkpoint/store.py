@@ -1,0 +1,211 @@
+"""`store`: a snapshot becomes files, on every rank at once, and takes its place only when all of them are written.
+
+Runs in the caller's thread for blocking saves and in the writer's for asynchronous ones; it touches no live object.
+"""
+
+import contextlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leyden.core import files
+from leyden.core.errors import StorageError
+from leyden.core.failpoints import failpoint
+from leyden.core.storage import is_url
+from leyden.fabric.checkpoint import directory, publish, remote, single_file
+from leyden.fabric.checkpoint.capture import Snapshot
+from leyden.fabric.checkpoint.layout import FileRecord
+from leyden.fabric.checkpoint.peers import Peers
+
+if TYPE_CHECKING:
+    from leyden.fabric.checkpoint.plugin import CheckpointIO
+    from leyden.fabric.checkpoint.shards import ShardPlan
+
+_VISIBLE_SECONDS = 5.0  # NFS clients learn of a new directory late
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a snapshot goes.
+
+    Args:
+        path: A local path or a URL.
+        peers: The ranks that write together.
+        options: Credentials and such for a URL; a plug-in's own.
+    """
+
+    path: str
+    peers: Peers
+    options: Any = None
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it goes to an object store."""
+        return is_url(self.path) and not self.path.startswith("file://")
+
+
+def store_file(snapshot: Snapshot, target: Target) -> None:
+    """Write a single file; every rank calls it, rank 0 writes.
+
+    Raises:
+        StorageError: The disk is full, or refuses; what was there is still there.
+    """
+    ranks = target.peers.gather(snapshot.rank)
+
+    def write() -> None:
+        if target.peers.rank:
+            return
+        with _storage_errors(target.path):
+            if target.is_url:
+                with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
+                    local = Path(folder) / "checkpoint"
+                    single_file.write_dict(local, single_file.content_of(snapshot, ranks))
+                    remote.upload_file(local, target.path, target.options)
+                return
+            with _replacing(Path(target.path)) as temporary:
+                single_file.write_dict(temporary, single_file.content_of(snapshot, ranks))
+
+    target.peers.agreed("write the checkpoint", write)
+
+
+def store_with_plugin(snapshot: Snapshot, target: Target, plugin: "CheckpointIO") -> None:
+    """Hand the user's dictionary (and the extras, where the plug-in stores them) to a plug-in on rank 0."""
+    ranks = target.peers.gather(snapshot.rank)
+
+    def write() -> None:
+        if target.peers.rank:
+            return
+        extras: dict[str, Any] = {"extras": single_file.extras_of(snapshot, ranks)} if plugin.stores_extras else {}
+        plugin.save_checkpoint(snapshot.tree, target.path, target.options, **extras)
+
+    target.peers.agreed("store the checkpoint", write)
+
+
+def store_directory(
+    snapshot: Snapshot, target: Target, plan: "ShardPlan | None" = None, engine: Callable[[Path], None] | None = None
+) -> None:
+    """Write a directory; every rank calls it and writes its own files, rank 0 the description, last.
+
+    Args:
+        snapshot: What to write.
+        target: Where to.
+        plan: Who writes which box of which tensor (sharded directory).
+        engine: Writes files of an engine's own into the directory (DeepSpeed).
+
+    Raises:
+        StorageError: The disk is full or refuses, or the directory is not shared between nodes; what was there is still there.
+    """
+    if target.is_url:
+        with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
+            _store_remote(snapshot, target, plan, engine, Path(folder))
+        return
+    peers, path = target.peers, Path(target.path)
+    work = Path(peers.broadcast(str(peers.agreed("begin the checkpoint", lambda: _begin(path, peers)))))
+    try:
+        peers.agreed("see the directory of rank 0", lambda: _check_visible(work, peers.rank))
+        records = _write_files(snapshot, target, work, plan, engine)
+        failpoint("checkpoint.after_write")
+        peers.agreed("publish the checkpoint", lambda: _publish(snapshot, work, path, records, peers))
+    except BaseException:
+        if peers.rank == 0:
+            publish.discard(work)
+        raise
+
+
+def _begin(path: Path, peers: Peers) -> Path:
+    if peers.rank:
+        return path
+    with _storage_errors(str(path)):
+        failpoint("checkpoint.before_write")
+        work = publish.begin(path)
+        work.mkdir()
+    return work
+
+
+def _check_visible(work: Path, rank: int) -> None:
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while not work.is_dir():
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"rank {rank} on {socket.gethostname()} does not see {work}, which rank 0 made. Save to a directory that all nodes share."
+            )
+        with contextlib.suppress(OSError):
+            os.listdir(work.parent)  # noqa: PTH208 - makes NFS ask the server
+        time.sleep(0.05)
+
+
+def _write_files(
+    snapshot: Snapshot, target: Target, work: Path, plan: "ShardPlan | None", engine: Callable[[Path], None] | None
+) -> list[dict[str, FileRecord]]:
+    """Write all files but `meta.json`; returns every rank's records on rank 0."""
+    peers = target.peers
+
+    def write() -> dict[str, FileRecord]:
+        with _storage_errors(target.path):
+            records = directory.write_rank(snapshot, work, peers.rank)
+            return records | (directory.write_tree(snapshot, work) if peers.rank == 0 else {})
+
+    own = peers.agreed("write its files", write)
+    if plan is not None:
+        with _storage_errors(target.path):
+            own |= plan.write(work, peers, _flat_aliases(snapshot))
+    if engine is not None:
+        engine(work)  # uses collectives of its own
+        own |= peers.agreed("list the engine's files", lambda: directory.records_of(work, own) if peers.rank == 0 else {})
+    return peers.gather(own)
+
+
+def _flat_aliases(snapshot: Snapshot) -> dict[str, str]:
+    return {f"{key}.{alias}": f"{key}.{kept}" for key, aliases in snapshot.aliases.items() for alias, kept in aliases.items()}
+
+
+def _publish(snapshot: Snapshot, work: Path, path: Path, records: list[dict[str, FileRecord]], peers: Peers) -> None:
+    if peers.rank:
+        return
+    with _storage_errors(str(path)):
+        directory.write_meta(snapshot.meta, work, {name: record for each in records for name, record in each.items()})
+        publish.commit(work, path)
+
+
+def _store_remote(snapshot: Snapshot, target: Target, plan: "ShardPlan | None", engine: Callable[[Path], None] | None, work: Path) -> None:
+    peers = target.peers
+    records = _write_files(snapshot, target, work, plan, engine)
+    peers.agreed("clear the place", lambda: remote.begin_directory(target.path, target.options) if peers.rank == 0 else None)
+    names = [path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()]
+    peers.agreed("upload its files", lambda: remote.upload_files(work, names, target.path, target.options))
+
+    def finish() -> None:
+        if peers.rank == 0:
+            directory.write_meta(snapshot.meta, work, {name: record for each in records for name, record in each.items()})
+            remote.upload_files(work, ["meta.json"], target.path, target.options)
+
+    peers.agreed("publish the checkpoint", finish)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose file takes the place of `path` when the block ends well."""
+    failpoint("checkpoint.before_write")
+    temporary = publish.begin(path)
+    try:
+        yield temporary
+        failpoint("checkpoint.after_write")
+        publish.commit(temporary, path)
+    except BaseException:
+        publish.discard(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _storage_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise files.storage_error(error, path) from error
