@@ -185,15 +185,19 @@ def restore(state: dict[str, Any], device: torch.device | str | None = None) -> 
 
 def is_generator(value: object) -> bool:
     """Return whether `value` is a generator of its own: torch's, numpy's or `random`'s."""
+    if isinstance(value, (torch.Generator, random.Random)):
+        return True
     numpy = sys.modules.get("numpy")
-    return isinstance(value, (torch.Generator, random.Random)) or (numpy is not None and isinstance(value, numpy.random.Generator))
+    return numpy is not None and isinstance(value, (numpy.random.Generator, numpy.random.RandomState))
 
 
 def capture_generator(generator: Any) -> Any:
     """Return the state of one generator object, as `capture` returns those of the process."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
-    return _python_state(generator.getstate()) if isinstance(generator, random.Random) else _packed(generator.bit_generator.state)
+    if isinstance(generator, random.Random):
+        return _python_state(generator.getstate())
+    return _packed(generator.get_state(legacy=False) if hasattr(generator, "get_state") else generator.bit_generator.state)
 
 
 def restore_generator(generator: Any, state: Any) -> None:
@@ -202,6 +206,8 @@ def restore_generator(generator: Any, state: Any) -> None:
         generator.set_state(state.cpu())
     elif isinstance(generator, random.Random):
         generator.setstate(_of_python_state(state))
+    elif hasattr(generator, "set_state"):  # numpy's older RandomState
+        generator.set_state(_unpacked(state))
     else:
         generator.bit_generator.state = _unpacked(state)
 
