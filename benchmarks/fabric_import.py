@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks.harness import Benchmark, Ratio, Variant, main
+from benchmarks.harness import Benchmark, Comparison, Variant, main
 
 
 def importing(statement: str) -> Callable[[], dict[str, float]]:
@@ -34,10 +34,10 @@ BENCHMARK = Benchmark(
         "torch beside accelerate": Variant(run=importing("import torch"), peer="accelerate"),
         "accelerate": Variant(run=importing("from accelerate import Accelerator"), peer="accelerate"),
     },
-    ratios=[
-        Ratio(of="leyden", to="torch", limit=1.10),
-        Ratio(of="lightning", to="torch beside lightning"),
-        Ratio(of="accelerate", to="torch beside accelerate"),
+    comparisons=[
+        Comparison(of="leyden", to="torch", limit=1.10),
+        Comparison(of="lightning", to="torch beside lightning"),
+        Comparison(of="accelerate", to="torch beside accelerate"),
     ],
     rounds=11,
 )

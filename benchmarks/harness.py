@@ -48,36 +48,36 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ratio:
+class Comparison:
     """What is claimed: `of` takes at most `limit` times what `to` takes; without a limit it is only shown.
 
     Args:
         of: The variant above the line.
-        to: The variant below it.
+        to: The variant below it; `None` compares the number itself, which is a ratio already or means little elsewhere.
         metric: The number compared.
-        limit: The largest ratio that keeps the claim.
+        limit: The largest value that keeps the claim.
     """
 
     of: str
-    to: str
+    to: str | None = None
     metric: str = "seconds"
     limit: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A claim, who is measured for it, and which ratios decide it.
+    """A claim, who is measured for it, and which comparisons decide it.
 
     Args:
         claim: One sentence, as the README says it.
         variants: Name → contestant.
-        ratios: What is compared.
+        comparisons: What is compared.
         rounds: How often each variant is measured, at least five.
     """
 
     claim: str
     variants: Mapping[str, Variant]
-    ratios: Sequence[Ratio]
+    comparisons: Sequence[Comparison]
     rounds: int = 5
 
 
@@ -89,7 +89,7 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark of one module, print its ratios and write `results/<name>.json`.
+    """Run the benchmark of one module, print its comparisons and write `results/<name>.json`.
 
     Args:
         benchmark: The module's claim.
@@ -106,7 +106,7 @@ def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> 
     variants = {key: variant for key, variant in benchmark.variants.items() if not (args.without_peers and variant.peer)}
     pythons = {key: prepare_peer(variant.peer) if variant.peer else sys.executable for key, variant in variants.items()}
     values = measure(variants, lambda key: _start_worker(pythons[key], name, key), args.rounds)
-    ratios = [outcome for ratio in benchmark.ratios if (outcome := compare(ratio, values))]
+    outcomes = [outcome for comparison in benchmark.comparisons if (outcome := compare(comparison, values))]
     report = {
         "name": name.rpartition(".")[2],
         "claim": benchmark.claim,
@@ -116,12 +116,12 @@ def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> 
         "machine": {"system": platform.system(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count()},
         "rounds": args.rounds,
         "values": values,
-        "ratios": ratios,
+        "comparisons": outcomes,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{report['name']}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"{report['name']}: {benchmark.claim}", *map(_line, ratios), sep="\n")
-    return 0 if all(ratio["held"] is not False for ratio in ratios) else 1
+    print(f"{report['name']}: {benchmark.claim}", *map(_line, outcomes), sep="\n")
+    return 0 if all(outcome["held"] is not False for outcome in outcomes) else 1
 
 
 def measure(variants: Mapping[str, Variant], once: Callable[[str], Mapping[str, float]], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -145,26 +145,23 @@ def _interleaved(keys: Sequence[str], rounds: int) -> Iterator[str]:
         yield from (*keys[start:], *keys[:start])
 
 
-def compare(ratio: Ratio, values: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any] | None:
+def compare(comparison: Comparison, values: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any] | None:
     """Return the ratio of the medians, and the smallest and largest ratio of one round; `None` if a side was left out."""
-    above, below = (values.get(key, {}).get(ratio.metric) for key in (ratio.of, ratio.to))
+    above = values.get(comparison.of, {}).get(comparison.metric)
+    below = [1.0] * len(above or ()) if comparison.to is None else values.get(comparison.to, {}).get(comparison.metric)
     if not above or not below:
         return None
     rounds = [a / b for a, b in zip(above, below, strict=True)]
     value = statistics.median(above) / statistics.median(below)
-    held = None if ratio.limit is None else value <= ratio.limit
-    return {
-        **dataclasses.asdict(ratio),
-        "ratio": round(value, 4),
-        "low": round(min(rounds), 4),
-        "high": round(max(rounds), 4),
-        "held": held,
-    }
+    held = None if comparison.limit is None else value <= comparison.limit
+    numbers = {"value": round(value, 4), "low": round(min(rounds), 4), "high": round(max(rounds), 4)}
+    return {**dataclasses.asdict(comparison), **numbers, "held": held}
 
 
-def _line(ratio: Mapping[str, Any]) -> str:
-    verdict = "" if ratio["limit"] is None else f"  {'held' if ratio['held'] else 'NOT HELD'}: at most {ratio['limit']:g}"
-    return f"  {ratio['metric']}: {ratio['of']} / {ratio['to']} = {ratio['ratio']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}){verdict}"
+def _line(outcome: Mapping[str, Any]) -> str:
+    sides = outcome["of"] if outcome["to"] is None else f"{outcome['of']} / {outcome['to']}"
+    verdict = "" if outcome["limit"] is None else f"  {'held' if outcome['held'] else 'NOT HELD'}: at most {outcome['limit']:g}"
+    return f"  {outcome['metric']}: {sides} = {outcome['value']:.3f} ({outcome['low']:.3f} to {outcome['high']:.3f}){verdict}"
 
 
 def prepare_peer(name: str) -> str:

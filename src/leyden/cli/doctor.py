@@ -11,12 +11,14 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from leyden import __version__
+from leyden.core import settings
 
 PROGRAMS = {  # program -> what it is for, how to add it
     "srun": ("runs on a Slurm cluster", "apt-get install slurm-wlm"),
@@ -156,9 +158,9 @@ def _devices(torch: Any) -> list[str]:
 
 def _disk() -> dict[str, int]:
     """Return the free bytes of the places that Leyden writes to, by path."""
-    home = Path(os.environ.get("LEYDEN_HOME") or Path.home() / ".leyden")
+    home = Path(settings.get("LEYDEN_HOME")).expanduser()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    temporary = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - only looked at
+    temporary = Path(tempfile.gettempdir())
     return {str(folder): shutil.disk_usage(folder).free for folder in (Path.cwd(), existing, temporary) if folder.exists()}
 
 

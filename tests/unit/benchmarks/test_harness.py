@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import Benchmark, Ratio, Variant, compare, measure
+from benchmarks.harness import Benchmark, Comparison, Variant, compare, measure
 
 SMALL = '''
 """Small."""
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from benchmarks import harness
-from benchmarks.harness import Benchmark, Ratio, Variant, main
+from benchmarks.harness import Benchmark, Comparison, Variant, main
 harness.ROOT = Path({folder!r})
 harness.RESULTS = harness.ROOT / "results"
 
@@ -26,7 +26,7 @@ def broken(): raise ValueError("no such thing")
 BENCHMARK = Benchmark(
     claim="two takes twice one",
     variants={{"one": Variant(run=one), "two": Variant(run={run})}},
-    ratios=[Ratio(of="two", to="one", limit={limit})],
+    comparisons=[Comparison(of="two", to="one", limit={limit})],
 )
 if __name__ == "__main__":
     sys.exit(main(BENCHMARK, "small_claim"))
@@ -45,20 +45,26 @@ def test_rounds_are_interleaved_and_begin_with_another_variant_each() -> None:
 
 def test_ratio_is_that_of_the_medians_with_the_spread_of_the_rounds() -> None:
     values = {"ours": {"seconds": [1.0, 2.0, 9.0]}, "raw": {"seconds": [1.0, 1.0, 3.0]}}
-    outcome = compare(Ratio(of="ours", to="raw", limit=2.0), values)
+    outcome = compare(Comparison(of="ours", to="raw", limit=2.0), values)
     assert outcome == {
-        "of": "ours", "to": "raw", "metric": "seconds", "limit": 2.0, "ratio": 2.0, "low": 1.0, "high": 3.0, "held": True,
+        "of": "ours", "to": "raw", "metric": "seconds", "limit": 2.0, "value": 2.0, "low": 1.0, "high": 3.0, "held": True,
     }  # fmt: skip
 
 
 def test_claim_above_its_limit_is_not_held() -> None:
-    outcome = compare(Ratio(of="a", to="b", limit=1.1), {"a": {"seconds": [1.2]}, "b": {"seconds": [1.0]}})
+    outcome = compare(Comparison(of="a", to="b", limit=1.1), {"a": {"seconds": [1.2]}, "b": {"seconds": [1.0]}})
     assert outcome is not None
     assert outcome["held"] is False
 
 
+def test_a_number_without_another_side_is_compared_itself() -> None:
+    outcome = compare(Comparison(of="a", limit=0.15), {"a": {"seconds": [0.1, 0.1, 0.2]}})
+    assert outcome is not None
+    assert (outcome["value"], outcome["low"], outcome["high"], outcome["held"]) == (0.1, 0.1, 0.2, True)
+
+
 def test_ratio_with_a_side_left_out_is_left_out() -> None:
-    assert compare(Ratio(of="peer", to="raw"), {"raw": {"seconds": [1.0]}}) is None
+    assert compare(Comparison(of="peer", to="raw"), {"raw": {"seconds": [1.0]}}) is None
 
 
 @pytest.mark.parametrize(("limit", "status"), [(2.0, 0), (1.5, 1)])
@@ -70,13 +76,15 @@ def test_a_whole_run_writes_values_versions_and_command(
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setattr(harness, "ROOT", tmp_path)
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    benchmark = Benchmark(claim="two takes twice one", variants=variants("one", "two"), ratios=[Ratio(of="two", to="one", limit=limit)])
+    benchmark = Benchmark(
+        claim="two takes twice one", variants=variants("one", "two"), comparisons=[Comparison(of="two", to="one", limit=limit)]
+    )
     assert harness.main(benchmark, "small_claim", ["--rounds", "2"]) == status
     report = json.loads((tmp_path / "results/small_claim.json").read_text())
     assert report["command"] == "python -m small_claim --rounds 2"
     assert report["values"] == {"one": {"seconds": [1.0, 1.0]}, "two": {"seconds": [2.0, 2.0]}}
     assert report["versions"]["one"]["python"] == sys.version.split()[0]
-    assert report["ratios"][0]["ratio"] == 2.0
+    assert report["comparisons"][0]["value"] == 2.0
     assert ("NOT HELD" in capsys.readouterr().out) is bool(status)
 
 
@@ -86,4 +94,4 @@ def test_a_worker_that_fails_shows_its_traceback(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setattr(harness, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match="no such thing"):
-        harness.main(Benchmark(claim="", variants=variants("two"), ratios=[]), "small_claim", ["--rounds", "1"])
+        harness.main(Benchmark(claim="", variants=variants("two"), comparisons=[]), "small_claim", ["--rounds", "1"])
