@@ -1,6 +1,7 @@
 """From a path to an opened checkpoint, by content and never by name; foreign files go to `legacy`.
 
-A path that ends in `latest` (a text file with the name of the newest checkpoint) stands for that checkpoint.
+A path that ends in `latest` (a text file with the name of the newest checkpoint), and the folder it is in, stand for that
+checkpoint.
 """
 
 import difflib
@@ -25,13 +26,25 @@ def resolve(path: str | Path) -> Path:
         CorruptDataError: `latest` does not hold a name.
     """
     place = Path(path)
-    if place.name == LATEST and place.is_file() and place.stat().st_size <= _LONGEST_NAME:
+    if place.is_dir() and (newest := _newest_in(place)) is not None:
+        place = newest
+    elif place.name == LATEST and place.is_file() and place.stat().st_size <= _LONGEST_NAME:
         name = place.read_text(encoding="utf-8", errors="replace").strip()
         if not name or "/" in name or name == LATEST:
             raise CorruptDataError(f"{place} should hold the name of a checkpoint beside it, but holds {name!r}. Name one yourself.")
         place = place.with_name(name)
     publish.recover(place)
     return place
+
+
+def _newest_in(folder: Path) -> Path | None:
+    """Return what `latest` names in a folder of checkpoints; engines have folders with a `latest` of their own meaning."""
+    pointer = folder / LATEST
+    if layout.is_complete(folder) or not pointer.is_file() or pointer.stat().st_size > _LONGEST_NAME:
+        return None
+    place = folder / pointer.read_text(encoding="utf-8", errors="replace").strip()
+    is_ours = place != folder and (layout.is_complete(place) or (place.is_file() and single_file.is_zip(place)))
+    return place if is_ours else None
 
 
 def open_path(path: str | Path, *, weights_only: bool | None = None) -> Saved:

@@ -202,8 +202,12 @@ def remove(path: PathLike) -> None:
         StorageError: It cannot be deleted.
     """
     wait_for_saves()
-    place = os.fspath(path)
-    if _is_remote(place):
+    remove_at(os.fspath(path))
+
+
+def remove_at(place: str) -> None:
+    """Delete a checkpoint without waiting for saves: what the writer's own thread does."""
+    if is_remote(place):
         remote.remove(place)
     else:
         publish.remove(_local_path(place))
@@ -258,7 +262,7 @@ def _prepare(place: str, state: dict[str, Any], peers: Peers, *, has_plugin: boo
 
     def check() -> None:
         check_values(state)
-        if peers.rank == 0 and not has_plugin and not _is_remote(place):
+        if peers.rank == 0 and not has_plugin and not is_remote(place):
             target = _local_path(place)
             publish.recover(target)
             publish.check_target(target)
@@ -368,7 +372,8 @@ def _run(do: Callable[[], None], undo: Callable[[], None] | None) -> None:
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
-def _is_remote(place: str) -> bool:
+def is_remote(place: str) -> bool:
+    """Return whether a path is a URL that is not a local file's."""
     return is_url(place) and not place.startswith("file://")
 
 
@@ -380,7 +385,7 @@ def _local_path(place: str) -> Path:
 def _local(path: PathLike) -> Iterator[Path]:
     """Yield a local path of the checkpoint; what is at a URL is fetched first."""
     place = os.fspath(path)
-    if not _is_remote(place):
+    if not is_remote(place):
         yield opening.resolve(_local_path(place))
         return
     with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:

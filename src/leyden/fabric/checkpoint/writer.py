@@ -23,6 +23,9 @@ class Writer:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._followers: list[Callable[[], None]] = []
+        self._is_running = False
         self._error: BaseException | None = None
         self._is_registered = False
 
@@ -37,8 +40,18 @@ class Writer:
         if not self._is_registered:
             atexit.register(self._at_exit)
             self._is_registered = True
+        self._is_running = True
         self._thread = threading.Thread(target=self._run, args=(function,), name="leyden-checkpoint-writer", daemon=True)
         self._thread.start()
+
+    def then(self, function: Callable[[], None]) -> None:
+        """Run `function` after what is being written, in its thread; at once if nothing is. Dropped if that fails."""
+        with self._lock:
+            if self._is_running:
+                self._followers.append(function)
+                return
+        if self._error is None:
+            function()
 
     def wait(self) -> None:
         """Wait until nothing is being written.
@@ -58,8 +71,20 @@ class Writer:
     def _run(self, function: Callable[[], None]) -> None:
         try:
             function()
+            while (follower := self._next_follower()) is not None:
+                follower()
         except BaseException as error:  # noqa: BLE001 - the boundary of the thread: raised at the next wait
-            self._error = error
+            with self._lock:
+                self._error = error
+                self._is_running = False
+                self._followers.clear()
+
+    def _next_follower(self) -> Callable[[], None] | None:
+        with self._lock:
+            if self._followers:
+                return self._followers.pop(0)
+            self._is_running = False
+            return None
 
     def _at_exit(self) -> None:
         try:
