@@ -6,8 +6,10 @@ as `Opaque` records whose fields are read here by name. A tensor is assembled bo
 than its target and one box.
 """
 
+import io
 import math
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -135,14 +137,34 @@ class DcpFolder:
 
     def read(self, span: Span) -> Any:
         """Return what lies in a span: a tensor or a value."""
+        return read_torch_bytes(self._bytes(span), f"{self.path / span.file} at byte {span.start:,}")
+
+    def verify(self, name: str) -> None:
+        """Read everything of one name and compare checksums.
+
+        Raises:
+            CorruptDataError: One differs, or something is missing.
+        """
+        entry = self._entries[name]
+        for span in [box.span for box in entry.boxes] if isinstance(entry, DcpTensor) else [entry]:
+            data = self._bytes(span)
+            self.read(span)
+            if data[:4] == b"PK\x03\x04":
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    bad = archive.testzip()
+                if bad is not None:
+                    raise CorruptDataError(
+                        f"{self.path / span.file}: {name!r} does not have the checksum it was written with; load an older one."
+                    )
+
+    def _bytes(self, span: Span) -> bytes:
         file = self.path / span.file
         try:
             with file.open("rb") as opened:
                 opened.seek(span.start)
-                data = opened.read(span.length)
+                return opened.read(span.length)
         except OSError as error:
             raise StorageError(f"{file} cannot be read: {error.strerror or error}.") from error
-        return read_torch_bytes(data, f"{file} at byte {span.start:,}")
 
     def _metadata_bytes(self) -> bytes:
         file = self.path / METADATA

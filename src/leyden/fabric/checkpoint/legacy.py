@@ -234,12 +234,21 @@ def _with_parts(value: Any) -> Any:
         return [_with_parts(item) for item in value]
     if not isinstance(value, dict):
         return value.load() if isinstance(value, SavedTensor) else value
-    optimizer = as_optimizer(value, is_mapped=False)
+    optimizer = as_optimizer(_numbered(value), is_mapped=False)
     if optimizer is not None:
         return optimizer
     if any(isinstance(item, SavedTensor) for item in value.values()):
         return SavedModule(values=dict(value))
     return {key: _with_parts(item) for key, item in value.items()}
+
+
+def _numbered(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state with numbers as keys where its groups have numbers: DCP makes strings of keys."""
+    groups = value.get("param_groups")
+    if not isinstance(groups, list) or not all(type(member) is int for group in groups for member in group.get("params", [""])):
+        return value
+    state = value.get("state") or {}
+    return value | {"state": {int(key) if str(key).isdigit() else key: slots for key, slots in state.items()}}
 
 
 def _open_safetensors(path: Path) -> Saved:
