@@ -113,6 +113,17 @@ def register_precision(
     return result
 
 
+def remove_precision(name: str) -> None:
+    """Take a precision out, with its aliases.
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    PRECISION_REGISTRY.remove(name)
+    for alias in [alias for alias, full in _aliases.items() if full == name.lower()]:
+        del _aliases[alias]
+
+
 def precision_names() -> list[str]:
     """Return all names, aliases included."""
     PRECISION_REGISTRY.discover()
