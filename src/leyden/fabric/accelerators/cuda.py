@@ -10,6 +10,7 @@ import torch
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, UnavailableError
+from leyden.fabric.accelerators.flops import chip_peak, has_tf32
 from leyden.fabric.accelerators.indexed import IndexedAccelerator
 
 settings.environment().setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -31,12 +32,16 @@ class CUDAAccelerator(IndexedAccelerator):
             ConfigError: It is not a CUDA device.
         """
         super().setup_device(device)
-        if torch.cuda.get_device_capability(device) >= _AMPERE and torch.get_float32_matmul_precision() == "highest":
+        if torch.cuda.get_device_capability(device) >= _AMPERE and not has_tf32():
             _logger.info(
                 "%s has tensor cores that float32 products do not use now. torch.set_float32_matmul_precision('high') "
                 "makes them several times faster for a little precision.",
                 torch.cuda.get_device_name(device),
             )
+
+    def peak_flops(self, device: torch.device, dtype: torch.dtype) -> float | None:
+        """Return the chip's peak from the table; for float32 that of TF32 where products use it."""
+        return chip_peak(torch.cuda.get_device_name(device), dtype, is_tf32=has_tf32())
 
 
 def find_usable_cuda_devices(num_devices: int = -1) -> list[int]:

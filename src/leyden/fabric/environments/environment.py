@@ -72,6 +72,11 @@ class ClusterEnvironment(ABC):
         """Return how many nodes the launcher uses, so that an untouched `num_nodes=1` can follow; else `None`."""
         return None
 
+    @property
+    def stop_signals(self) -> tuple[int, ...]:
+        """Signals besides SIGTERM by which this launcher asks to save and leave."""
+        return ()
+
     def teardown(self) -> None:  # noqa: B027 - an optional hook
         """Undo what the environment set for this run."""
 

@@ -149,6 +149,11 @@ class SLURMEnvironment(ExternalEnvironment):
             )
         super().validate_settings(num_devices, num_nodes)
 
+    @property
+    def stop_signals(self) -> tuple[int, ...]:
+        """The requeue signal, with `auto_requeue`."""
+        return (self.requeue_signal,) if self.auto_requeue and self.requeue_signal is not None else ()
+
     def requeue(self, run: Callable[..., Any] = subprocess.run) -> bool:
         """Put this job back into the queue, from rank 0; call it after the checkpoint is complete.
 

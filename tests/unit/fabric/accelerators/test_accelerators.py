@@ -74,3 +74,14 @@ def test_tensor_cores_left_idle_are_mentioned(monkeypatch, caplog):
         CUDAAccelerator().setup_device(torch.device("cuda", 1))
     assert current == [torch.device("cuda", 1)]
     assert "set_float32_matmul_precision('high')" in caplog.text
+
+
+def test_the_peak_of_a_known_chip_is_found(monkeypatch):
+    names = iter(["NVIDIA A100-SXM4-80GB", "Voodoo 2"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: next(names))
+    assert CUDAAccelerator().peak_flops(torch.device("cuda", 0), torch.bfloat16) == 312e12
+    assert CUDAAccelerator().peak_flops(torch.device("cuda", 0), torch.bfloat16) is None
+
+
+def test_a_cpu_has_no_listed_peak():
+    assert CPUAccelerator().peak_flops(torch.device("cpu"), torch.float32) is None

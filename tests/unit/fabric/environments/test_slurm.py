@@ -99,7 +99,8 @@ def test_requeue_is_on_by_default_with_the_documented_signal():
     environment = SLURMEnvironment(environ=slurm(0))
     assert environment.auto_requeue
     assert environment.requeue_signal == signal.SIGUSR1
-    assert not SLURMEnvironment(auto_requeue=False, environ=slurm(0)).auto_requeue
+    assert environment.stop_signals == (signal.SIGUSR1,)
+    assert SLURMEnvironment(auto_requeue=False, environ=slurm(0)).stop_signals == ()
 
 
 class Scontrol:
