@@ -43,4 +43,6 @@ def main(out: Path, dtype: torch.dtype = torch.float32) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/digits/raw.json"), getattr(torch, sys.argv[2] if len(sys.argv) > 2 else "float32"))
+    main(
+        Path(sys.argv[1] if len(sys.argv) > 1 else "runs/digits/raw.json"), getattr(torch, sys.argv[2] if len(sys.argv) > 2 else "float32")
+    )

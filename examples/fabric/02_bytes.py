@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.mlp = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:  # noqa: N803 - B batch, T time, D width, H heads
+    def forward(self, x_BTD: Tensor) -> Tensor:
         """Attend to the past, then think about it."""
         batch, time, width = x_BTD.shape
         q, k, v = self.qkv(self.norm1(x_BTD)).view(batch, time, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
@@ -51,7 +51,7 @@ class ByteModel(nn.Module):
         self.blocks = nn.Sequential(*[Block() for _ in range(LAYERS)])
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803 - B batch, T time
+    def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return logits: (batch, time, 256)."""
         positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         return self.head(self.norm(self.blocks(self.bytes(tokens_BT) + self.positions(positions))))
@@ -78,7 +78,7 @@ def standard_library() -> tuple[Tensor, Tensor]:
     return text[:cut], text[cut:]
 
 
-def loss_of(model: nn.Module, window_BT: Tensor) -> Tensor:  # noqa: N803 - B batch, T time
+def loss_of(model: nn.Module, window_BT: Tensor) -> Tensor:
     """Return the mean cross-entropy of the next byte, in nats."""
     return F.cross_entropy(model(window_BT[:, :-1]).flatten(0, 1), window_BT[:, 1:].flatten())
 
@@ -139,7 +139,9 @@ def main(args: argparse.Namespace) -> None:
         if state["step"] % 20 == 0 or state["step"] == args.steps:
             checkpoints.save(state, step=state["step"])
             done = 30 * state["step"] // args.steps
-            fabric.print(f"[{'#' * done}{'.' * (30 - done)}] step {state['step']:3d}/{args.steps}  {bits.item():.3f} bits per byte", flush=True)
+            fabric.print(
+                f"[{'#' * done}{'.' * (30 - done)}] step {state['step']:3d}/{args.steps}  {bits.item():.3f} bits per byte", flush=True
+            )
 
     with torch.no_grad():
         windows = Windows(held_out).windows[:1024].long()

@@ -31,4 +31,6 @@ class AttributeDict(dict[str, Any]):
 
     def __repr__(self) -> str:
         width = max((len(str(key)) for key in self), default=0)
-        return "\n".join(f'"{key}":{" " * (width - len(str(key)) + 1)}{value}' for key, value in sorted(self.items(), key=lambda kv: str(kv[0])))
+        return "\n".join(
+            f'"{key}":{" " * (width - len(str(key)) + 1)}{value}' for key, value in sorted(self.items(), key=lambda kv: str(kv[0]))
+        )

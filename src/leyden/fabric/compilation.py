@@ -91,7 +91,7 @@ class CompilePolicy:
         return (child for child in module.modules() if isinstance(child, wanted))
 
 
-def as_policy(compile: object) -> CompilePolicy | None:  # noqa: A002 - the documented name
+def as_policy(compile: object) -> CompilePolicy | None:
     """Turn `Fabric(compile=…)` into a policy.
 
     Raises:

@@ -52,7 +52,7 @@ def guard(method: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
             if id(submodule) in watched and threading.get_ident() == thread:
                 raise StateError(
                     f"You are calling the method `{type(module).__name__}.{name}()` from outside the model. It runs "
-                    f"`{type(submodule).__name__}.forward`, but this call does not go through the strategy, so its gradients would be wrong. "
+                    f"`{type(submodule).__name__}.forward`, but this call does not go through the strategy: its gradients would be wrong. "
                     f'Declare it once after setup: model.mark_forward_method("{name}").'
                 )
 

@@ -4,9 +4,8 @@ Arguments become a `Plan` (`arguments.py`), the plan holds the strategy, `launch
 `setup` wraps. This class is the documented facade of the field, which is why it has more methods than others may have.
 """
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from leyden.core import settings
-from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError, closest, listed
-from leyden.fabric import arguments, collectives, rng
+from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError, listed
+from leyden.fabric import arguments, checks, collectives, rng
 from leyden.fabric.compilation import as_policy, take_apart
-from leyden.fabric.launch.group import MemoryStore
-from leyden.fabric.launch.signals import Stop, StopRequests
-from leyden.fabric.loading.loader import FabricDataLoader, prepare_loader
+from leyden.fabric.launch.signals import DEFAULT_SIGNALS, Stop, StopRequests
+from leyden.fabric.launch.store import MemoryStore
+from leyden.fabric.loading.loader import prepare_loader
 from leyden.fabric.strategies.strategy import Strategy
 from leyden.fabric.trees import map_tensors
-from leyden.fabric.wrappers import FabricModule, FabricOptimizer, devices_of, is_wrapped, unwrap
+from leyden.fabric.wrappers import FabricModule, FabricOptimizer, devices_of, unwrap
 
 if TYPE_CHECKING:
     from leyden.fabric.accelerators.accelerator import Accelerator
@@ -75,7 +73,7 @@ class Fabric:
         plugins: Any = None,
         callbacks: Any = None,
         loggers: "Logger | list[Logger] | None" = None,
-        compile: "str | CompilePolicy | None" = None,  # noqa: A002 - as torch names it
+        compile: "str | CompilePolicy | None" = None,
     ) -> None:
         environ = settings.environment()
         raw = arguments.RawArguments(
@@ -93,8 +91,10 @@ class Fabric:
         self._cli_used = bool(settings.get("LEYDEN_FABRIC_CLI_USED", environ))
         if type(self).run is not Fabric.run:
             if self._cli_used:
-                raise ConfigTypeError("Overriding `Fabric.run()` and launching from the CLI is not allowed. Rename the method, or start it as a plain script.")
-            self.run = partial(self._launch_run, self.run)  # pyrefly: ignore[bad-assignment] - calling it launches first
+                raise ConfigTypeError(
+                    "Overriding `Fabric.run()` and launching from the CLI is not allowed. Rename the method, or start it as a plain script."
+                )
+            self.__dict__["run"] = partial(self._launch_run, self.run)  # calling it launches first
         if self._cli_used:
             self._join()
 
@@ -196,9 +196,12 @@ class Fabric:
             RankFailedError: Another rank failed.
         """
         if self._cli_used:
-            raise StateError("This script was launched through the CLI, and processes have already been created. Calling `.launch()` again is not allowed.")
+            raise StateError(
+                "This script was launched through the CLI, and processes have already been created. "
+                "Calling `.launch()` again is not allowed."
+            )
         start_method = getattr(self._strategy, "start_method", "popen")
-        _check_launchable(function, start_method=start_method)
+        checks.check_launchable(function, start_method=start_method)
         if self._launched:
             return None if function is None else function(self, *args, **kwargs)
         launcher = self._strategy.make_launcher()
@@ -212,7 +215,7 @@ class Fabric:
         raise StateError("Fabric.run() is for subclasses: override it, or call launch().")
 
     def _launch_run(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self.launch(lambda _fabric, *a, **k: run(*a, **k), *args, **kwargs)
+        return self.launch(_Run(run), *args, **kwargs)
 
     def _run_joined(self, function: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._join()
@@ -255,9 +258,9 @@ class Fabric:
             StateError: An optimizer over meta parameters, or not launched.
         """
         self._require_launch()
-        _check_module(module)
-        _check_optimizers(optimizers)
-        _refuse_meta(module, optimizers)
+        checks.check_module(module)
+        checks.check_optimizers(optimizers)
+        checks.refuse_meta(module, optimizers)
         strategy = self._strategy
         original, recompile = take_apart(module)
         inner = original if _reapply_compile else module
@@ -271,7 +274,7 @@ class Fabric:
         if optimizers:
             forward_module, ready, scheduler = strategy.setup_module_and_optimizers(inner, list(optimizers), scheduler)
         else:
-            forward_module, ready = strategy.setup_module(inner), []
+            forward_module, ready = strategy.setup_module(inner), list[Optimizer]()
         if recompile and _reapply_compile:
             forward_module = recompile(forward_module)
         if self._compile:
@@ -285,7 +288,7 @@ class Fabric:
             return wrapped
         return (wrapped, *wrapped_optimizers) if scheduler is None else (wrapped, *wrapped_optimizers, scheduler)
 
-    def setup_module(self, module: nn.Module, move_to_device: bool = True, _reapply_compile: bool = True) -> FabricModule:  # noqa: FBT001, FBT002 - the documented signature
+    def setup_module(self, module: nn.Module, move_to_device: bool = True, _reapply_compile: bool = True) -> FabricModule:
         """Set up a module alone, for inference or before its optimizer exists."""
         return self.setup(module, move_to_device=move_to_device, _reapply_compile=_reapply_compile)
 
@@ -299,10 +302,13 @@ class Fabric:
         self._require_launch()
         if not optimizers:
             raise ConfigError("`setup_optimizers` requires at least one optimizer as input.")
-        _check_optimizers(optimizers)
+        checks.check_optimizers(optimizers)
         for optimizer in optimizers:
             if any(parameter.is_meta for group in optimizer.param_groups for parameter in group["params"]):
-                raise StateError("The optimizer has references to the model's meta-device parameters. Build it after `model = fabric.setup_module(model)`.")
+                raise StateError(
+                    "The optimizer has references to the model's meta-device parameters. "
+                    "Build it after `model = fabric.setup_module(model)`."
+                )
         ready = tuple(self._wrap_optimizer(self._strategy.setup_optimizer(optimizer)) for optimizer in optimizers)
         return ready[0] if len(ready) == 1 else ready
 
@@ -322,7 +328,7 @@ class Fabric:
         if not dataloaders:
             raise ConfigError("`setup_dataloaders` requires at least one dataloader as input.")
         for loader in dataloaders:
-            _check_loader(loader)
+            checks.check_loader(loader)
         ready = [
             prepare_loader(loader, strategy=self._strategy, use_distributed_sampler=use_distributed_sampler, move_to_device=move_to_device)
             for loader in dataloaders
@@ -362,8 +368,8 @@ class Fabric:
         devices = devices_of(module)
         if len(devices) > 1:
             warnings.warn(
-                f"The model passed to `Fabric.setup()` has {len(devices)} parameters' devices ({listed(sorted(map(str, devices)))}); all are moved "
-                f"to {self.device}. Pass move_to_device=False to keep your placement.",
+                f"The model passed to `Fabric.setup()` has parameters on different devices ({listed(sorted(map(str, devices)))}). Since "
+                f"`move_to_device=True`, all are moved to {self.device}. Pass move_to_device=False to keep your placement.",
                 stacklevel=4,
             )
         self._strategy.module_to_device(module)
@@ -402,17 +408,20 @@ class Fabric:
         if not self._models:
             raise StateError("No models were set up for backward. Did you forget to call `fabric.setup()`?")
         if model is None and len(self._models) > 1:
-            raise ConfigError("When using multiple models + DeepSpeed, please provide the model used to perform the optimization: `self.backward(loss, model=model)`")
+            raise ConfigError(
+                "When using multiple models + DeepSpeed, please provide the model used to perform the optimization: "
+                "`self.backward(loss, model=model)`"
+            )
         strategy.backward(tensor, (model or self._models[0])._forward_module, *args, **kwargs)
 
-    def clip_gradients(  # noqa: PLR0913 - the documented signature
+    def clip_gradients(
         self,
         module: FabricModule,
         optimizer: Any,
         clip_val: float | None = None,
         max_norm: float | None = None,
         norm_type: float | str = 2.0,
-        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        error_if_nonfinite: bool = True,
     ) -> Tensor | None:
         """Clip gradients by value or by norm, after unscaling them.
 
@@ -449,9 +458,9 @@ class Fabric:
         except RuntimeError as error:
             if "non-finite" not in str(error):
                 raise
-            raise StateError(_non_finite(unwrap(module), norm_type)) from error
+            raise StateError(checks.non_finite(unwrap(module), norm_type)) from error
 
-    def no_backward_sync(self, module: FabricModule, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def no_backward_sync(self, module: FabricModule, enabled: bool = True) -> AbstractContextManager[Any]:
         """Return a context without gradient reduction, for accumulation; forward **and** backward belong inside.
 
         Raises:
@@ -466,14 +475,15 @@ class Fabric:
             return self._strategy.no_backward_sync(inner._forward_module, enabled)
         if enabled and self.world_size > 1:
             warnings.warn(
-                f"The `{type(self._strategy).__name__}` does not support skipping the gradient synchronization; `no_backward_sync` has no effect.",
+                f"The `{type(self._strategy).__name__}` does not support skipping the gradient synchronization; "
+                "`no_backward_sync` has no effect.",
                 stacklevel=2,
             )
         return nullcontext()
 
     # -- collectives ---------------------------------------------------------------------------------------------
 
-    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
         """Gather tensors of a nested collection from all ranks: shape `(world_size, …)`; unchanged with one rank."""
         self._require_launch()
         return self._strategy.all_gather(data, group=group, sync_grads=sync_grads)
@@ -493,12 +503,19 @@ class Fabric:
         self._require_launch()
         self._strategy.barrier(name=name)
 
-    def rank_zero_first(self, local: bool = False) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def rank_zero_first(self, local: bool = False) -> AbstractContextManager[Any]:
         """Return a context that rank 0 (of each node, if `local`) runs before the others; its exception reaches them."""
         self._require_launch()
         if self.world_size == 1:
             return nullcontext()
-        return collectives.rank_zero_first(self.store, rank=self.global_rank, local_rank=self.local_rank, node_rank=self.node_rank, local=local)
+        return collectives.rank_zero_first(
+            self.store,
+            rank=self.global_rank,
+            world_size=self.world_size,
+            local=local,
+            local_rank=self.local_rank,
+            node_rank=self.node_rank,
+        )
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -506,10 +523,10 @@ class Fabric:
         self,
         path: str | Path,
         state: Mapping[str, Any],
-        filter: Mapping[str, Callable[[str, Any], bool]] | None = None,  # noqa: A002 - the documented name
+        filter: Mapping[str, Callable[[str, Any], bool]] | None = None,
         *,
         blocking: bool = True,
-        format: Literal["auto", "file", "directory"] = "auto",  # noqa: A002 - the word for it
+        format: Literal["auto", "file", "directory"] = "auto",
     ) -> None:
         """Write a checkpoint; every rank calls it.
 
@@ -526,7 +543,7 @@ class Fabric:
             StorageError: Disk, network or permission; the previous checkpoint is intact.
         """
         self._require_launch()
-        _check_state_and_filter(state, filter)
+        checks.check_state_and_filter(state, filter)
         self._strategy.save_checkpoint(
             path, {key: unwrap(value) for key, value in state.items()}, filter=filter, blocking=blocking, format=format
         )
@@ -541,7 +558,7 @@ class Fabric:
         self,
         path: str | Path,
         state: dict[str, Any] | None = None,
-        strict: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        strict: bool = True,
         *,
         weights_only: bool | None = None,
         restore_rng: Literal["auto"] | bool = "auto",
@@ -573,7 +590,7 @@ class Fabric:
         state.update({key: value for key, value in inner.items() if value is not before[key]})
         return rest
 
-    def load_raw(self, path: str | Path, obj: Any, strict: bool = True, *, weights_only: bool | None = None) -> None:  # noqa: FBT001, FBT002 - the documented signature
+    def load_raw(self, path: str | Path, obj: Any, strict: bool = True, *, weights_only: bool | None = None) -> None:
         """Load a bare state dict (`.pt`, `.safetensors`, a safetensors index) into a module or optimizer."""
         from leyden.fabric.checkpoint import saver  # fabric.checkpoint is loaded when the first checkpoint is
 
@@ -596,7 +613,7 @@ class Fabric:
             if not callable(hook):
                 warnings.warn(f"Skipping the callback `{type(callback).__name__}.{hook_name}` because it is not callable.", stacklevel=2)
                 continue
-            hook(*args, **_accepted(hook, kwargs))
+            hook(*args, **checks.accepted(hook, kwargs))
 
     def log(self, name: str, value: Any, step: int | None = None) -> None:
         """Hand one number to every logger.
@@ -610,12 +627,14 @@ class Fabric:
         """Hand several numbers to every logger; one-element tensors become numbers."""
         for name, value in metrics.items():
             if isinstance(value, Tensor) and value.numel() != 1:
-                raise ConfigError(f"log({name!r}): a tensor of shape {tuple(value.shape)} cannot be converted to a scalar. Reduce it first, e.g. .mean().")
+                raise ConfigError(
+                    f"log({name!r}): a tensor of shape {tuple(value.shape)} cannot be converted to a scalar. Reduce it first, e.g. .mean()."
+                )
         for logger in self._loggers:
             logger.log_metrics(metrics=metrics if logger.threaded else map_tensors(metrics, Tensor.item), step=step)
 
     @staticmethod
-    def seed_everything(seed: int | None = None, workers: bool | None = None, verbose: bool = True) -> int:  # noqa: FBT001, FBT002 - the documented signature
+    def seed_everything(seed: int | None = None, workers: bool | None = None, verbose: bool = True) -> int:
         """Seed `random`, numpy and torch on every rank alike, and the workers of loaders; returns the seed."""
         return rng.seed_everything(seed, workers=True if workers is None else workers, verbose=verbose)
 
@@ -625,8 +644,20 @@ class Fabric:
         The first call installs the signal handlers.
         """
         if self._stops is None:
-            self._stops = StopRequests(self.store, rank=self.global_rank, world_size=self.world_size, environment=self._plan.environment)
+            self._stops = StopRequests(
+                self.store, self.global_rank, self.world_size, signals=(*DEFAULT_SIGNALS, *self._plan.environment.stop_signals)
+            )
         return self._stops.boundary()
+
+
+class _Run:
+    """An overridden `run` in the shape that `launch` calls."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self._run = run
+
+    def __call__(self, _fabric: Fabric, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -643,89 +674,3 @@ def _discovered_callbacks() -> list[Any]:
         for entry in entry_points(group=group):
             found.extend(_as_list(entry.load()()))
     return found
-
-
-def _check_launchable(function: object, *, start_method: str) -> None:
-    if function is None:
-        if start_method != "popen":
-            raise ConfigTypeError(f"`launch()` with start_method={start_method!r} needs to be called with a function: `.launch(function)`.")
-        return
-    if not callable(function):
-        raise ConfigTypeError(f"`launch({function!r})` needs a callable, such as `fabric.launch(train)`, where `def train(fabric): ...`.")
-    try:
-        takes_argument = bool(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # a builtin without a signature
-        takes_argument = True
-    if not takes_argument:
-        raise ConfigTypeError(f"`launch({getattr(function, '__name__', function)})`: the function needs to take at least one argument, the Fabric object.")
-
-
-def _check_module(module: object) -> None:
-    if not isinstance(module, nn.Module):
-        raise ConfigTypeError(f"`setup` takes a torch.nn.Module first, not {type(module).__name__}.")
-    if is_wrapped(module):
-        raise ConfigError("A model should be passed only once to the `setup` method.")
-
-
-def _check_optimizers(optimizers: Iterable[object]) -> None:
-    for optimizer in optimizers:
-        if isinstance(optimizer, FabricOptimizer):
-            raise ConfigError("An optimizer should be passed only once to the `setup` method.")
-        if not isinstance(optimizer, Optimizer):
-            raise ConfigTypeError(f"`setup` takes torch optimizers after the module, not {type(optimizer).__name__}. Pass a scheduler as scheduler=….")
-
-
-def _refuse_meta(module: nn.Module, optimizers: tuple[Optimizer, ...]) -> None:
-    if optimizers and any(parameter.is_meta for parameter in module.parameters()):
-        raise StateError(
-            "The optimizer has references to the model's meta-device parameters. Materialising them is done by `setup_module`, so do it in two "
-            "steps: model = fabric.setup_module(model); optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters()))"
-        )
-
-
-def _check_loader(loader: object) -> None:
-    if isinstance(loader, FabricDataLoader):
-        raise ConfigError("A dataloader should be passed only once to the `setup_dataloaders` method.")
-    is_stateful = all(callable(getattr(loader, name, None)) for name in ("__iter__", "state_dict", "load_state_dict"))
-    if not isinstance(loader, DataLoader) and not is_stateful:
-        raise ConfigTypeError(
-            f"Only PyTorch DataLoader are currently supported in `setup_dataloaders`, and loaders with state_dict/load_state_dict, "
-            f"not {type(loader).__name__}."
-        )
-
-
-def _check_state_and_filter(state: object, filter: object) -> None:  # noqa: A002 - the documented name
-    if not isinstance(state, Mapping):
-        raise ConfigTypeError(f"fabric.save(state=…) should be a dictionary of names to objects, not {type(state).__name__}.")
-    if filter is None:
-        return
-    if not isinstance(filter, Mapping):
-        raise ConfigTypeError(f"fabric.save(filter=…) should be a dictionary, one function per key, not {type(filter).__name__}.")
-    for key, function in filter.items():
-        if key not in state:
-            raise ConfigError(f"filter has the key {key!r}, which is not in state.{closest(str(key), state)} Keys: {listed(state)}.")
-        if not callable(function):
-            raise ConfigTypeError(f"filter[{key!r}] should be a function (name, value) -> bool, not {type(function).__name__}.")
-
-
-def _accepted(hook: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(hook).parameters
-    except (TypeError, ValueError):  # signature unreadable: all are passed
-        return kwargs
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return kwargs
-    return {name: value for name, value in kwargs.items() if name in parameters}
-
-
-def _non_finite(module: nn.Module, norm_type: object) -> str:
-    bad = [name for name, parameter in module.named_parameters() if parameter.grad is not None and not _is_finite(parameter.grad)]
-    return (
-        f"The gradients' norm (type {norm_type}) is not finite, so they were not clipped. Gradients with NaN or inf: "
-        f"{', '.join(bad[:5]) or 'none on this rank'}{' …' if len(bad) > 5 else ''}. Pass error_if_nonfinite=False to go on all the same."
-    )
-
-
-def _is_finite(gradient: Tensor) -> bool:
-    local: Any = gradient.to_local() if hasattr(gradient, "to_local") else gradient  # pyrefly: ignore[not-callable] - DTensor
-    return bool(torch.isfinite(local).all())

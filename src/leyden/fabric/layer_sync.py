@@ -32,7 +32,7 @@ class TorchSyncBatchNorm(LayerSync):
         synced = SyncBatchNorm.convert_sync_batchnorm(model)
         for name, child in synced.named_modules():
             if isinstance(child, SyncBatchNorm) and name in kinds:
-                child.leyden_kind = kinds[name]  # pyrefly: ignore[bad-assignment] - nn.Module takes any attribute
+                child.__dict__["leyden_kind"] = kinds[name]
         return synced
 
     def revert(self, model: nn.Module) -> nn.Module:

@@ -47,7 +47,9 @@ def is_shared_filesystem(strategy: "Strategy", path: str | Path | None = None, t
     if strategy.num_nodes == 1:
         return True
     folder = Path(path or Path.cwd())
-    with tempfile.NamedTemporaryFile(dir=folder if strategy.global_rank == 0 and folder.is_dir() else None, prefix=".leyden-shared-") as token:
+    with tempfile.NamedTemporaryFile(
+        dir=folder if strategy.global_rank == 0 and folder.is_dir() else None, prefix=".leyden-shared-"
+    ) as token:
         name = strategy.broadcast(token.name if folder.is_dir() else None)
         if name is None:
             raise ConfigError(f"is_shared_filesystem(path={str(path)!r}): rank 0 has no such directory.")

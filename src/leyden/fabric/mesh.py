@@ -1,7 +1,7 @@
 """`MeshSpec`: how ranks are divided into pipeline, replicate, shard, context and tensor axes, and `Mesh`, the result.
 
 Pure arithmetic first (`MeshSpec.sizes`), then torch's `DeviceMesh`. Names: `pp dp_replicate dp_shard cp tp`, outermost
-first, and the flattened `dp` (replicate × shard: loaders and gradient means) and `dp_cp` (losses). Every strategy's mesh
+first, and the flattened `dp` (replicate x shard: loaders and gradient means) and `dp_cp` (losses). Every strategy's mesh
 knows these names, so `group="dp"` works everywhere; an axis of size 1 has no group, and a collective over it does nothing.
 """
 
@@ -151,7 +151,8 @@ class Mesh:
         raise ConfigError(f"mesh axis {name!r} does not exist.{closest(name, options)} Axes: {listed(options)}.")
 
     def _strides(self) -> dict[str, int]:
-        strides, stride = {}, 1
+        strides: dict[str, int] = {}
+        stride = 1
         for name in reversed(self.axes):
             strides[name] = stride
             stride *= self.axes[name]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from leyden.core.errors import ConfigError, StateError
+from leyden.fabric.accelerators.accelerator import Accelerator
 from leyden.fabric.accelerators.flops import chip_peak, has_tf32
 from leyden.fabric.rank_zero import rank_zero_only, rank_zero_warn
 
@@ -150,6 +151,8 @@ class _Fabric(Protocol):
     def world_size(self) -> int: ...
     @property
     def strategy(self) -> Any: ...
+    @property
+    def accelerator(self) -> Accelerator: ...
     def log_dict(self, metrics: Any, step: int | None = None) -> None: ...
 
 
@@ -172,7 +175,9 @@ class ThroughputMonitor(Throughput):
     """
 
     def __init__(self, fabric: _Fabric, **kwargs: Any) -> None:
-        peak = get_available_flops(fabric.device, fabric.strategy.precision.compute_dtype)
+        device, dtype = fabric.device, fabric.strategy.precision.compute_dtype
+        peak = fabric.accelerator.peak_flops(device, dtype)  # a vendor's plug-in knows its own chips
+        peak = get_available_flops(device, dtype) if peak is None else peak
         super().__init__(available_flops=peak, world_size=fabric.world_size, **kwargs)
         self._fabric = fabric
         self.step = -1

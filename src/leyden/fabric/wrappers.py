@@ -59,7 +59,7 @@ class FabricModule(nn.Module):
         return self.__dict__["_original_module"]
 
     @property
-    def training(self) -> bool:  # pyrefly: ignore[bad-override] - a property over there
+    def training(self) -> bool:
         """Whether the user's module is in training mode."""
         original = self.__dict__.get("_original_module")
         return original.training if original is not None else True
@@ -70,7 +70,7 @@ class FabricModule(nn.Module):
             self.__dict__["_original_module"].training = value
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the strategy's module under the precision. (Each instance binds its own; this is the documented shape.)"""
+        """Run the strategy's module under the precision. (Each instance binds its own; this is the documented shape.)."""
         raise StateError("FabricModule.forward was not bound; build the wrapper with fabric.setup().")
 
     def mark_forward_method(self, method: Callable[..., Any] | str) -> None:
@@ -97,7 +97,7 @@ class FabricModule(nn.Module):
         self.__dict__["_strategy"].mark_forward_method(self.__dict__["_forward_module"], name)
         self.__dict__["_forward_methods"][name] = self._bind(name)
 
-    def train(self, mode: bool = True) -> "FabricModule":  # noqa: FBT001, FBT002 - torch's signature
+    def train(self, mode: bool = True) -> "FabricModule":
         """Set training mode, of the user's module too."""
         self.__dict__["_forward_module"].train(mode)
         self.__dict__["_original_module"].train(mode)
@@ -107,9 +107,9 @@ class FabricModule(nn.Module):
         """Return the user's module's state dict, under its own names."""
         return self.__dict__["_original_module"].state_dict(*args, **kwargs)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - torch's signature
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state dict of the user's module."""
-        return self.__dict__["_original_module"].load_state_dict(state_dict=state_dict, strict=strict, **kwargs)
+        return self.__dict__["_original_module"].load_state_dict(state_dict=state_dict, strict=strict, assign=assign)
 
     def _bind(self, name: str) -> Callable[..., Any]:
         strategy: Strategy = self.__dict__["_strategy"]

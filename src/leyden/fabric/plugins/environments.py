@@ -1,10 +1,21 @@
 """The cluster environments at their documented path; they live in `leyden.fabric.environments`."""
 
-from leyden.fabric.environments.environment import ClusterEnvironment as ClusterEnvironment
-from leyden.fabric.environments.job import JobEnvironment as JobEnvironment
-from leyden.fabric.environments.kubeflow import KubeflowEnvironment as KubeflowEnvironment
-from leyden.fabric.environments.local import LightningEnvironment as LightningEnvironment
-from leyden.fabric.environments.lsf import LSFEnvironment as LSFEnvironment
-from leyden.fabric.environments.mpi import MPIEnvironment as MPIEnvironment
-from leyden.fabric.environments.slurm import SLURMEnvironment as SLURMEnvironment
-from leyden.fabric.environments.torchrun import TorchElasticEnvironment as TorchElasticEnvironment
+from leyden.fabric.environments.environment import ClusterEnvironment
+from leyden.fabric.environments.job import JobEnvironment
+from leyden.fabric.environments.kubeflow import KubeflowEnvironment
+from leyden.fabric.environments.local import LightningEnvironment
+from leyden.fabric.environments.lsf import LSFEnvironment
+from leyden.fabric.environments.mpi import MPIEnvironment
+from leyden.fabric.environments.slurm import SLURMEnvironment
+from leyden.fabric.environments.torchrun import TorchElasticEnvironment
+
+__all__ = [
+    "ClusterEnvironment",
+    "JobEnvironment",
+    "KubeflowEnvironment",
+    "LSFEnvironment",
+    "LightningEnvironment",
+    "MPIEnvironment",
+    "SLURMEnvironment",
+    "TorchElasticEnvironment",
+]

@@ -43,8 +43,8 @@ class LossScaler:
         """
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             raise UnsupportedError(
-                f"The current optimizer, {type(optimizer).__name__}, does not allow for gradient clipping or sharded gradients because it performs "
-                "unscaling of gradients internally. Build it with fused=False."
+                f"The current optimizer, {type(optimizer).__name__}, does not allow for gradient clipping or sharded gradients because "
+                "it performs unscaling of gradients internally. Build it with fused=False."
             )
         if id(optimizer) not in self._unscaled:
             self.scaler.unscale_(optimizer)
@@ -77,8 +77,8 @@ class LossScaler:
         if not skipped or self.scaler.get_scale() >= SMALLEST_USEFUL_SCALE:
             return
         message = (
-            f"The loss scale has fallen to {self.scaler.get_scale():.1e} after {self._skipped_in_a_row} skipped steps in a row: the gradients "
-            'are not finite at any scale. This usually occurs when the loss or the weights hold NaN; try precision="bf16-mixed".'
+            f"The loss scale has fallen to {self.scaler.get_scale():.1e} after {self._skipped_in_a_row} skipped steps in a row: the "
+            'gradients are not finite at any scale. This usually occurs when the loss or the weights hold NaN; try precision="bf16-mixed".'
         )
         if self._skipped_in_a_row > SKIPS_BEFORE_WARNING:
             raise StateError(message)

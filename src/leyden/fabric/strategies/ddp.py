@@ -60,7 +60,7 @@ class DDPStrategy(ParallelStrategy):
 
     supports_no_sync: ClassVar[bool] = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the documented signature
         self,
         accelerator: "Accelerator | None" = None,
         parallel_devices: list[torch.device] | None = None,
@@ -89,7 +89,9 @@ class DDPStrategy(ParallelStrategy):
         known = set(inspect.signature(DistributedDataParallel.__init__).parameters) - OURS
         for name in kwargs:
             if name not in known:
-                raise ConfigError(f"DDPStrategy({name}=…): unknown keyword.{closest(name, known)} DistributedDataParallel takes {listed(sorted(known))}.")
+                raise ConfigError(
+                    f"DDPStrategy({name}=…): unknown keyword.{closest(name, known)} DistributedDataParallel takes {listed(sorted(known))}."
+                )
         self._ddp_kwargs = kwargs
         self._comm_state = ddp_comm_state
         self._comm_hook = _comm_hook(ddp_comm_hook)
@@ -97,7 +99,9 @@ class DDPStrategy(ParallelStrategy):
 
     def setup_module(self, module: nn.Module) -> nn.Module:
         if not any(parameter.requires_grad for parameter in module.parameters()):
-            logger.info("%s has no parameter that requires gradients, so it is not wrapped in DistributedDataParallel.", type(module).__name__)
+            logger.info(
+                "%s has no parameter that requires gradients, so it is not wrapped in DistributedDataParallel.", type(module).__name__
+            )
             return module
         device_ids = None if self.root_device.type in ("cpu", "mps") else [self.root_device.index]
         wrapped = DistributedDataParallel(Dispatch(module), device_ids=device_ids, **self._ddp_kwargs)
@@ -122,7 +126,7 @@ class DDPStrategy(ParallelStrategy):
 
         return through_ddp
 
-    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         ddp = _inner_ddp(module)
         if not enabled or ddp is None:
             return nullcontext()

@@ -33,7 +33,7 @@ from leyden.fabric.strategies.sharding import (
     refuse_old_fsdp,
     without_gradient_sync,
 )
-from leyden.fabric.strategies.strategy import ContextStack, StateFilter, StateLayout
+from leyden.fabric.strategies.strategy import ContextStack, PrecisionKind, StateFilter, StateLayout
 from leyden.fabric.strategies.wrapping import units
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class FSDPStrategy(ParallelStrategy):
 
     state_layout: ClassVar[StateLayout] = "sharded"
     supports_no_sync: ClassVar[bool] = True
-    precision_kind: ClassVar[str] = "fsdp"
+    precision_kind: ClassVar[PrecisionKind] = "fsdp"
 
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
@@ -103,7 +103,9 @@ class FSDPStrategy(ParallelStrategy):
         )
         reshard, hybrid = fsdp_options.sharding(sharding_strategy)
         if device_mesh is not None and not hybrid:
-            raise ConfigError(f'device_mesh={device_mesh!r} divides ranks for hybrid sharding; pass sharding_strategy="HYBRID_SHARD" with it.')
+            raise ConfigError(
+                f'device_mesh={device_mesh!r} divides ranks for hybrid sharding; pass sharding_strategy="HYBRID_SHARD" with it.'
+            )
         ignored, init = fsdp_options.leftovers(kwargs)
         self.options = fsdp_options.ShardOptions(
             reshard_after_forward=reshard,
@@ -190,7 +192,7 @@ class FSDPStrategy(ParallelStrategy):
 
         register_fsdp_forward_method(module, name)
 
-    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         inner = getattr(module, "_orig_mod", module)
         if not enabled:
             return nullcontext()
@@ -204,7 +206,7 @@ class FSDPStrategy(ParallelStrategy):
         optimizer: Optimizer,
         max_norm: float,
         norm_type: float = 2.0,
-        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        error_if_nonfinite: bool = True,
     ) -> Tensor:
         self.precision.unscale_gradients(optimizer)
         return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
@@ -218,13 +220,13 @@ class FSDPStrategy(ParallelStrategy):
         path: str | Path,
         state: dict[str, Any],
         storage_options: Any = None,
-        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        filter: StateFilter | None = None,
         *,
         blocking: bool = True,
-        format: str = "auto",  # noqa: A002 - the documented name
+        format: str = "auto",
     ) -> None:
         if format == "auto" and self.state_dict_type == "full":
-            format = "file"  # noqa: A001 - the documented name
+            format = "file"
         super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
 
     def _default_policy(self) -> Any:

@@ -107,7 +107,10 @@ def leftovers(kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Callable[[nn.
     known = {*AUTOMATIC, *WITHOUT_EFFECT, *TAKEN}
     for name, value in kwargs.items():
         if name not in known:
-            raise ConfigError(f"FSDPStrategy({name}=…): unknown keyword.{closest(name, known)} Accepted besides the documented ones: {listed(sorted(known))}.")
+            raise ConfigError(
+                f"FSDPStrategy({name}=…): unknown keyword.{closest(name, known)} "
+                f"Accepted besides the documented ones: {listed(sorted(known))}."
+            )
         if name in AUTOMATIC and bool(value) is not AUTOMATIC[name]:
             raise ConfigError(f"FSDPStrategy({name}={value!r}): FSDP2 always works as with {name}={AUTOMATIC[name]}. Drop the argument.")
         if name in WITHOUT_EFFECT and value not in (None, False):
@@ -153,5 +156,7 @@ def mixed_precision_policy(given: object, default: Any) -> Any:
     if isinstance(given, MixedPrecisionPolicy):
         return given
     if isinstance(given, MixedPrecision):
-        return MixedPrecisionPolicy(param_dtype=given.param_dtype, reduce_dtype=given.reduce_dtype, cast_forward_inputs=given.cast_forward_inputs)
+        return MixedPrecisionPolicy(
+            param_dtype=given.param_dtype, reduce_dtype=given.reduce_dtype, cast_forward_inputs=given.cast_forward_inputs
+        )
     raise ConfigTypeError(f"mixed_precision={given!r}: expected MixedPrecisionPolicy or MixedPrecision of torch.distributed.fsdp.")

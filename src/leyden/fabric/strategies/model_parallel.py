@@ -29,7 +29,7 @@ from leyden.fabric.strategies.sharding import (
     refuse_old_fsdp,
     without_gradient_sync,
 )
-from leyden.fabric.strategies.strategy import ContextStack, StateFilter, StateLayout
+from leyden.fabric.strategies.strategy import ContextStack, PrecisionKind, StateFilter, StateLayout
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -67,14 +67,14 @@ class ModelParallelStrategy(ParallelStrategy):
 
     state_layout: ClassVar[StateLayout] = "sharded"
     supports_no_sync: ClassVar[bool] = True
-    precision_kind: ClassVar[str] = "model_parallel"
+    precision_kind: ClassVar[PrecisionKind] = "model_parallel"
 
     def __init__(
         self,
         parallelize_fn: Callable[..., nn.Module],
         data_parallel_size: int | Literal["auto"] = "auto",
         tensor_parallel_size: int | Literal["auto"] = "auto",
-        save_distributed_checkpoint: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         *,
@@ -106,14 +106,17 @@ class ModelParallelStrategy(ParallelStrategy):
         if self._spec is not None:
             sizes = self._spec.sizes(self.world_size)
             if sizes["tp"] > self.num_processes:
-                logger.warning("tp=%d is larger than a node's %d devices: matrices are then split over the network.", sizes["tp"], self.num_processes)
+                logger.warning(
+                    "tp=%d is larger than a node's %d devices: matrices are then split over the network.", sizes["tp"], self.num_processes
+                )
             return sizes
-        data = self.num_nodes if self._sizes[0] == "auto" else self._sizes[0]
-        tensor = self.num_processes if self._sizes[1] == "auto" else self._sizes[1]
+        data, tensor = self._sizes
+        data = self.num_nodes if isinstance(data, str) else data
+        tensor = self.num_processes if isinstance(tensor, str) else tensor
         if data * tensor != self.world_size:
             raise UnavailableError(
-                f"The sizes data_parallel_size={data} and tensor_parallel_size={tensor} multiplied should equal the world size ({self.world_size}). "
-                "Change one of them, or `devices` and `num_nodes`."
+                f"The sizes data_parallel_size={data} and tensor_parallel_size={tensor} multiplied should equal the world size "
+                f"({self.world_size}). Change one of them, or `devices` and `num_nodes`."
             )
         return {"data_parallel": data, "tensor_parallel": tensor}
 
@@ -142,9 +145,7 @@ class ModelParallelStrategy(ParallelStrategy):
     def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
         refuse_old_fsdp(module)
         repointing = Repointing(module, optimizers)
-        broadcast_from_rank_zero(
-            [(name, child) for name, child in module.named_modules() if not _has_meta(child)], device=self.root_device
-        )
+        broadcast_from_rank_zero([(name, child) for name, child in module.named_modules() if not _has_meta(child)], device=self.root_device)
         parallel: Any = self._parallelize_fn(module, self.device_mesh)
         if not isinstance(parallel, nn.Module):
             raise ConfigTypeError(f"The `parallelize_fn` must return a `nn.Module` instance, but it returned {type(parallel).__name__}.")
@@ -159,7 +160,7 @@ class ModelParallelStrategy(ParallelStrategy):
 
         register_fsdp_forward_method(module, name)
 
-    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         inner = getattr(module, "_orig_mod", module)
         if not enabled or not is_sharded(inner):
             return nullcontext()  # tensor parallel alone: the reduction is part of the forward's own graph
@@ -171,7 +172,7 @@ class ModelParallelStrategy(ParallelStrategy):
         optimizer: Optimizer,
         max_norm: float,
         norm_type: float = 2.0,
-        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        error_if_nonfinite: bool = True,
     ) -> Tensor:
         self.precision.unscale_gradients(optimizer)
         return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
@@ -185,13 +186,13 @@ class ModelParallelStrategy(ParallelStrategy):
         path: str | Path,
         state: dict[str, Any],
         storage_options: Any = None,
-        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        filter: StateFilter | None = None,
         *,
         blocking: bool = True,
-        format: str = "auto",  # noqa: A002 - the documented name
+        format: str = "auto",
     ) -> None:
         if format == "auto" and not self._save_distributed_checkpoint:
-            format = "file"  # noqa: A001 - the documented name
+            format = "file"
         super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
 
 

@@ -44,7 +44,7 @@ class ParallelStrategy(Strategy):
 
     guards_methods: ClassVar[bool] = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the documented signature
         self,
         *,
         accelerator: "Accelerator | None" = None,
@@ -56,9 +56,7 @@ class ParallelStrategy(Strategy):
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         start_method: StartMethod = "popen",
     ) -> None:
-        super().__init__(
-            accelerator=accelerator, checkpoint_io=checkpoint_io, precision=precision, cluster_environment=cluster_environment
-        )
+        super().__init__(accelerator=accelerator, checkpoint_io=checkpoint_io, precision=precision, cluster_environment=cluster_environment)
         if start_method not in START_METHODS:
             hint = closest(str(start_method), START_METHODS)
             raise ConfigError(f"start_method={start_method!r}: accepted are {listed(START_METHODS)}.{hint}")
@@ -151,7 +149,7 @@ class ParallelStrategy(Strategy):
             return None
         if self.start_method == "popen":
             return ScriptLauncher(environment, num_processes=self.num_processes, num_nodes=self.num_nodes)
-        return FunctionLauncher(environment, num_processes=self.num_processes, start_method=self.start_method)
+        return FunctionLauncher(environment, num_processes=self.num_processes, num_nodes=self.num_nodes, start_method=self.start_method)
 
     def setup_environment(self) -> None:
         if self._group is not None:
@@ -190,21 +188,26 @@ class ParallelStrategy(Strategy):
             return self.mesh.group(group), self.mesh.size(group)
         return group, group.size()
 
-    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
         over, size = self._over(group)
-        return tensor if size == 1 else collectives.all_gather(tensor, group=over, sync_grads=sync_grads, device=self.root_device)
+        if size == 1:
+            return tensor
+        return collectives.all_gather(tensor, over, sync_grads=sync_grads, device=self.root_device, watch=self.group.watch)
 
     def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         over, size = self._over(group)
-        return tensor if size == 1 else collectives.all_reduce(tensor, group=over, reduce_op=reduce_op, device=self.root_device)
+        if size == 1:
+            return tensor
+        return collectives.all_reduce(tensor, over, reduce_op, device=self.root_device, watch=self.group.watch)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        return obj if self.group.world_size == 1 else collectives.broadcast(obj, src=src, device=self.root_device)
+        joined = self.group
+        return obj if joined.world_size == 1 else collectives.broadcast(obj, src, device=self.root_device, watch=joined.watch)
 
     def barrier(self, name: str | None = None) -> None:
-        if self._group is not None and self._group.world_size > 1:
-            collectives.barrier(self._group, name=name)
+        if self._group is not None:
+            collectives.barrier(name, watch=self._group.watch, device=self.root_device)
 
-    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:  # noqa: A002, FBT001, FBT002 - the documented signature
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         votes = self.all_reduce(torch.tensor(int(decision), device=self.root_device), reduce_op="sum")
         return int(votes) == self.world_size if all else int(votes) > 0

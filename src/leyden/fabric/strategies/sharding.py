@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
+
 def is_sharded(module: nn.Module) -> bool:
     """Return whether the module, or one inside it, went through `fully_shard`."""
     return any(hasattr(child, "set_requires_gradient_sync") for child in module.modules())
@@ -111,8 +112,8 @@ def materialise(
         reset: Any = init if init is not None else getattr(module, "reset_parameters", None)
         if reset is None and not may_stay_empty:
             raise ConfigError(
-                f"{name or 'the root module'} ({type(module).__name__}) has parameters on the meta device but no reset_parameters() that could give "
-                "them values. Add one, build the model inside fabric.init_module(), or pass param_init_fn=… to the strategy."
+                f"{name or 'the root module'} ({type(module).__name__}) has parameters on the meta device but no reset_parameters() that "
+                "could give them values. Add one, build the model inside fabric.init_module(), or pass param_init_fn=… to the strategy."
             )
         with _whole_tensors(module, device), rng.isolate_rng(), torch.no_grad():
             torch.manual_seed(rng.fold(seed, name))
@@ -130,7 +131,9 @@ def _whole_tensors(module: nn.Module, device: torch.device) -> Iterator[None]:
     for key, parameter in list(module._parameters.items()):
         if parameter is not None and parameter.is_meta and hasattr(parameter, "placements"):
             cuts[key] = parameter
-            module._parameters[key] = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"), parameter.requires_grad)
+            module._parameters[key] = nn.Parameter(
+                torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"), parameter.requires_grad
+            )
     module.to_empty(device=device, recurse=False)
     yield
     if cuts:
@@ -142,12 +145,15 @@ def _whole_tensors(module: nn.Module, device: torch.device) -> Iterator[None]:
             module._parameters[key] = nn.Parameter(shard, whole.requires_grad)
 
 
-def broadcast_from_rank_zero(modules: Iterable[tuple[str, nn.Module]], *, device: torch.device, group: "ProcessGroup | None" = None) -> None:
+def broadcast_from_rank_zero(
+    modules: Iterable[tuple[str, nn.Module]], *, device: torch.device, group: "ProcessGroup | None" = None
+) -> None:
     """Give every rank rank 0's parameters and buffers of these modules, moved to `device`."""
     import torch.distributed as dist
 
     for _, module in modules:
-        for tensors in (module._parameters, module._buffers):
+        own: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for tensors in own:
             for key, tensor in tensors.items():
                 if tensor is None or hasattr(tensor, "full_tensor"):
                     continue

@@ -47,7 +47,7 @@ class SingleDeviceStrategy(Strategy):
     def root_device(self, device: torch.device) -> None:
         self._device = device
 
-    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
         return tensor
 
     def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:

@@ -28,11 +28,12 @@ from leyden.fabric.precision.precision import Precision
 from leyden.fabric.precision.registry import PrecisionKind
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from leyden.fabric.accelerators.accelerator import Accelerator
     from leyden.fabric.checkpoint.plugin import CheckpointIO
     from leyden.fabric.environments.environment import ClusterEnvironment
     from leyden.fabric.launch.launcher import Launcher
-    from torch.distributed import ProcessGroup
 
 StateLayout = Literal["replicated", "sharded", "foreign"]
 StateFilter = Mapping[str, Callable[[str, Any], bool]]
@@ -180,6 +181,7 @@ class Strategy(ABC):
 
     def mark_forward_method(self, module: nn.Module, name: str) -> None:
         """Let `module.name` be called through the strategy like `forward`. `module` is what `setup_module` returned."""
+        return
 
     # -- the hot path --------------------------------------------------------------------------------------------
 
@@ -203,7 +205,7 @@ class Strategy(ABC):
             return optimizer.step(**kwargs)
         return self.precision.optimizer_step(optimizer, **kwargs)
 
-    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:  # noqa: FBT001, FBT002 - the documented signature
+    def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         """Return a context without gradient reduction; forward and backward both belong inside."""
         return nullcontext()
 
@@ -213,7 +215,7 @@ class Strategy(ABC):
         optimizer: Optimizer,
         max_norm: float,
         norm_type: float = 2.0,
-        error_if_nonfinite: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        error_if_nonfinite: bool = True,
     ) -> Tensor:
         """Clip by norm and return the total norm before clipping, over all shards and ranks."""
         self.precision.unscale_gradients(optimizer)
@@ -228,7 +230,7 @@ class Strategy(ABC):
     # -- collectives ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
         """Gather a tensor or a tree from all ranks: shape `(world_size, …)`; unchanged where there is one rank."""
 
     @abstractmethod
@@ -243,7 +245,7 @@ class Strategy(ABC):
     def barrier(self, name: str | None = None) -> None:
         """Wait for all ranks; `name` appears in the stall report."""
 
-    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:  # noqa: A002, FBT001, FBT002 - the documented signature
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Return whether all ranks (or any, with `all=False`) decided so."""
         return decision
 
@@ -253,7 +255,7 @@ class Strategy(ABC):
         """Return the plain module's state dict; values are `DTensor` where the layout is sharded."""
         return module.state_dict()
 
-    def load_module_state_dict(self, module: nn.Module, state_dict: Mapping[str, Any], strict: bool = True) -> None:  # noqa: FBT001, FBT002 - the documented signature
+    def load_module_state_dict(self, module: nn.Module, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Load a state dict that `get_module_state_dict` returned."""
         module.load_state_dict(state_dict, strict=strict)
 
@@ -266,10 +268,10 @@ class Strategy(ABC):
         path: str | Path,
         state: dict[str, Any],
         storage_options: Any = None,
-        filter: StateFilter | None = None,  # noqa: A002 - the documented name
+        filter: StateFilter | None = None,
         *,
         blocking: bool = True,
-        format: str = "auto",  # noqa: A002 - the documented name
+        format: str = "auto",
     ) -> None:
         """Write `state` (unwrapped objects and values); every rank calls it.
 
@@ -289,7 +291,7 @@ class Strategy(ABC):
         self,
         path: str | Path,
         state: Any = None,
-        strict: bool = True,  # noqa: FBT001, FBT002 - the documented signature
+        strict: bool = True,
         weights_only: bool | None = None,
         *,
         restore_rng: Literal["auto"] | bool = "auto",

@@ -1,3 +1,5 @@
 """Spike detection at its documented path."""
 
-from leyden.fabric.spike import SpikeDetection as SpikeDetection
+from leyden.fabric.spike import SpikeDetection
+
+__all__ = ["SpikeDetection"]

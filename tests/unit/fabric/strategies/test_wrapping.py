@@ -33,7 +33,15 @@ def test_none_takes_the_root_alone():
 
 def test_classes_are_found_at_any_depth_innermost_first():
     net = model()
-    assert [type(unit).__name__ for unit in units(net, {Block, nn.Linear})] == ["Linear", "Linear", "Block", "Linear", "Linear", "Block", "Linear"]
+    assert [type(unit).__name__ for unit in units(net, {Block, nn.Linear})] == [
+        "Linear",
+        "Linear",
+        "Block",
+        "Linear",
+        "Linear",
+        "Block",
+        "Linear",
+    ]
 
 
 def test_a_function_is_asked_bottom_up_with_what_is_not_wrapped_yet():
