@@ -111,8 +111,7 @@ class FabricDataLoader:
         cursor = self._cursor
         resumed = cursor.begin()
         if not resumed or self._stateful is None:  # what restored its own place must not be sent back to the epoch's start
-            for set_epoch in self._epoch_setters:
-                set_epoch(cursor.epoch)
+            self._tell_epoch(cursor.epoch)
         rewind = replay.Rewind(self._generators, self._start) if resumed else None
         self._place_sampler(rewind)
         if rewind is None:
@@ -131,6 +130,10 @@ class FabricDataLoader:
         finally:
             rewind.leave()
         return iterator
+
+    def _tell_epoch(self, epoch: int) -> None:
+        for set_epoch in self._epoch_setters:
+            set_epoch(epoch)
 
     def _place_sampler(self, rewind: replay.Rewind | None) -> None:
         cursor, tracked, injected = self._cursor, self._tracked, self._injected
@@ -249,6 +252,7 @@ class FabricDataLoader:
             self._read_from_now_on(tracked)  # the saved run had found out
         keeps = cursor.accepts(state_dict, strict=strict)
         if keeps and self._stateful is not None:
+            self._tell_epoch(state_dict["epoch"])  # first: some datasets take a position for one epoch only
             self._stateful.load_state_dict(state_dict["inner"])
         cursor.take(state_dict, keep_position=keeps)
         self._start = state_dict.get("rng") if keeps else None

@@ -59,20 +59,22 @@ class SeededDataset(Dataset[Any]):
         self.__dict__["_epoch"] = None
 
     def __getitem__(self, index: Any) -> Any:
-        if type(index) is PositionedIndex:
-            self._enter(index.stream)
-            index = index.value
-        return self._dataset[index]
+        return self._dataset[self._entered(index)]
 
     def __getitems__(self, indices: Any) -> Any:
-        kind = type(indices)
-        if kind is PositionedBatch or kind is PositionedIndex:
-            self._enter(indices.stream)
-            if kind is PositionedIndex:
-                indices = indices.value
-        dataset = self._dataset
+        indices, dataset = self._entered(indices), self._dataset
         many = getattr(dataset, "__getitems__", None)
         return many(indices) if many else [dataset[index] for index in indices]
+
+    def _entered(self, index: Any) -> Any:
+        """Start the stream that `index` carries, and return what the dataset itself is asked for."""
+        kind = type(index)
+        if kind is PositionedBatch:
+            self._enter(index.stream)
+        elif kind is PositionedIndex:
+            self._enter(index.stream)
+            return index.value
+        return index
 
     def _enter(self, stream: Stream) -> None:
         epoch = stream[1]

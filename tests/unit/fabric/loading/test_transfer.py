@@ -1,7 +1,7 @@
 from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -70,7 +70,9 @@ def test_every_tensor_of_a_collection_is_moved_and_its_kind_kept(make: Any) -> N
     assert set(devices(batch)) == {"cpu"}, "the batch itself was changed"
 
 
-@pytest.mark.parametrize("make", [tensor, lambda: [tensor(), 1], lambda: {"a": (tensor(), "x")}, lambda: Pair(tensor(), None)], ids=[1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "make", [tensor, lambda: [tensor(), 1], lambda: {"a": (tensor(), "x")}, lambda: Pair(tensor(), None)], ids=[1, 2, 3, 4]
+)
 def test_what_is_there_already_is_the_same_object(make: Any) -> None:
     batch = make()
     assert move_data_to_device(batch, "cpu") is batch
@@ -111,7 +113,7 @@ def test_packed_sequences_move_by_their_own_method() -> None:
 
 def test_only_accelerators_are_copied_to_without_waiting() -> None:
     class Recorder(Tensor):
-        calls: list[tuple[Any, bool]] = []
+        calls: ClassVar[list[tuple[Any, bool]]] = []
 
         def to(self, device: Any, *, non_blocking: bool = False) -> Any:  # type: ignore[override]
             self.calls.append((device.type, non_blocking))
