@@ -32,5 +32,9 @@ class Launcher(ABC):
             RankFailedError: Another rank failed; carries its traceback, rank and exit code.
         """
 
-    def close(self) -> None:
+    def explain(self, error: BaseException) -> BaseException:
+        """Return the `RankFailedError` that `error` is the consequence of (a peer broke off), else `error` itself."""
+        return error
+
+    def close(self) -> None:  # noqa: B027 - a launcher without children has nothing to close
         """Wait for the children that are left, end those that do not go, and stop watching."""

@@ -6,8 +6,9 @@ from threading import Event
 
 import pytest
 import torch
-from tests.support.ranks import RanksError, run_ranks
 from torch import distributed as dist
+
+from tests.support.ranks import RanksError, run_ranks
 
 
 @dataclass
