@@ -40,7 +40,11 @@ class Wanted(NamedTuple):
 
 def add_parser(subparsers: Any) -> None:
     """Add `leyden doctor`."""
-    parser = subparsers.add_parser("doctor", help="say what this machine has, what is missing and how to add it", description=__doc__)
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say what this machine has, what is missing and how to add it",
+        description="Say what this machine has, what is missing, and the command that adds each missing piece. It changes nothing.",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(run=run)
 

@@ -24,6 +24,7 @@ def render() -> str:
 
 
 def _section(parser: argparse.ArgumentParser, level: int) -> str:
+    arguments.sort(key=lambda action: bool(action.option_strings))  # what has a place comes first
     children = list(_commands(parser))
     arguments = [action for action in parser._actions if action.dest != "help" and action.nargs != argparse.PARSER]
     parts = [f"\n{'#' * level} `{parser.prog}`\n\n{' '.join((parser.description or '').split())}\n"]
