@@ -33,6 +33,7 @@ def slurm(rank: int, *, world_size: int = 4, per_node: int = 2, **more: str) -> 
     return {
         "SLURM_JOB_ID": "4321987",
         "SLURM_JOB_NAME": "train",
+        "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": str(world_size),
         "SLURM_NTASKS_PER_NODE": str(per_node),
         "SLURM_NNODES": str(world_size // per_node),

@@ -29,9 +29,7 @@ def detect_environment(
         >>> type(detect_environment({})).__name__
         'LightningEnvironment'
     """
-    for kind in ORDER:
-        if kind.detect(environ):
-            return kind(environ=environ)
-    if which("srun") is not None:
+    found = next((kind for kind in ORDER if kind.detect(environ)), LightningEnvironment)
+    if found in (SLURMEnvironment, LightningEnvironment) and which("srun") is not None:
         warn_if_srun_is_unused(mapping_of(environ), sys.argv)
-    return LightningEnvironment(environ=environ)
+    return found(environ=environ)

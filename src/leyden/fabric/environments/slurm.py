@@ -196,12 +196,13 @@ def first_host(nodes: str) -> str:
 
 
 def warn_if_srun_is_unused(environ: Mapping[str, str], argv: Sequence[str]) -> None:
-    """Say that a Slurm allocation has `srun`, but this script was started without it: there would be one process only."""
+    """Say that a Slurm job has `srun`, but this script was started without it: it would run alone, or wait for the others."""
     interactive = SLURMEnvironment.job_name(environ) in INTERACTIVE_JOBS
-    if "SLURM_JOB_ID" in environ and "SLURM_NTASKS" not in environ and not interactive:
+    is_step = "SLURM_STEP_ID" in environ or "SLURM_STEP_NUM_TASKS" in environ
+    if "SLURM_JOB_ID" in environ and not interactive and not is_step and environ.get("SLURM_NTASKS") != "1":
         warnings.warn(
-            "this process runs in a Slurm job, but was not started by `srun`, so it is the only one. To run one process per device, write: "
-            f"srun python {' '.join(argv)}",
+            "this process runs in a Slurm job, but was not started by `srun`, so there is no other one. To run one process per device, "
+            f"write: srun python {' '.join(argv)}",
             stacklevel=2,
         )
 

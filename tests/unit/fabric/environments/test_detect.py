@@ -75,12 +75,20 @@ def test_kubeflow_is_a_plugin_only():
         KubeflowEnvironment.detect({})
 
 
-def test_srun_left_unused_in_a_job_is_mentioned():
+BATCH_SCRIPT = {name: value for name, value in SLURM.items() if name != "SLURM_STEP_ID"}
+
+
+@pytest.mark.parametrize("environ", [{"SLURM_JOB_ID": "7"}, BATCH_SCRIPT], ids=["allocation", "batch script with tasks"])
+def test_srun_left_unused_in_a_job_is_mentioned(environ):
     with pytest.warns(UserWarning, match="srun python"):
-        detect_environment({"SLURM_JOB_ID": "7"}, which=lambda program: "/usr/bin/srun")
+        detect_environment(environ, which=lambda program: "/usr/bin/srun")
 
 
-@pytest.mark.parametrize("environ", [{}, {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash"}, SLURM], ids=["login node", "shell", "task"])
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash"}, SLURM, {**BATCH_SCRIPT, "SLURM_NTASKS": "1"}, {**BATCH_SCRIPT, **TORCHRUN}],
+    ids=["login node", "shell", "step", "one task", "torchrun in a batch script"],
+)
 def test_srun_is_not_mentioned_elsewhere(environ):
     detect_environment(environ, which=lambda program: "/usr/bin/srun")  # warnings are errors
 
