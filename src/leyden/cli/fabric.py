@@ -146,7 +146,7 @@ def _check_strategy(strategy: str | None) -> None:
 
 def _num_processes(devices: str, accelerator: str | None) -> int:
     """Return how many processes a node needs; torch is only asked where the answer depends on the machine."""
-    text = str(devices).strip().lower()
+    text = devices.strip().lower()
     if text in ("auto", "-1"):
         return _all_devices(text, accelerator)
     try:

@@ -1,7 +1,6 @@
 """`LightningEnvironment`: no launcher; fabric starts this node's ranks itself, and the user starts each node."""
 
 from collections.abc import Mapping, MutableMapping
-from typing import cast
 
 from leyden.core.errors import ConfigError
 from leyden.fabric.environments.environment import ClusterEnvironment, kept, mapping_of
@@ -101,5 +100,6 @@ class LightningEnvironment(ClusterEnvironment):
 
     def teardown(self) -> None:
         """Take `WORLD_SIZE` out of the environment."""
-        if isinstance(self.environ, MutableMapping):
-            cast("MutableMapping[str, str]", self.environ).pop("WORLD_SIZE", None)
+        environ = self.environ
+        if isinstance(environ, MutableMapping):
+            environ.pop("WORLD_SIZE", None)
