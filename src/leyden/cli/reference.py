@@ -24,9 +24,9 @@ def render() -> str:
 
 
 def _section(parser: argparse.ArgumentParser, level: int) -> str:
-    arguments.sort(key=lambda action: bool(action.option_strings))  # what has a place comes first
     children = list(_commands(parser))
     arguments = [action for action in parser._actions if action.dest != "help" and action.nargs != argparse.PARSER]
+    arguments.sort(key=lambda action: bool(action.option_strings))  # what has a place comes first
     parts = [f"\n{'#' * level} `{parser.prog}`\n\n{' '.join((parser.description or '').split())}\n"]
     if arguments:
         parts.append("\n| argument | values | default | meaning |\n|---|---|---|---|\n" + "".join(map(_row, arguments)))
