@@ -19,20 +19,8 @@ import torch
 from torch import Tensor
 from torch.storage import TypedStorage
 
+from leyden.fabric.attribute_dict import AttributeDict
 from leyden.fabric.checkpoint.opaque import Opaque
-
-
-class AttributeDict(dict[str, Any]):
-    """A dictionary whose items are attributes too, as `hparams` of Lightning is."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(f"there is no {name!r} here; there are {', '.join(map(repr, self))}") from error
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
 
 
 class Container(NamedTuple):
@@ -145,7 +133,7 @@ def _numpy_array(args: tuple[Any, ...], state: Any) -> Any:
     flat = np.empty(len(data), dtype=object) if dtype.hasobject else np.frombuffer(data, dtype=dtype).copy()
     if dtype.hasobject:
         flat[:] = data
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    return flat.reshape(shape, order="F" if is_fortran and not dtype.hasobject else "C")  # objects are listed in C order
 
 
 def _numpy_from_buffer(args: tuple[Any, ...], state: Any) -> Any:
@@ -277,8 +265,7 @@ _ATTRIBUTE_DICTS = (
     "lightning.pytorch.utilities.parsing",
     "lightning_fabric.utilities.data",
     "pytorch_lightning.utilities.parsing",
-    "leyden.fabric.checkpoint.rebuild",
-    "leyden.fabric.utilities",
+    "leyden.fabric.attribute_dict",
 )
 CONTAINERS: dict[str, Container] = {
     "collections.OrderedDict": Container(_ordered_dict, _fill_dict),

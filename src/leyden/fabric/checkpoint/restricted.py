@@ -186,9 +186,13 @@ def read_torch(path: Path, *, is_mapped: bool = True) -> Any:
     """
     is_archive = _is_archive(path)
     with _refusing(str(path)):
-        if is_archive:
-            _check_archive(path)
-        return settle(_torch_load(path if is_archive else io.BytesIO(path.read_bytes()), mmap=is_archive and is_mapped))
+        if not is_archive:  # the format before torch 1.6
+            return settle(_torch_load(io.BytesIO(path.read_bytes()), mmap=False))
+        _check_archive(path)
+        if is_mapped and path.suffix != ".safetensors":  # torch.load goes by that name, we by content
+            return settle(_torch_load(path, mmap=True))
+        with path.open("rb") as file:
+            return settle(_torch_load(file, mmap=False))
 
 
 def read_torch_bytes(data: bytes, where: str) -> Any:
@@ -204,7 +208,7 @@ def read_torch_bytes(data: bytes, where: str) -> Any:
         return settle(_torch_load(io.BytesIO(data), mmap=False))
 
 
-def _torch_load(file: Path | io.BytesIO, *, mmap: bool) -> Any:
+def _torch_load(file: Path | IO[bytes], *, mmap: bool) -> Any:
     # A stream without a file descriptor also keeps torch from trying its tar format of 2016, which unpacks links.
     return torch.load(file, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False, mmap=mmap)
 
