@@ -4,15 +4,17 @@ A worker that seeds itself from a batch's position makes random augmentation dep
 workers there are, nor on where a run was cut. Generators that a dataset holds itself are its own business.
 """
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from leyden.fabric import rng
 from leyden.fabric.loading.replay import Rewind
+from leyden.fabric.loading.samplers import EpochSampler
 
 Stream = tuple[int, int, int, int]
 """What a batch's random numbers are derived from: seed, epoch, position in the epoch, data-parallel rank."""
@@ -158,10 +160,10 @@ class TrackedSampler(Sampler[Any]):
         self.drawn = deque(maxlen=None if self.keeps else 0)
         if self._rewind is not None:
             self._rewind.enter()
-        self._source = iter(self.sampler)
-        return self._draw(self._source, self.drawn)
+        self._source = iter(_fixed(self.sampler))
+        return self._draw(self._source, self.drawn, (self._seed, self._epoch), self._first)
 
-    def _draw(self, source: Iterator[Any], drawn: deque[Any]) -> Iterator[Any]:
+    def _draw(self, source: Iterator[Any], drawn: deque[Any], stream: tuple[int, int], first: int) -> Iterator[Any]:
         self.settle()
         keep = drawn.append
         if not self.positioned:
@@ -169,8 +171,9 @@ class TrackedSampler(Sampler[Any]):
                 keep(indices)
                 yield indices
             return
-        seed, epoch, rank = self._seed, self._epoch, self.rank
-        for position, indices in enumerate(source, self._first):
+        seed, epoch = stream
+        rank = self.rank
+        for position, indices in enumerate(source, first):
             keep(indices)
             kind = PositionedBatch if type(indices) is list else PositionedIndex
             yield kind(indices, (seed, epoch, position, rank))
@@ -182,3 +185,17 @@ class TrackedSampler(Sampler[Any]):
         if name == "sampler":  # not there yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.sampler, name)
+
+
+def _fixed(sampler: Any) -> Any:
+    """Return an epoch's order that a later `iter` does not change: `zip(loader, loader)` pairs two epochs.
+
+    A `BatchSampler` asks for its sampler's order at the first draw only, which may be after a second loop has begun.
+    """
+    inner = getattr(sampler, "sampler", None)
+    if type(sampler) is not BatchSampler or not isinstance(inner, EpochSampler):
+        return sampler
+    inner.passes += 1
+    result = copy.copy(sampler)
+    result.sampler = copy.copy(inner)
+    return result
