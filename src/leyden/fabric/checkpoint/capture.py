@@ -113,6 +113,8 @@ def capture(state: dict[str, Any], *, strategy: "Strategy", layout: Layout, filt
         ConfigError: A value that a checkpoint cannot hold, naming its path.
     """
     items = find_items(state)
+    if layout == "sharded":
+        _check_prefixes([item.key for item in items if item.kind in ("module", "optimizer")])
     take = _Capture(strategy, layout, items, dict(filters or {}))
     tree = take.tree(state)
     step = next((state[key] for key in ("step", "global_step") if type(state.get(key)) is int), None)
@@ -337,6 +339,13 @@ def _goes_to_shards(value: Any) -> bool:
 
 def _place(path: Path) -> str:
     return "state" + "".join(f"[{part!r}]" for part in path)
+
+
+def _check_prefixes(keys: list[str]) -> None:
+    """Refuse keys whose tensors could not be told apart by name in one index."""
+    for key in keys:
+        if inner := next((other for other in keys if other.startswith(f"{key}.")), None):
+            raise ConfigError(f"state: the keys {key!r} and {inner!r} share the prefix {key + '.'!r} in a sharded checkpoint. Rename one.")
 
 
 def _aliases(module: Any, state: Mapping[str, Any]) -> dict[str, str]:

@@ -54,10 +54,10 @@ def write_meta(meta: Meta, directory: Path, files: Mapping[str, FileRecord]) -> 
     sync_directory(directory)
 
 
-def write_json(path: Path, document: Any) -> FileRecord:
-    """Write a JSON document, on the disk when this returns."""
+def write_json(path: Path, document: Any, *, is_for_people: bool = True) -> FileRecord:
+    """Write a JSON document, on the disk when this returns; without line breaks unless people read it."""
     with StoredFile(path) as file:
-        file.write(json.dumps(document, indent=1).encode())
+        file.write(json.dumps(document, indent=1 if is_for_people else None).encode())
     return file.record
 
 
@@ -85,7 +85,8 @@ def open_directory(path: Path, *, weights_only: bool | None = None) -> Saved:
         verify(path, meta)
     train = read_dict(path / layout.TRAIN, weights_only=weights_only)
     files = OpenFiles(path)
-    modules, optimizers = _sharded(path, meta, train, files) if meta.layout == "sharded" else _full(path, meta, train, files)
+    with files.closed_on_error():
+        modules, optimizers = _sharded(path, meta, train, files) if meta.layout == "sharded" else _full(path, meta, train, files)
     tree = train["values"]
     for key, entry in meta.entries.items():
         stored = modules.get(key) if entry["kind"] == "module" else optimizers.get(key) if entry["kind"] == "optimizer" else None

@@ -135,10 +135,11 @@ def _open_index(path: Path) -> Saved:
 def _open_files(folder: Path, names: list[str]) -> Saved:
     files = OpenFiles(folder)
     tree: dict[str, Any] = {}
-    for name in names:
-        for tensor, span in files[name].tensors.items():
-            chunk = Chunk(offset=(0,) * len(span.shape), size=span.shape, file=name, key=tensor)
-            tree[tensor] = FileTensor(files, span.dtype, span.shape, (chunk,), tensor)
+    with files.closed_on_error():
+        for name in names:
+            for tensor, span in files[name].tensors.items():
+                chunk = Chunk(offset=(0,) * len(span.shape), size=span.shape, file=name, key=tensor)
+                tree[tensor] = FileTensor(files, span.dtype, span.shape, (chunk,), tensor)
     return Saved(path=str(folder / names[0] if len(names) == 1 else folder), tree=tree, files=files)
 
 

@@ -77,6 +77,11 @@ def commit(temporary: Path, path: Path) -> None:
         discard(aside)
 
 
+def is_published(written: bytes, path: Path) -> bool:
+    """Return whether the directory whose `meta.json` is `written` is at `path`."""
+    return bool(written) and is_complete(path) and (path / META).read_bytes() == written
+
+
 def discard(path: Path) -> None:
     """Delete a file or directory, if it is there; nothing is raised."""
     if path.is_dir() and not path.is_symlink():
@@ -149,7 +154,7 @@ def _swap(temporary: Path, path: Path) -> Path | None:
         try:
             temporary.rename(path)
         except FileNotFoundError:
-            if written and is_complete(path) and (path / META).read_bytes() == written:
+            if is_published(written, path):
                 return aside  # another process recovered it for us
             _move_back(aside, path)
             raise

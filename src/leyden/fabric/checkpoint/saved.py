@@ -6,11 +6,12 @@ Its `tree` is the user's dictionary. Where a module or an optimizer was, directo
 sharded run reads its own slices and nothing else.
 """
 
+import contextlib
 import ctypes
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from mmap import PAGESIZE
@@ -78,6 +79,15 @@ class OpenFiles:
         if name not in self._open:
             self._open[name] = TensorFile(self.directory / name)
         return self._open[name]
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close them if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close them."""

@@ -91,7 +91,9 @@ class ShardWriter(StorageWriter):
             for name, entry in metadata.state_dict_metadata.items()
             if isinstance(entry, TensorStorageMetadata)
         }
-        self.files[INDEX] = write_json(self.directory / INDEX, TensorIndex(tensors=tensors, aliases=self.aliases).to_dict())
+        self.files[INDEX] = write_json(
+            self.directory / INDEX, TensorIndex(tensors=tensors, aliases=self.aliases).to_dict(), is_for_people=False
+        )
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:

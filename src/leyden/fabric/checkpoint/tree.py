@@ -47,7 +47,7 @@ def _convert(value: Any, path: str, tensor: Callable[[Tensor], Any], above: tupl
     if isinstance(value, Tensor):
         return tensor(value)
     if isinstance(value, _FINAL):
-        return value
+        return value if value != b"" else _refuse_empty_bytes(path)
     if isinstance(value, (*_NUMBERS, str)):
         return _plain_scalar(value)
     if id(value) in above:
@@ -98,6 +98,9 @@ def _detached(value: Tensor) -> Tensor:
 def _key(key: Any, path: str) -> str | int:
     if type(key) in (str, int):
         return key
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(key, numpy.integer):
+        return int(key)
     if isinstance(key, (str, int)) and not isinstance(key, bool):
         plain: str | int = _plain_scalar(key)
         return plain
@@ -106,6 +109,11 @@ def _key(key: Any, path: str) -> str | int:
 
 def _item_path(path: str, key: Any) -> str:
     return f"{path}[{key!r}]"
+
+
+def _refuse_empty_bytes(path: str) -> Any:
+    # Protocol 2 pickles b"" as a call of `bytes`, which torch's safe reader does not know (found by hypothesis).
+    raise ConfigError(f"{path} is an empty bytes object, which torch.load(weights_only=True) cannot read; store None or '' instead.")
 
 
 def _refuse(value: Any, path: str) -> Any:
