@@ -321,15 +321,24 @@ class Children:
                     child.kill()
                     child.wait()
             return
-        first = min((child for child in self._children if child.left_at), key=lambda child: child.left_at, default=None)
-        if first is not None and not self._reported_leaving and now >= first.left_at + REPORT_SECONDS and self.running:
-            self._reported_leaving = True
-            left = ", ".join(str(child.rank) for child in self.running)
-            notify(
-                f"rank {first.rank} (pid {first.pid}) left with exit code {first.exit_code} {REPORT_SECONDS:g} s ago, while rank {left} "
-                "and this process still run. If they wait for it in a collective, they fail at its time-out: "
-                "every rank must make the same calls."
-            )
+        if (first := self._first_left) is not None and now >= first.left_at + REPORT_SECONDS:
+            self._report_leaving(first)
+
+    @property
+    def _first_left(self) -> Child | None:
+        return min((child for child in self._children if child.left_at), key=lambda child: child.left_at, default=None)
+
+    def _report_leaving(self, first: Child) -> None:
+        others = [f"rank {child.rank}" for child in self.running]
+        if not self._noticed.is_set():
+            others.append("this process")
+        if self._reported_leaving or not others:
+            return
+        self._reported_leaving = True
+        notify(
+            f"rank {first.rank} (pid {first.pid}) left with exit code {first.exit_code} {REPORT_SECONDS:g} s ago, but {' and '.join(others)} "
+            "still run. Who waits for it in a collective fails at the time-out: every rank must make the same calls."
+        )
 
     def _decide(self) -> None:
         if not self._failing.is_set():
@@ -345,6 +354,9 @@ class Children:
 
     def _wait_until_noticed(self) -> None:
         """Leave in the main thread's place if it is stuck in C code that waits for the dead."""
+        first = self._first_left
+        if self.failure is None and first is not None and not self._noticed.wait(max(first.left_at + REPORT_SECONDS - time.monotonic(), 0)):
+            self._report_leaving(first)
         if self.failure is not None and not self._noticed.wait(NOTICE_SECONDS):
             if self.failure.is_lost_peer:
                 _show(self.failure)

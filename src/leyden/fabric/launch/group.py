@@ -186,11 +186,14 @@ def _create(
     # torchrun keeps its store over restarts: the keys of the ranks before must not be found again.
     store = dist.PrefixStore(f"leyden/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     bound = device if device is not None and device.type != "cpu" and device.index is not None else None
+    hook = sys.excepthook
     with _gloo_interface(environment.main_address if world_size > 1 else "127.0.0.1", environ):
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=bound)
         except RuntimeError as error:
             raise _joining_error(error, environment, environ, timeout) from error
+    if getattr(hook, "stays_on_top", False):  # torch puts its own around ours, and loses what is shown before a SystemExit
+        sys.excepthook = hook
 
 
 def _find_store(

@@ -36,6 +36,7 @@ FLUSH_SECONDS = 4.0  # less than the launcher's five until SIGKILL
 _PR_SET_PDEATHSIG = 1
 _logger = get_logger(__name__)
 _callbacks: list[Callable[[], object]] = []  # per process, like `atexit`'s: death is too
+_attached: "dict[int, ErrorHook]" = {}  # by process id, so that a fork finds nothing
 
 
 def on_death(callback: Callable[[], object]) -> Callable[[], None]:
@@ -138,6 +139,8 @@ def is_lost_peer(error: BaseException) -> bool:
 class ErrorHook:
     """The `sys.excepthook` of a rank: writes the report; the launcher shows it, so here it is shown only without one."""
 
+    stays_on_top = True  # torch's hook would buffer what this one shows
+
     def __init__(self, rank: int, path: Path | None, torchelastic: Path | None, *, quiet: bool) -> None:
         self.rank, self.path, self.torchelastic, self.quiet = rank, path, torchelastic, quiet
         self._pid = os.getpid()
@@ -176,8 +179,8 @@ def attach(rank: int | None = None, *, dies_with_parent: bool = True) -> ErrorHo
         rank: The global rank, if the caller knows it.
         dies_with_parent: Let the kernel kill this process with its parent (Linux); off where there may be rows to flush.
     """
-    if isinstance(sys.excepthook, ErrorHook):
-        return sys.excepthook
+    if (hook := _attached.get(os.getpid())) is not None:
+        return hook
     environ = settings.environment()
     path: Path | None = settings.get(ERROR_FILE)
     torchelastic = environ.get("TORCHELASTIC_ERROR_FILE")
@@ -186,7 +189,7 @@ def attach(rank: int | None = None, *, dies_with_parent: bool = True) -> ErrorHo
     environ.pop(ERROR_FILE, None)  # programs that this rank starts are not the rank
     lifeline = None if path is None else _open_lifeline(path)
     hook = ErrorHook(_rank(rank), path, Path(torchelastic) if torchelastic else None, quiet=lifeline is not None)
-    sys.excepthook = hook
+    sys.excepthook = _attached[os.getpid()] = hook
     if path is not None and lifeline is not None:
         if dies_with_parent:
             die_with_parent()

@@ -46,7 +46,7 @@ class ScriptLauncher(Launcher):
         self.store: dist.Store | None = None
         self._children: Children | None = None
         self._undo: Callable[[], None] = _nothing
-        self._previous_hook: Callable[..., Any] | None = None
+        self._hook: _ParentHook | None = None
 
     @property
     def is_interactive_compatible(self) -> bool:
@@ -86,8 +86,8 @@ class ScriptLauncher(Launcher):
         if children is None:
             return
         atexit.unregister(self._at_exit)
-        if sys.excepthook == self._on_error:
-            sys.excepthook = self._previous_hook or sys.__excepthook__
+        if self._hook is not None and sys.excepthook is self._hook:
+            sys.excepthook = self._hook.previous
         children.close()
         self.store = None
         self._undo()
@@ -111,34 +111,17 @@ class ScriptLauncher(Launcher):
             children.start(rank, lambda path, local_rank=local_rank, variables=variables: _popen(command, local_rank, variables, path))
         children.watch()
         self._children = children
-        self._become_rank({**environ, "LOCAL_RANK": "0"})
+        self._become_rank(children, {**environ, "LOCAL_RANK": "0"})
 
-    def _become_rank(self, environ: Mapping[str, str]) -> None:
+    def _become_rank(self, children: Children, environ: Mapping[str, str]) -> None:
         """Take what the children were given, so that a second Fabric in this process finds itself launched as well."""
         if "OMP_NUM_THREADS" in environ:
             torch.set_num_threads(min(torch.get_num_threads(), int(environ["OMP_NUM_THREADS"])))
         self._undo = set_variables(environ)
-        self._previous_hook, sys.excepthook = sys.excepthook, self._on_error
+        sys.excepthook = self._hook = _ParentHook(children)
         atexit.register(self._at_exit)
 
     # -- ending --------------------------------------------------------------------------------------------------
-
-    def _on_error(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """The `sys.excepthook` of the parent: the children go, and the exit status is that of the rank that failed first."""
-        previous = self._previous_hook or sys.__excepthook__
-        children = self._children
-        if children is None:
-            previous(kind, error, trace)
-            return
-        failure = children.explain(error)
-        children.end()
-        if failure is None:
-            previous(kind, error, trace)
-            return
-        if failure is not error:
-            failure.__cause__ = error
-        previous(RankFailedError, failure, failure.__traceback__)
-        raise SystemExit(failure.exit_code)  # Python ends with this status instead of 1
 
     def _at_exit(self) -> None:
         """Let the others know that this rank is gone, then wait for them."""
@@ -146,6 +129,31 @@ class ScriptLauncher(Launcher):
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()  # who still waits in a collective fails now, and not at its time-out
         self.close()
+
+
+class _ParentHook:
+    """The `sys.excepthook` of the parent: the children go, and the exit status is that of the rank that failed first."""
+
+    stays_on_top = True
+
+    def __init__(self, children: Children) -> None:
+        self.previous = sys.excepthook
+        self._children = children
+        self._pid = os.getpid()
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if os.getpid() != self._pid:
+            self.previous(kind, error, trace)
+            return
+        failure = self._children.explain(error)
+        self._children.end()
+        if failure is None:
+            self.previous(kind, error, trace)
+            return
+        if failure is not error:
+            failure.__cause__ = error
+        self.previous(RankFailedError, failure, failure.__traceback__)
+        raise SystemExit(failure.exit_code)  # Python ends with this status instead of 1
 
 
 def _nothing() -> None:
