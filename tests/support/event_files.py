@@ -66,7 +66,7 @@ def read_scalars(directory: Path) -> list[tuple[str, int, float]]:
     for path in sorted(directory.glob("events.out.tfevents.*")):
         for event in read_events(path):
             step = event.get(2, [0])[0]
-            for value in (fields(each) for summary in event.get(5, []) for each in fields(summary).get(1, [])):
-                if 2 in value:
-                    points.append((value[1][0].decode(), step - 2**64 if step >= 2**63 else step, struct.unpack("<f", value[2][0])[0]))
+            step -= 2**64 if step >= 2**63 else 0
+            values = [fields(each) for summary in event.get(5, []) for each in fields(summary).get(1, [])]
+            points += [(value[1][0].decode(), step, struct.unpack("<f", value[2][0])[0]) for value in values if 2 in value]
     return points
