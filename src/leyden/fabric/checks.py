@@ -61,6 +61,12 @@ def refuse_meta(module: nn.Module, optimizers: tuple[Optimizer, ...]) -> None:
         )
 
 
+def check_scheduler(scheduler: object, optimizers: tuple[Optimizer, ...]) -> None:
+    """Refuse a scheduler without an optimizer: it would be dropped without a word."""
+    if scheduler is not None and not optimizers:
+        raise ConfigError("`setup(module, scheduler=…)` needs the scheduler's optimizer: `setup(module, optimizer, scheduler=scheduler)`.")
+
+
 def check_loader(loader: object) -> None:
     """Refuse what is no loader, or was set up before."""
     if isinstance(loader, FabricDataLoader):
@@ -96,7 +102,8 @@ def accepted(hook: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]
         return kwargs
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return kwargs
-    return {name: value for name, value in kwargs.items() if name in parameters}
+    by_name = {name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY}
+    return {name: value for name, value in kwargs.items() if name in by_name}
 
 
 def non_finite(module: nn.Module, norm_type: object) -> str:

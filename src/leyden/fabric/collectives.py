@@ -96,6 +96,19 @@ def all_reduce(
         return map_leaves(data, lambda leaf: _reduce(leaf, operation, group) if isinstance(leaf, Tensor) else leaf)
 
 
+def of_one(data: Any, reduce_op: Any = None, *, device: torch.device | None = None) -> Any:
+    """Return what a gather (without `reduce_op`) or a reduction over one rank gives, whatever process groups exist.
+
+    Raises:
+        ConfigError: An unknown reduction, as on several ranks.
+    """
+    data = _tensors(data, device)
+    if reduce_op is None:
+        return data
+    operation = _operation(reduce_op)
+    return map_leaves(data, lambda leaf: _reducible(leaf, operation) if isinstance(leaf, Tensor) else leaf)
+
+
 def broadcast(obj: Any, src: int = 0, *, group: Any = None, device: torch.device | None = None, watch: StallWatch | None = None) -> Any:
     """Return rank `src`'s object on every rank: tensors as they are, the rest by pickle (between our own ranks only).
 
@@ -209,15 +222,14 @@ class _Gather(torch.autograd.Function):
     """`all_gather` whose gradient is the sum over ranks of the gradients of this rank's slice."""
 
     @staticmethod
-    def forward(*args: Any) -> Tensor:
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
         ctx, tensor, group = args
         ctx.group = group
         return _gather(tensor, group)
 
     @staticmethod
-    def backward(*args: Any) -> tuple[Tensor, None]:
-        ctx, gradient = args
-        total = gradient.contiguous().clone()
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        total = grad_outputs[0].contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total[dist.get_rank(ctx.group)], None
 
@@ -234,15 +246,23 @@ def _operation(reduce_op: Any) -> Any:
     )
 
 
-def _reduce(tensor: Tensor, operation: Any, group: Any) -> Tensor:
-    is_mean = operation == ReduceOp.AVG
-    if is_mean and not (tensor.is_floating_point() or tensor.is_complex()):
+def _reducible(tensor: Tensor, operation: Any) -> Tensor:
+    """Return the tensor, in another dtype where the result would not fit into its own."""
+    if operation == ReduceOp.AVG and not (tensor.is_floating_point() or tensor.is_complex()):
         warnings.warn(
             f"The mean of {tensor.dtype} over ranks is returned as a new {torch.get_default_dtype()} tensor; "
             'the tensor itself is unchanged. Pass a float tensor, or reduce_op="sum".',
             stacklevel=2,
         )
-        tensor = tensor.to(torch.get_default_dtype())
+        return tensor.to(torch.get_default_dtype())
+    if operation == ReduceOp.SUM and tensor.dtype is torch.bool:
+        return tensor.to(torch.int64)  # how many ranks said yes: no bool can hold that
+    return tensor
+
+
+def _reduce(tensor: Tensor, operation: Any, group: Any) -> Tensor:
+    is_mean = operation == ReduceOp.AVG
+    tensor = _reducible(tensor, operation)
     if _size(group) == 1:
         return tensor
     target = tensor.detach()  # shares memory; autograd need not know
@@ -252,8 +272,6 @@ def _reduce(tensor: Tensor, operation: Any, group: Any) -> Tensor:
     dist.all_reduce(work, op=operation if by_backend or not is_mean else ReduceOp.SUM, group=group)
     if is_mean and not by_backend:
         work.div_(_size(group))
-    if tensor.dtype is torch.bool and operation == ReduceOp.SUM:
-        return work.to(torch.int64)  # how many ranks said yes: no bool can hold that
     if work.data_ptr() != target.data_ptr():
         target.copy_(work)
     return tensor

@@ -4,10 +4,12 @@ Arguments become a `Plan` (`arguments.py`), the plan holds the strategy, `launch
 `setup` wraps. This class is the documented facade of the field, which is why it has more methods than others may have.
 """
 
+import atexit
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +21,7 @@ from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError, listed
 from leyden.fabric import arguments, checks, collectives, rng
 from leyden.fabric.compilation import as_policy, take_apart
+from leyden.fabric.launch import lifeline
 from leyden.fabric.launch.signals import DEFAULT_SIGNALS, Stop, StopRequests
 from leyden.fabric.launch.store import MemoryStore
 from leyden.fabric.loading.loader import prepare_loader
@@ -75,6 +78,7 @@ class Fabric:
         loggers: "Logger | list[Logger] | None" = None,
         compile: "str | CompilePolicy | None" = None,
     ) -> None:
+        lifeline.attach()  # from here on a started rank goes with its launcher, and tells it what went wrong
         environ = settings.environment()
         raw = arguments.RawArguments(
             accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=num_nodes, precision=precision, plugins=plugins
@@ -254,13 +258,14 @@ class Fabric:
             The module, or `(module, *optimizers)`, or with the scheduler behind them.
 
         Raises:
-            ConfigError: Something was set up before.
+            ConfigError: Something was set up before, or a scheduler came without its optimizer.
             StateError: An optimizer over meta parameters, or not launched.
         """
         self._require_launch()
         checks.check_module(module)
         checks.check_optimizers(optimizers)
         checks.refuse_meta(module, optimizers)
+        checks.check_scheduler(scheduler, optimizers)
         strategy = self._strategy
         original, recompile = take_apart(module)
         inner = original if _reapply_compile else module
@@ -281,6 +286,8 @@ class Fabric:
             forward_module = self._compile.compile_model(forward_module)
         wrapped = FabricModule(forward_module, strategy, original_module=take_apart(inner)[0])
         self._models.append(wrapped)
+        if hasattr(original, "_fabric") and not any(callback is original for callback in self._callbacks):
+            self._callbacks.append(original)  # before its optimizers are wrapped, whose steps it hears of
         wrapped_optimizers = [self._wrap_optimizer(optimizer) for optimizer in ready]
         self._adopt(original, wrapped_optimizers)
         self.call("on_after_setup", fabric=self, module=wrapped)
@@ -378,13 +385,11 @@ class Fabric:
         return FabricOptimizer(optimizer, self._strategy, self._callbacks)
 
     def _adopt(self, module: nn.Module, optimizers: list[FabricOptimizer]) -> None:
-        """Tell a module that knows Fabric (it has `_fabric`) who set it up, and let it hear callbacks."""
+        """Tell a module that knows Fabric (it has `_fabric`) who set it up."""
         state: Any = module
         if hasattr(module, "_fabric"):
             state._fabric = self
             state._fabric_optimizers = optimizers
-            if module not in self._callbacks:
-                self._callbacks.append(module)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -631,7 +636,8 @@ class Fabric:
                     f"log({name!r}): a tensor of shape {tuple(value.shape)} cannot be converted to a scalar. Reduce it first, e.g. .mean()."
                 )
         for logger in self._loggers:
-            logger.log_metrics(metrics=metrics if logger.threaded else map_tensors(metrics, Tensor.item), step=step)
+            threaded = getattr(logger, "threaded", False)  # a logger of another library need not know the word
+            logger.log_metrics(metrics=metrics if threaded else map_tensors(metrics, Tensor.item), step=step)
 
     @staticmethod
     def seed_everything(seed: int | None = None, workers: bool | None = None, verbose: bool = True) -> int:
@@ -644,9 +650,11 @@ class Fabric:
         The first call installs the signal handlers.
         """
         if self._stops is None:
-            self._stops = StopRequests(
-                self.store, self.global_rank, self.world_size, signals=(*DEFAULT_SIGNALS, *self._plan.environment.stop_signals)
-            )
+            signals = (*DEFAULT_SIGNALS, *self._plan.environment.stop_signals)
+            self._stops = StopRequests(self.store, self.global_rank, self.world_size, signals=signals)
+            # A rank that has left must say so, or the others wait for its answer. A forked process runs no `atexit`.
+            atexit.register(self._stops.close)
+            Finalize(None, self._stops.close, exitpriority=0)
         return self._stops.boundary()
 
 

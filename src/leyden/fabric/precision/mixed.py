@@ -1,7 +1,8 @@
 """`MixedPrecision`: float32 weights, 16-bit computation under autocast; float16 with a gradient scaler.
 
 The scaler rules live in `LossScaler`, which the sharded precision shares: unscale at most once per step (clip and step
-use one flag), say what was skipped, warn when the scale collapses and stop when it stays there.
+use one flag), one scale for all optimizers of a step, say what was skipped, warn when the scale collapses and stop when it
+stays there.
 """
 
 import warnings
@@ -25,6 +26,9 @@ MIXED_DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 class LossScaler:
     """A `torch.amp.GradScaler` with the rules of a training step around it.
 
+    The scale changes when the next loss is scaled, not after each optimizer's step: gradients of a second optimizer, made
+    under the old scale, would be divided by the new one.
+
     Args:
         scaler: The scaler that holds the scale and its growth.
     """
@@ -34,6 +38,17 @@ class LossScaler:
         self.skipped_steps = 0
         self._skipped_in_a_row = 0
         self._unscaled: set[int] = set()
+        self._stepped: set[int] = set()
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """Return the loss times the scale."""
+        self._update()
+        return self.scaler.scale(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scaler's state, up to date."""
+        self._update()
+        return dict(self.scaler.state_dict())
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale; a second call before the step does nothing.
@@ -46,6 +61,7 @@ class LossScaler:
                 f"The current optimizer, {type(optimizer).__name__}, does not allow for gradient clipping or sharded gradients because "
                 "it performs unscaling of gradients internally. Build it with fused=False."
             )
+        self._update(before=optimizer)
         if id(optimizer) not in self._unscaled:
             self.scaler.unscale_(optimizer)
             self._unscaled.add(id(optimizer))
@@ -61,12 +77,19 @@ class LossScaler:
             raise ConfigTypeError('precision="16-mixed" and the LBFGS optimizer are not compatible. Use precision="bf16-mixed".')
         closure = kwargs.pop("closure", None)
         loss = closure() if closure is not None else None  # a scaler must see the gradients before it decides to step
-        before = self.scaler.get_scale()
+        self._update(before=optimizer)
         result = self.scaler.step(optimizer, **kwargs)
-        self.scaler.update()
-        self._unscaled.discard(id(optimizer))
-        self._note(optimizer, skipped=self.scaler.is_enabled() and self.scaler.get_scale() < before)
+        self._stepped.add(id(optimizer))
+        found_inf = self.scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+        self._note(optimizer, skipped=any(found.item() for found in found_inf.values()))
         return loss if closure is not None else result
+
+    def _update(self, before: Optimizer | None = None) -> None:
+        """Let the scale grow or shrink once for all steps since the last time; `before` a second step of one optimizer only."""
+        if self._stepped and (before is None or id(before) in self._stepped):
+            self.scaler.update()
+            self._stepped.clear()
+            self._unscaled.clear()
 
     def _note(self, optimizer: Optimizer, *, skipped: bool) -> None:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
@@ -136,7 +159,7 @@ class MixedPrecision(Precision):
         return cast_floating(data, torch.get_default_dtype())
 
     def backward(self, tensor: Tensor, model: nn.Module | None, *args: Any, **kwargs: Any) -> None:
-        scaled = self.loss_scaler.scaler.scale(tensor) if self.loss_scaler else tensor
+        scaled = self.loss_scaler.scale(tensor) if self.loss_scaler else tensor
         super().backward(scaled, model, *args, **kwargs)
 
     def optimizer_step(self, optimizer: Optimizer, **kwargs: Any) -> Any:
@@ -149,7 +172,7 @@ class MixedPrecision(Precision):
             self.loss_scaler.unscale(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.loss_scaler.scaler.state_dict()) if self.loss_scaler else {}
+        return self.loss_scaler.state_dict() if self.loss_scaler else {}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         if self.loss_scaler is not None and state_dict:

@@ -97,7 +97,7 @@ class FSDPPrecision(Precision):
         return data if self.plain else cast_floating(data, torch.get_default_dtype())
 
     def backward(self, tensor: Tensor, model: nn.Module | None, *args: Any, **kwargs: Any) -> None:
-        scaled = self.loss_scaler.scaler.scale(tensor) if self.loss_scaler else tensor
+        scaled = self.loss_scaler.scale(tensor) if self.loss_scaler else tensor
         super().backward(scaled, model, *args, **kwargs)
 
     def unscale_gradients(self, optimizer: Optimizer) -> None:
@@ -113,7 +113,7 @@ class FSDPPrecision(Precision):
         return self.loss_scaler.step(optimizer, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.loss_scaler.scaler.state_dict()) if self.loss_scaler else {}
+        return self.loss_scaler.state_dict() if self.loss_scaler else {}
 
     def load_state_dict(self, state_dict: Any) -> None:
         if self.loss_scaler is not None and state_dict:

@@ -161,8 +161,9 @@ def _inner_ddp(module: nn.Module) -> DistributedDataParallel | None:
 def _with_names(error: RuntimeError, ddp: DistributedDataParallel) -> StateError:
     """Return torch's unused-parameter error with the parameters' names."""
     text = str(error)
+    listing = re.search(r"did not receive grad for rank \d+: ([\d ]+)", text)  # the rank is no index
     names = [name.removeprefix("module.") for name, parameter in ddp.module.named_parameters() if parameter.requires_grad]
-    indices = [int(index) for index in re.findall(r"\d+", text.rsplit("Parameter indices", 1)[-1])] if "Parameter indices" in text else []
+    indices = [int(index) for index in listing[1].split()] if listing else []
     unused = [names[index] for index in indices if index < len(names)]
     which = f"These got no gradient: {', '.join(unused[:10])}. " if unused else ""
     return StateError(

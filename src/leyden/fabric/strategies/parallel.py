@@ -191,13 +191,13 @@ class ParallelStrategy(Strategy):
     def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
         over, size = self._over(group)
         if size == 1:
-            return tensor
+            return collectives.of_one(tensor, device=self.root_device)
         return collectives.all_gather(tensor, over, sync_grads=sync_grads, device=self.root_device, watch=self.group.watch)
 
     def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         over, size = self._over(group)
         if size == 1:
-            return tensor
+            return collectives.of_one(tensor, reduce_op, device=self.root_device)
         return collectives.all_reduce(tensor, over, reduce_op, device=self.root_device, watch=self.group.watch)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:

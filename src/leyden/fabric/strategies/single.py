@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden.core.errors import ConfigTypeError
+from leyden.fabric import collectives
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.strategies.strategy import Strategy
 
@@ -48,10 +49,10 @@ class SingleDeviceStrategy(Strategy):
         self._device = device
 
     def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
-        return tensor
+        return collectives.of_one(tensor, device=self.root_device)
 
     def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        return tensor
+        return collectives.of_one(tensor, reduce_op, device=self.root_device)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         return obj
