@@ -166,9 +166,11 @@ _nursery = _Nursery()
 
 
 def _serve() -> None:
+    # Imported once here instead of in every rank of every test; the first optimizer imports `_dynamo`.
+    import torch._dynamo
     import torch.distributed.checkpoint
     import torch.distributed.fsdp
-    import torch.distributed.tensor  # noqa: F401 - imported once here instead of in every rank of every test
+    import torch.distributed.tensor  # noqa: F401 - see above
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
