@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from leyden.fabric.loggers.channel import LIMIT, Channel, Sink
 from leyden.fabric.loggers.logger import Logger
 from leyden.fabric.loggers.values import readable
@@ -52,7 +54,11 @@ class ThreadedLogger(Logger, ABC):
         values: dict[str, Any] = {}
         for name, value in metrics.items():
             kind = type(value)
-            values[prefix + name if prefix else name] = value if kind is float or kind is int else self._accept(name, value)
+            if kind is Tensor and value.is_cpu and value.dim() == 0:  # the usual case of `_accept`, without its calls
+                value = value.item()  # noqa: PLW2901 - read once
+            elif kind is not float and kind is not int:
+                value = self._accept(name, value)  # noqa: PLW2901 - read once
+            values[prefix + name if prefix else name] = value
         channel = self._channel
         if channel is None or channel.closed:
             channel = self._open_channel()
