@@ -336,8 +336,9 @@ class Children:
             return
         self._reported_leaving = True
         notify(
-            f"rank {first.rank} (pid {first.pid}) left with exit code {first.exit_code} {REPORT_SECONDS:g} s ago, but {' and '.join(others)} "
-            "still run. Who waits for it in a collective fails at the time-out: every rank must make the same calls."
+            f"rank {first.rank} (pid {first.pid}) left with exit code {first.exit_code} {REPORT_SECONDS:g} s ago, but "
+            f"{' and '.join(others)} still run. "
+            "Who waits for it in a collective fails at the time-out: every rank must make the same calls."
         )
 
     def _decide(self) -> None:

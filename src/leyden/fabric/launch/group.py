@@ -5,16 +5,19 @@ or one that rank 0 opens at `MASTER_PORT`. Once the group exists, rank 0 opens a
 free port and tells it by broadcast: the same under every launcher.
 """
 
+import contextlib
 import ipaddress
 import multiprocessing
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, final
+from multiprocessing.util import Finalize
+from typing import Any, Protocol, final
 
 import torch
 from torch import distributed as dist
@@ -27,6 +30,7 @@ from leyden.fabric.launch.stall import StallWatch
 from leyden.fabric.launch.store import KeyValueStore, MemoryStore, tcp_store
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
+GOODBYE = timedelta(seconds=2)
 RESOLVE_SECONDS = 10.0  # a container's name may appear in the DNS shortly after its start
 
 GUARD = """put what starts the run behind a guard, because every process that is spawned imports the script again:
@@ -39,7 +43,7 @@ GUARD = """put what starts the run behind a guard, because every process that is
 
 
 @final
-@dataclass
+@dataclass(eq=False)
 class Group:
     """What joining gave this process; `close` gives it back.
 
@@ -63,19 +67,60 @@ class Group:
     watch: StallWatch | None
     owns_group: bool
 
-    def close(self) -> None:
-        """Destroy what was made here. Idempotent."""
-        if self.watch is not None:
-            self.watch.close()
-            self.watch = None
+    def __post_init__(self) -> None:
+        self._owned: list[Closeable] = []
+        self._closed = False
+        # Unlike atexit's, this runs in the children of multiprocessing too.
+        self._at_exit = Finalize(self, _close_at_exit, args=(weakref.ref(self),), exitpriority=10)
+
+    def own(self, other: "Closeable") -> None:
+        """Close `other`, which uses the store, before the store goes."""
+        self._owned.append(other)
+
+    def close(self, *, goodbye: bool = True) -> None:
+        """Destroy what was made here. Idempotent.
+
+        Args:
+            goodbye: Whether rank 0, which hosts the store, lets the others finish with it first (two seconds at most).
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._at_exit.cancel()
+        for other in (*reversed(self._owned), *([self.watch] if self.watch is not None else [])):
+            other.close()
+        self._destroy()
+        if goodbye and self.world_size > 1:
+            self._say_goodbye()
+
+    def _destroy(self) -> None:
         group, self.saving_group = self.saving_group, None
         if not dist.is_initialized():  # somebody destroyed the default group, and with it all others
             return
         if self.owns_group:
             dist.destroy_process_group()
-            self.owns_group = False
-        elif group is not None:
+        else:
             dist.destroy_process_group(group)
+
+    def _say_goodbye(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the others may be gone, or dead
+            if self.rank:
+                self.store.set(f"left/{self.rank}", "1")
+            else:
+                self.store.wait([f"left/{rank}" for rank in range(1, self.world_size)], GOODBYE)
+
+
+class Closeable(Protocol):
+    """Something with an end."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def _close_at_exit(group: "weakref.ref[Group]") -> None:
+    found = group()
+    if found is not None:
+        found.close(goodbye=not hasattr(sys, "last_value"))  # after an uncaught error nobody should wait
 
 
 def join_group(
