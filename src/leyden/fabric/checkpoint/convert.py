@@ -75,8 +75,7 @@ def convert(src: str | Path, dst: str | Path, to: Format = "file", *, drop_opaqu
     place = resolve(src)
     if kind_of(place) in (Kind.DEEPSPEED, Kind.LEYDEN_DEEPSPEED):
         with tempfile.TemporaryDirectory(prefix="leyden-deepspeed-") as folder:
-            merged = deepspeed.merge(deepspeed_folder(place) or place, Path(folder), rest=place / layout.TRAIN)
-            return convert(merged, target, to, drop_opaque=drop_opaque)
+            return convert(_merged(place, Path(folder)), target, to, drop_opaque=drop_opaque)
     with open_source(place) as source, Scratch(target) as scratch:
         check_opaque(source, drop=drop_opaque)
         write(source, target, to, scratch)
@@ -249,6 +248,13 @@ def _say_left_out(source: Source, place: Place, names: list[str]) -> None:
     missing = [repr(key) for key in (*keys, *names)]
     if missing:
         warnings.warn(f"{key_of(place)!r} alone is written, since this format holds weights; left out: {', '.join(missing)}.", stacklevel=2)
+
+
+def _merged(place: Path, scratch: Path) -> Path:
+    """Merge a DeepSpeed folder, a bare one or ours."""
+    entries = layout.read_meta(place).entries if layout.is_complete(place) else {}
+    module = next((key for key, entry in entries.items() if entry["kind"] == "module"), "model")
+    return deepspeed.merge(deepspeed_folder(place) or place, scratch, rest=place / layout.TRAIN, key=module)
 
 
 def check_opaque(source: Source, *, drop: bool = False) -> None:

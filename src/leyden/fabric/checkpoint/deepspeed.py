@@ -29,18 +29,19 @@ _ENGINE_KEYS = frozenset(
     {
         "module", "buffer_names", "optimizer", "param_shapes", "frozen_param_shapes", "shared_params", "frozen_param_fragments",
         "lr_scheduler", "data_sampler", "random_ltd", "sparse_tensor_module_names", "skipped_steps", "global_steps",
-        "global_samples", "dp_world_size", "mp_world_size", "ds_config", "ds_version", "num_experts",
+        "global_samples", "dp_world_size", "mp_world_size", "ds_config", "ds_version", "num_experts", "checkpoint_parallel_dimensions",
     }
 )  # fmt: skip
 
 
-def merge(folder: Path, scratch: Path, *, rest: Path | None = None) -> Path:
-    """Merge a folder's shards into one file with the weights in float32 under `"model"` and the user's own values.
+def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "model") -> Path:
+    """Merge a folder's shards into one file with the weights in float32 and the user's own values.
 
     Args:
         folder: The folder above the tag's.
         scratch: Where to write.
         rest: Our `train.pt`, if Leyden wrote the folder: holds the user's values instead.
+        key: The key of the weights.
 
     Returns:
         The file.
@@ -66,13 +67,14 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None) -> Path:
     if result.returncode != 0:
         tail = (result.stderr or result.stdout).strip().splitlines()[-3:]
         raise CorruptDataError(f"DeepSpeed could not merge {folder}: {' '.join(tail)}")
-    content = {**_user_values(folder, tag, rest), "model": {_bare(name): tensor for name, tensor in read_torch(weights).items()}}
+    content = {**user_values(folder, tag, rest), key: {_bare(name): tensor for name, tensor in read_torch(weights).items()}}
     merged = scratch / "merged.ckpt"
     write_dict(merged, content)
     return merged
 
 
-def _user_values(folder: Path, tag: str, rest: Path | None) -> dict[str, Any]:
+def user_values(folder: Path, tag: str, rest: Path | None = None) -> dict[str, Any]:
+    """Return what a folder holds beside the engine's own states, without running anything in it."""
     if rest is not None and rest.is_file():
         return {key: value for key, value in read_torch(rest).get("values", {}).items() if value is not None}
     name = tag or (folder / "latest").read_text(encoding="utf-8").strip()

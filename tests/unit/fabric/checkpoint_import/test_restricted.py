@@ -21,7 +21,7 @@ from leyden.core.errors import CorruptDataError, NotFoundError, StateError
 from leyden.fabric.attribute_dict import AttributeDict
 from leyden.fabric.checkpoint import restricted
 from leyden.fabric.checkpoint.opaque import Opaque, opaque_values, warn_of_opaque
-from tests.support.hostile_pickles import Call, calls, global_, nothing_runs, programs, text
+from tests.support.hostile_pickles import Call, Ran, calls, global_, nothing_runs, programs, text
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "lightning_2_6"
 
@@ -223,6 +223,12 @@ def test_a_hostile_pickle_is_recorded_and_nothing_runs(data: bytes) -> None:
     with nothing_runs():
         result = restricted.read_pickle(data, "here")
     assert isinstance(result, Opaque)
+
+
+@pytest.mark.parametrize("data", [HOSTILE["os.system"], HOSTILE["eval"], HOSTILE["absent module"], HOSTILE["build"]])
+def test_the_watch_notices_a_reader_that_runs_them(data: bytes) -> None:
+    with pytest.raises(Ran), nothing_runs():
+        pickle._loads(data)  # type: ignore[attr-defined]
 
 
 REFUSED = {
