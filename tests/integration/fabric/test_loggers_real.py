@@ -200,6 +200,27 @@ def test_wandb_uploads_checkpoints_as_artifacts(wandb: Any, tmp_path: Path) -> N
     assert sorted(artifact.aliases) == ["best", "latest"]
 
 
+def test_training_goes_on_while_wandb_is_down_and_rows_arrive_later(
+    wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, answers = wandb.init, iter([False, False, True])
+
+    def init(**arguments: Any) -> Any:
+        if not next(answers):
+            raise wandb.errors.CommError("no route to the service")
+        return real(**arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    logger = WandbLogger(save_dir=tmp_path, settings=quiet(wandb))
+    logger.log_metrics({"loss": 0.5}, 0)
+    assert not flush_all(30)
+    assert "no route to the service" in caplog.text
+    logger.log_metrics({"loss": 0.25}, 1)
+    logger.finalize("success")
+    logger.experiment.finish()
+    assert read_history(tmp_path) == [("loss", 0, 0.5), ("loss", 1, 0.25)]
+
+
 def test_wandb_refuses_to_upload_from_an_offline_run(wandb: Any) -> None:
     with pytest.raises(ConfigError, match="offline=True cannot do"):
         WandbLogger(offline=True, log_model="all")

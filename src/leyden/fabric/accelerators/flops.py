@@ -2,7 +2,6 @@
 
 import functools
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ def has_tf32() -> bool:
 
 @functools.cache
 def _chips() -> tuple[tuple[tuple[str, ...], dict[str, float]], ...]:
+    import tomllib  # part of `import leyden.fabric` otherwise, for a table that few runs look at
+
     with Path(__file__).with_name("flops.toml").open("rb") as file:
         table = tomllib.load(file)
     return tuple(
