@@ -11,8 +11,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-_log = logging.getLogger(__name__)
-
 
 class Writer:
     """Runs one function at a time in a thread of its own.
@@ -89,8 +87,9 @@ class Writer:
     def _at_exit(self) -> None:
         try:
             self.wait()
-        except Exception:  # noqa: BLE001 - the last place where anyone can hear of it
-            _log.exception("the last checkpoint could not be saved")
+        except Exception as error:  # noqa: BLE001 - the last place where anyone can hear of it
+            error.add_note("The last checkpoint of this process could not be saved; the ones before are still there.")
+            sys.excepthook(type(error), error, error.__traceback__)  # the launcher's, or Python's own
             logging.shutdown()
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
