@@ -21,7 +21,7 @@ from leyden.fabric.checkpoint.tensor_file import is_holdable
 from leyden.fabric.checkpoint.tree import Path, plain_name, storable
 
 if TYPE_CHECKING:
-    from leyden.fabric.strategies.strategy import Strategy
+    from leyden.fabric.checkpoint.keeper import Keeper
 
 Filter = Mapping[str, Callable[[str, Any], bool]]
 
@@ -106,7 +106,7 @@ def check_values(state: dict[str, Any]) -> None:
         check(value, (key,))
 
 
-def capture(state: dict[str, Any], *, strategy: "Strategy", layout: Layout, filters: Filter | None = None) -> Snapshot:
+def capture(state: dict[str, Any], *, strategy: "Keeper", layout: Layout, filters: Filter | None = None) -> Snapshot:
     """Return the snapshot of a state for a layout; every rank calls it.
 
     Raises:
@@ -150,14 +150,14 @@ def strategy_name(strategy: Any) -> str:
         >>> strategy_name(SingleDeviceStrategy())
         'single_device'
     """
-    name = type(strategy).__name__.removesuffix("Strategy").replace("DeepSpeed", "Deepspeed")
+    name = type(strategy).__name__.removesuffix("Keeper").replace("DeepSpeed", "Deepspeed")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 class _Capture:
     """One walk through a state, sorting what it meets by the layout's files."""
 
-    def __init__(self, strategy: "Strategy", layout: Layout, items: list[Item], filters: dict[str, Any]) -> None:
+    def __init__(self, strategy: "Keeper", layout: Layout, items: list[Item], filters: dict[str, Any]) -> None:
         self._strategy = strategy
         self._layout = layout
         self._items = items

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from leyden.core.errors import LeydenError, RemoteError
 
 if TYPE_CHECKING:
-    from leyden.fabric.strategies.strategy import Strategy
+    from leyden.fabric.checkpoint.keeper import Keeper
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ class Peers:
         self.group = group
 
     @classmethod
-    def of(cls, strategy: "Strategy | None") -> "Peers":
+    def of(cls, strategy: "Keeper | None") -> "Peers":
         """Return the peers of a strategy's ranks; alone without one."""
         if strategy is None or strategy.world_size == 1:
             return cls()

@@ -22,7 +22,7 @@ from leyden.fabric.checkpoint.saved import Saved, SavedModule, SavedOptimizer, a
 from leyden.fabric.checkpoint.tree import Path
 
 if TYPE_CHECKING:
-    from leyden.fabric.strategies.strategy import Strategy
+    from leyden.fabric.checkpoint.keeper import Keeper
 
 RestoreRng = Literal["auto"] | bool
 _MISSING = object()
@@ -55,7 +55,7 @@ def restore(
     saved: Saved,
     state: dict[str, Any],
     *,
-    strategy: "Strategy | None",
+    strategy: "Keeper | None",
     peers: Peers,
     strict: bool,
     restore_rng: RestoreRng,
@@ -94,7 +94,7 @@ def _remaining(saved: Saved, state: Mapping[str, Any]) -> list[str]:
 class _Planner:
     """Compares a state with a checkpoint and collects what to do."""
 
-    def __init__(self, saved: Saved, items: list[Item], strategy: "Strategy | None", peers: Peers, *, is_strict: bool) -> None:
+    def __init__(self, saved: Saved, items: list[Item], strategy: "Keeper | None", peers: Peers, *, is_strict: bool) -> None:
         self._saved = saved
         self._items = items
         self._by_path = {item.path: item for item in items}
@@ -219,7 +219,7 @@ class _Planner:
         return self._saved.meta.world_size if self._saved.meta is not None else 1
 
 
-def _restore_rng(saved: Saved, strategy: "Strategy | None", peers: Peers, *, is_asked: bool) -> None:
+def _restore_rng(saved: Saved, strategy: "Keeper | None", peers: Peers, *, is_asked: bool) -> None:
     device = strategy.root_device if strategy is not None else torch.device("cpu")
     if saved.meta is None:
         if is_asked:

@@ -15,14 +15,14 @@ from leyden.fabric.checkpoint.saved import FileTensor, SavedModule, SavedTensor,
 from leyden.fabric.checkpoint.tree import plain_name
 
 if TYPE_CHECKING:
-    from leyden.fabric.strategies.strategy import Strategy
+    from leyden.fabric.checkpoint.keeper import Keeper
 
 _PREFIXES = ("module.", "model.", "_orig_mod.", "_forward_module.")
 _SHOWN = 10
 
 
 def module_action(
-    item: Item, saved: SavedModule, strategy: "Strategy | None", *, where: str, is_strict: bool
+    item: Item, saved: SavedModule, strategy: "Keeper | None", *, where: str, is_strict: bool
 ) -> tuple[Callable[[], None], Callable[[], None] | None]:
     """Return what loads a module, and what undoes it if it runs the module's own code.
 
@@ -120,7 +120,7 @@ _COPYING = ("torch.nn.modules.module", "torch.nn.modules.batchnorm", "torch.nn.m
 
 
 def _own_code(
-    module: nn.Module, live: Mapping[str, Any], saved: SavedModule, strategy: "Strategy | None", *, is_strict: bool
+    module: nn.Module, live: Mapping[str, Any], saved: SavedModule, strategy: "Keeper | None", *, is_strict: bool
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return how a module that loads by code of its own is loaded, and how that is undone."""
     by_plain = {plain_name(name): name for name in live}
@@ -141,7 +141,7 @@ def _own_code(
     return load, undo
 
 
-def _load(module: nn.Module, state: dict[str, Any], strategy: "Strategy | None", *, is_strict: bool) -> None:
+def _load(module: nn.Module, state: dict[str, Any], strategy: "Keeper | None", *, is_strict: bool) -> None:
     if strategy is not None:
         strategy.load_module_state_dict(module, state, strict=is_strict)
     else:
