@@ -54,7 +54,7 @@ class Script:
     def stderr(self) -> str:
         return (self.folder / "stderr").read_text(errors="replace")
 
-    def wait(self, timeout: float = 60.0) -> Finished:
+    def wait(self, timeout: float = 100.0) -> Finished:
         """Wait until the script itself has ended."""
         try:
             code = self.process.wait(timeout)
@@ -62,13 +62,18 @@ class Script:
             raise DeadlineError(f"still running after {timeout} s\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}") from None
         return Finished(code, self.stdout, self.stderr, time.monotonic() - self._started)
 
-    def wait_for_output(self, text: str, times: int = 1, timeout: float = 60.0) -> None:
+    def wait_for_output(self, text: str, times: int = 1, timeout: float = 100.0) -> None:
         """Wait until `text` has been printed `times` times."""
         self._wait_until(lambda: self.stdout.count(text) >= times, f"{text!r} printed {times} times", timeout)
 
     def send(self, number: int) -> None:
         """Send a signal to the script itself."""
         self.process.send_signal(number)
+
+    def send_to(self, pid: int, number: int) -> None:
+        """Send a signal to one of the script's descendants."""
+        assert pid in self.descendants()
+        os.kill(pid, number)
 
     def descendants(self) -> list[int]:
         """Return the ids of all processes that came from this script, itself included (Linux)."""

@@ -25,7 +25,7 @@ from leyden.fabric import rng
 from leyden.fabric.environments.environment import ClusterEnvironment
 from leyden.fabric.launch import lifeline
 from leyden.fabric.launch.children import Children
-from leyden.fabric.launch.group import DEFAULT_TIMEOUT, refuse_unguarded, rendezvous
+from leyden.fabric.launch.group import DEFAULT_TIMEOUT, host, listen, refuse_unguarded
 from leyden.fabric.launch.launcher import Launcher
 from leyden.fabric.launch.store import tcp_store
 from leyden.fabric.launch.variables import rank_variables, set_variables
@@ -85,10 +85,9 @@ class FunctionLauncher(Launcher):
             return function(*args, **kwargs)
         refuse_unguarded()
         self._refuse_fork_after_cuda()
-        node_rank = self.environment.node_rank()
-        if node_rank == 0:
-            self.store = rendezvous(self.environment.main_address, self.environment.main_port, hosts=True)
-        port = self.store.port if isinstance(self.store, dist.TCPStore) else self.environment.main_port
+        node_rank, address = self.environment.node_rank(), self.environment.main_address
+        listener = listen(self.environment.main_port) if node_rank == 0 else None
+        port = self.environment.main_port if listener is None else listener.getsockname()[1]
         children = self._children = Children()
         work = _Work(self, _ProcessState.capture(), function, args, kwargs)
         variables = rank_variables(self.environment, num_processes=self.num_processes, num_nodes=self.num_nodes, port=port)
@@ -97,10 +96,15 @@ class FunctionLauncher(Launcher):
                 own = {**variables, "LOCAL_RANK": str(local_rank)}
                 rank = node_rank * self.num_processes + local_rank
                 children.start(rank, lambda error_file, own=own: self._start({**own, lifeline.ERROR_FILE: str(error_file)}, work))
+            # Only now threads are started: a fork that inherits the store's would abort when it lets go of the store.
+            if listener is not None:
+                self.store = host(address, listener)
             children.watch()
             children.wait()
             return _read_result(children.folder)
         finally:
+            if listener is not None:
+                listener.close()
             self.close()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ free port and tells it by broadcast: the same under every launcher.
 """
 
 import contextlib
+import errno
 import ipaddress
 import multiprocessing
 import socket
@@ -23,13 +24,14 @@ import torch
 from torch import distributed as dist
 
 from leyden.core import settings
-from leyden.core.errors import StateError, UnavailableError
+from leyden.core.errors import StateError, UnavailableError, listed
 from leyden.fabric.environments.environment import ClusterEnvironment
 from leyden.fabric.launch import lifeline
 from leyden.fabric.launch.stall import StallWatch
 from leyden.fabric.launch.store import KeyValueStore, MemoryStore, tcp_store
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
+CONNECT_TIMEOUT = timedelta(minutes=1)
 GOODBYE = timedelta(seconds=2)
 RESOLVE_SECONDS = 10.0  # a container's name may appear in the DNS shortly after its start
 
@@ -153,6 +155,7 @@ def join_group(
     refuse_unguarded()
     lifeline.attach(rank)
     owns_group = not dist.is_initialized()
+    _check_interface(settings.environment())
     if owns_group:
         _create(environment, backend, timeout, device, store, rank, world_size)
     else:
@@ -190,14 +193,39 @@ def rendezvous(address: str, port: int, *, hosts: bool, timeout: timedelta = DEF
         return tcp_store(address, port, hosts=hosts, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error) or "already in use" in str(error):
-            raise UnavailableError(
-                f"port {port} on {address!r} is taken, so rank 0 cannot listen there. Set MASTER_PORT to a free port (the same on every "
-                "node); on one machine leave it unset: a free one is taken."
-            ) from error
+            raise _port_taken(port) from error
         raise UnavailableError(
             f"rank 0 does not answer at {address}:{port} within {timeout.total_seconds():g} s. Check that MASTER_ADDR and MASTER_PORT are "
             "the same on every node and name the node of rank 0, that it has started, and that no firewall is between."
         ) from error
+
+
+def listen(port: int) -> socket.socket:
+    """Take a port (0: any free one) without a thread, so that processes can be forked before `host` serves it.
+
+    Raises:
+        UnavailableError: The port is taken.
+    """
+    two_stacks = socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6 if two_stacks else socket.AF_INET, dualstack_ipv6=two_stacks)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _port_taken(port) from error
+        raise
+
+
+def host(address: str, listener: socket.socket) -> dist.TCPStore:
+    """Serve the rendezvous on a port that `listen` took. The socket belongs to the store from here on."""
+    port = listener.getsockname()[1]
+    return tcp_store(address, port, hosts=True, timeout=DEFAULT_TIMEOUT, descriptor=listener.detach())
+
+
+def _port_taken(port: int) -> UnavailableError:
+    return UnavailableError(
+        f"port {port} is taken, so rank 0 cannot listen there. Set MASTER_PORT to a free port (the same on every node); on one machine "
+        "leave it unset: a free one is taken."
+    )
 
 
 def _resolve(address: str, timeout: timedelta) -> None:
@@ -236,7 +264,7 @@ def _create(
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=bound)
         except RuntimeError as error:
-            raise _joining_error(error, environment, environ, timeout) from error
+            raise _joining_error(error, environment, timeout) from error
     if getattr(hook, "stays_on_top", False):  # torch puts its own around ours, and loses what is shown before a SystemExit
         sys.excepthook = hook
 
@@ -251,15 +279,7 @@ def _find_store(
     return rendezvous(environment.main_address, environment.main_port, hosts=hosts, timeout=timeout)
 
 
-def _joining_error(
-    error: RuntimeError, environment: ClusterEnvironment, environ: MutableMapping[str, str], timeout: timedelta
-) -> RuntimeError:
-    interface = environ.get("GLOO_SOCKET_IFNAME")
-    if interface and interface in str(error):
-        there = ", ".join(name for _, name in socket.if_nameindex())
-        return UnavailableError(
-            f"GLOO_SOCKET_IFNAME={interface!r} names no usable network interface; this machine has {there}. Or unset it."
-        )
+def _joining_error(error: RuntimeError, environment: ClusterEnvironment, timeout: timedelta) -> RuntimeError:
     if isinstance(error, (dist.DistNetworkError, dist.DistStoreError)) or "/gloo/" in str(error):
         where = f"{environment.main_address}:{environment.main_port}"
         return UnavailableError(
@@ -268,6 +288,16 @@ def _joining_error(
             "names the interface that connects them."
         )
     return error
+
+
+def _check_interface(environ: MutableMapping[str, str]) -> None:
+    """Refuse a wrong interface before anybody waits for this rank."""
+    given = environ.get("GLOO_SOCKET_IFNAME", "")
+    there = [name for _, name in socket.if_nameindex()]
+    if any(name.strip() not in there for name in given.split(",") if name):
+        raise UnavailableError(
+            f"GLOO_SOCKET_IFNAME={given!r} names no network interface of this machine, which has {listed(there)}. Correct or unset it."
+        )
 
 
 @contextmanager
@@ -346,4 +376,7 @@ def _open_run_store(environment: ClusterEnvironment, group: Any, rank: int, time
     dist.broadcast_object_list(told, src=0, group=group)
     if isinstance(told[0], str):
         raise UnavailableError(told[0])
-    return store if store is not None else rendezvous(address, told[0], hosts=False, timeout=timeout)
+    if store is None:  # it listens already, so this takes no time
+        store = rendezvous(address, told[0], hosts=False, timeout=min(timeout, CONNECT_TIMEOUT))
+    dist.barrier(group=group)  # rank 0 must not leave, with the store, before all have found it
+    return store

@@ -138,6 +138,15 @@ def wait_for_ever(store: KeyValueStore, key: str) -> bytes:
         return store.get(key)
 
 
-def tcp_store(address: str, port: int, *, hosts: bool, timeout: timedelta) -> dist.TCPStore:
-    """Open a store, or connect to one; torch's own errors."""
-    return dist.TCPStore(address, port, None, is_master=hosts, timeout=timeout, wait_for_workers=False, use_libuv=sys.platform != "win32")
+def tcp_store(address: str, port: int, *, hosts: bool, timeout: timedelta, descriptor: int | None = None) -> dist.TCPStore:
+    """Open a store (on a socket that listens already, if its descriptor is given), or connect to one; torch's own errors."""
+    return dist.TCPStore(
+        address,
+        port,
+        None,
+        is_master=hosts,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=descriptor,
+        use_libuv=sys.platform != "win32",
+    )

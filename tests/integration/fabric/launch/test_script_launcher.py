@@ -1,6 +1,5 @@
 """The script launcher with real processes: ranks meet, and whoever dies takes the others along, with the right cause."""
 
-import os
 import signal
 
 import pytest
@@ -122,7 +121,7 @@ def test_a_keyboard_interrupt_ends_the_children() -> None:
     with running_script(_script("print('ready', flush=True)\nwhile True: time.sleep(1)")) as script:
         script.wait_for_output("ready", 2)
         for pid in script.descendants():  # as a terminal does: the whole group
-            os.kill(pid, signal.SIGINT)
+            script.send_to(pid, signal.SIGINT)
         finished = script.wait()
         script.wait_until_gone(1.0)
 

@@ -78,11 +78,12 @@ def test_the_earliest_real_error_is_the_cause_whoever_leaves_first(launched: Chi
 
 
 def test_a_silent_death_counts_more_than_the_connections_it_broke(launched: Children) -> None:
-    _start(launched, "import sys; sys.exit(1)", report=_LOST, attached=True, before=9)
     _start(launched, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", attached=True)
+    os.waitid(os.P_PID, launched._children[0].pid, os.WEXITED | os.WNOWAIT)  # nobody loses a connection before
+    _start(launched, "import sys; sys.exit(1)", report=_LOST, attached=True, before=9)
     launched.watch()
 
-    with pytest.raises(RankFailedError, match=r"rank 2 \(pid \d+\) was killed by SIGKILL \(exit code 137\); often memory") as caught:
+    with pytest.raises(RankFailedError, match=r"rank 1 \(pid \d+\) was killed by SIGKILL \(exit code 137\); often memory") as caught:
         launched.wait()
     assert caught.value.exit_code == 137
 
