@@ -142,13 +142,13 @@ def test_other_methods_of_summary_writer_go_into_the_same_file(tmp_path: Path) -
 def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_MODE", "offline")
     yield module
     module.finish()
 
 
 def quiet(wandb: Any) -> Any:
-    return wandb.Settings(console="off", x_disable_stats=True)
+    # W&B reads its variables once per process, so WANDB_MODE would come too late after another test.
+    return wandb.Settings(mode="offline", console="off", x_disable_stats=True)
 
 
 def test_wandb_gets_rows_steps_config_and_media(wandb: Any, tmp_path: Path) -> None:
