@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from leyden.fabric import CheckpointFolder, Fabric
-from leyden.fabric.checkpoint import consolidate
+from leyden.fabric.checkpoint.convert import consolidate
 from leyden.fabric.loggers import CSVLogger
 
 WIDTH, HEADS, LAYERS, CONTEXT = 96, 4, 2, 96
@@ -106,6 +106,23 @@ def sample(model: nn.Module, prompt: bytes, count: int) -> str:
     return bytes(tokens.tolist()).decode(errors="replace")
 
 
+@torch.no_grad()
+def bits_per_byte(model: nn.Module, text: Tensor) -> float:
+    """Return the mean loss on the first 1,024 windows of `text`, in bits."""
+    parts = Windows(text).windows[:1024].long().split(64)
+    return sum(loss_of(model, part).item() for part in parts) / len(parts) / math.log(2)
+
+
+def write_with_plain_torch(checkpoint: Path, file: Path) -> None:
+    """Load a checkpoint of any layout without Fabric, and print a sample."""
+    if checkpoint.is_dir():
+        file.unlink(missing_ok=True)  # of an earlier run; nothing is ever overwritten
+        checkpoint = consolidate(checkpoint, file)
+    plain = ByteModel()
+    plain.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    print(f"{checkpoint}: read by plain torch; it writes:\n{sample(plain, b'def ', 200)}")
+
+
 def main(args: argparse.Namespace) -> None:
     """Train, test, sample, consolidate."""
     logger = CSVLogger(args.out, name="", version=args.name, resume=args.resume)
@@ -143,9 +160,7 @@ def main(args: argparse.Namespace) -> None:
                 f"[{'#' * done}{'.' * (30 - done)}] step {state['step']:3d}/{args.steps}  {bits.item():.3f} bits per byte", flush=True
             )
 
-    with torch.no_grad():
-        windows = Windows(held_out).windows[:1024].long()
-        bits = sum(loss_of(model, part).item() for part in windows.split(64)) / len(windows.split(64)) / math.log(2)
+    bits = bits_per_byte(model, held_out)
     fabric.log("held_out_bits_per_byte", bits, step=args.steps)
     logger.finalize("success")
     fabric.print(f"held out: {bits:.3f} bits per byte; single bytes: {entropy_of_bytes(held_out):.3f}")
@@ -153,11 +168,7 @@ def main(args: argparse.Namespace) -> None:
     fabric.wait_for_saves()
     fabric.barrier()
     if fabric.is_global_zero:
-        plain = ByteModel()
-        source = checkpoints.latest()
-        file = consolidate(source, Path(args.out) / args.name / "model.ckpt", overwrite=True) if source.is_dir() else source
-        plain.load_state_dict(torch.load(file, weights_only=True)["model"])
-        print(f"{file}: read by plain torch; it writes:\n{sample(plain, b'def ', 200)}")
+        write_with_plain_torch(Path(checkpoints.latest()), Path(args.out) / args.name / "model.ckpt")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,179 @@
+"""`make demo`: train for real on one and on two processes, kill a run with -9 and resume it, and draw the curves.
+
+Everything is written to `runs/demo` (or the folder given): losses, checkpoints, and `curves.png`.
+"""
+
+import csv
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+HERE = Path(__file__).parent / "fabric"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+STEP = re.compile(r"step +(\d+)/(\d+)")
+
+
+def main(out: Path) -> None:
+    """Run every part and say where the results lie."""
+    start = time.monotonic()
+    shutil.rmtree(out, ignore_errors=True)
+    digits, text = out / "digits", out / "bytes"
+    curves = same_curve(digits)
+    kill_and_resume(digits, curves["ddp on 2"])
+    byte_curves = language_model(text)
+    picture = draw(curves, byte_curves, out / "curves.png")
+    shown = out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out
+    print(f"\nDone in {time.monotonic() - start:.0f} s. Losses and checkpoints: {shown}/   curves: {shown / picture.name}")
+    print(f"Look into a checkpoint: leyden ckpt inspect {shown}/bytes/fsdp/checkpoints/latest")
+
+
+def same_curve(out: Path) -> dict[str, list[float]]:
+    """Train the digits network as a raw loop, on one process, and on two with two strategies; compare the losses."""
+    title("1  The same loss curve: raw loop, one process, ddp on two, fsdp on two (scikit-learn's digits, 10 epochs)")
+    torch.set_num_threads(1)
+    raw_loop = module_at(HERE / "01_digits_raw.py")
+    raw_loop.main(out / "raw.json")
+    raw_loop.main(out / "raw64.json", torch.float64)
+    curves = {"raw loop": read_json(out / "raw.json")}
+    for name, arguments in {
+        "fabric on 1": [],
+        "ddp on 2": ["--devices", "2", "--strategy", "ddp"],
+        "fsdp on 2": ["--devices", "2", "--strategy", "fsdp"],
+        "ddp on 2, float64": ["--devices", "2", "--strategy", "ddp", "--precision", "64-true"],
+    }.items():
+        run("01_digits.py", "--out", str(out), "--name", slug(name), *arguments, label=name)
+        curves[name] = read_column(out / slug(name) / "metrics.csv", "loss")
+    raw64, ours64 = read_json(out / "raw64.json"), curves.pop("ddp on 2, float64")
+    print(f"\n{'largest relative difference from the raw loop':58}{'allowed':>10}")
+    for name in ("fabric on 1", "ddp on 2", "fsdp on 2"):
+        report(name, difference(curves[name], curves["raw loop"]), 1e-5)
+    report("ddp on 2, float64", difference(ours64, raw64), 1e-12)
+    return curves
+
+
+def kill_and_resume(out: Path, unbroken: list[float]) -> None:
+    """Kill both processes of a run at a random step with -9, resume, and compare every loss with the unbroken run, bit for bit."""
+    target = random.randrange(60, 200)
+    title(f"2  kill -9 at step {target}, then resume: the losses must equal the unbroken run's, bit for bit")
+    arguments = ("01_digits.py", "--out", str(out), "--name", "killed", "--devices", "2", "--strategy", "ddp")
+    run(*arguments, label="killed", kill_at=target)
+    run(*arguments, "--resume", label="resumed")
+    losses = read_column(out / "killed" / "metrics.csv", "loss")
+    if losses != unbroken:
+        first = next((i for i, (a, b) in enumerate(zip(losses, unbroken, strict=False)) if a != b), min(len(losses), len(unbroken)))
+        raise SystemExit(f"the resumed run differs from the unbroken one at step {first + 1} ({len(losses)} and {len(unbroken)} steps)")
+    print(f"all {len(losses)} losses are equal, bit for bit")
+
+
+def language_model(out: Path) -> dict[str, list[float]]:
+    """Train the byte-level language model on one process and sharded over two."""
+    title("3  A byte-level language model on the Python standard library: one process, then sharded over two")
+    curves = {}
+    for name, arguments in {"one process": [], "fsdp": ["--devices", "2", "--strategy", "fsdp"]}.items():
+        run("02_bytes.py", "--out", str(out), "--name", slug(name), *arguments, label=name)
+        curves[name] = read_column(out / slug(name) / "metrics.csv", "bits_per_byte")
+    report("fsdp on two", difference(curves["fsdp"], curves["one process"]), 1e-3)
+    return curves
+
+
+def run(script: str, *arguments: str, label: str, kill_at: int | None = None) -> None:
+    """Run an example, show its progress on one line and the rest below it; kill it when it reaches `kill_at`."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / script), *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        step = STEP.search(line)
+        if step is None:
+            print(line, end="")
+            continue
+        print(f"\r{label:>12} {line.rstrip()}", end="" if sys.stdout.isatty() else "\n", flush=True)
+        if kill_at is not None and int(step[1]) >= kill_at:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            print(f"\n{label:>12} killed with SIGKILL after step {step[1]}")
+            return
+        if sys.stdout.isatty() and step[1] == step[2]:
+            print()
+    if process.wait() != 0:
+        raise SystemExit(f"{script} failed with exit code {process.returncode}:\n{''.join(lines[-30:])}")
+
+
+def draw(digits: dict[str, list[float]], text: dict[str, list[float]], file: Path) -> Path:
+    """Draw both sets of curves beside each other."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    styles = zip(digits.items(), ("-", "--", "-.", ":"), (4.5, 3.0, 2.0, 1.2), strict=True)
+    for (name, losses), style, width in styles:
+        left.plot(range(1, len(losses) + 1), losses, style, linewidth=width, label=name)
+    left.set(title="Digits: four runs, one curve", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    for (name, bits), style, width in zip(text.items(), ("-", "--"), (3.0, 1.5), strict=True):
+        right.plot(range(1, len(bits) + 1), bits, style, linewidth=width, label=name)
+    right.set(title="Python's standard library, byte by byte", xlabel="step", ylabel="bits per byte")
+    for axes in (left, right):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+    return file
+
+
+def difference(ours: list[float], expected: list[float]) -> float:
+    """Return the largest relative difference."""
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
+
+
+def report(name: str, found: float, allowed: float) -> None:
+    """Print a difference beside what is allowed; stop the demo where it is larger."""
+    print(f"  {name:50}{found:12.1e}{allowed:10.0e}")
+    if not found <= allowed:
+        raise SystemExit(f"{name}: the difference {found:.1e} is larger than {allowed:.0e}")
+
+
+def read_column(file: Path, name: str) -> list[float]:
+    """Return a column of a metrics file, rows without it left out."""
+    with file.open() as rows:
+        return [float(row[name]) for row in csv.DictReader(rows) if row[name]]
+
+
+def read_json(file: Path) -> list[float]:
+    """Return the losses of the raw loop."""
+    return json.loads(file.read_text())["losses"]
+
+
+def module_at(file: Path) -> object:
+    """Import a script whose name is no identifier."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def slug(name: str) -> str:
+    """Return a folder name."""
+    return re.sub(r"\W+", "_", name)
+
+
+def title(text: str) -> None:
+    """Print a heading."""
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo"))
