@@ -1,6 +1,7 @@
 """Pickles that would run code, and a watch that notices if anything of them was imported or called."""
 
 import builtins
+import codecs
 import contextlib
 import importlib
 import os
@@ -24,21 +25,30 @@ class Ran(BaseException):
 @contextlib.contextmanager
 def nothing_runs() -> Iterator[None]:
     """Raise `Ran` if the block imports a module anew, calls the canary, or reaches `os.system` or `eval`."""
+    codecs.lookup("raw_unicode_escape")  # pickle's own codec, imported at its first use
     canary = types.ModuleType(MODULE)
     canary.fire = _ran("the canary")  # type: ignore[attr-defined]
     canary.Bomb = _bomb()  # type: ignore[attr-defined]
     original = builtins.__import__
 
     def guarded(name: str, *args: Any, **kwargs: Any) -> Any:
+        is_relative = bool((args[3] if len(args) > 3 else kwargs.get("level", 0)) or not name)  # code importing its siblings
         is_known = name in sys.modules or name.partition(".")[0] in ("torch", "numpy")  # whose functions import late
-        if not is_known or name in (MODULE, ABSENT):
+        if not (is_known or is_relative) or name in (MODULE, ABSENT):
             raise Ran(f"import of {name}")
         return original(name, *args, **kwargs)
+
+    original_exec = builtins.exec
+
+    def execute(*args: Any, **kwargs: Any) -> None:
+        if not sys._getframe(1).f_globals["__name__"].startswith("importlib."):  # which executes torch's late imports
+            raise Ran(f"exec was called with {args!r}")
+        original_exec(*args, **kwargs)
 
     replaced: list[tuple[Any, str, Any]] = [
         (builtins, "__import__", guarded),
         (builtins, "eval", _ran("eval")),
-        (builtins, "exec", _ran("exec")),
+        (builtins, "exec", execute),
         (os, "system", _ran("os.system")),
         (sys.modules.get("posix", os), "system", _ran("posix.system")),  # by its own name, as it is pickled
         (importlib, "import_module", _ran("import_module")),
