@@ -150,7 +150,7 @@ def strategy_name(strategy: Any) -> str:
         >>> strategy_name(SingleDeviceStrategy())
         'single_device'
     """
-    name = type(strategy).__name__.removesuffix("Keeper").replace("DeepSpeed", "Deepspeed")
+    name = type(strategy).__name__.removesuffix("Strategy").replace("DeepSpeed", "Deepspeed")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 

@@ -64,6 +64,8 @@ def open_path(path: str | Path, *, weights_only: bool | None = None) -> Saved:
         return single_file.open_file(place, weights_only=weights_only)
     if place.is_dir() and not any(place.iterdir()):
         raise not_found(place)
+    if (place / layout.RANKS).is_dir():
+        raise NotFoundError(f"{place} has no {layout.META}, so the save that wrote it was never finished. Load another checkpoint.")
     return Saved(path=str(place), tree=_foreign(place))
 
 

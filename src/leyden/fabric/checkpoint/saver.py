@@ -38,8 +38,8 @@ from leyden.fabric.checkpoint.store import Target, store_directory, store_file, 
 from leyden.fabric.checkpoint.writer import process_writer
 
 if TYPE_CHECKING:
+    from leyden.fabric.checkpoint.keeper import Keeper
     from leyden.fabric.checkpoint.shards import ShardPlan
-    from leyden.fabric.strategies.strategy import Strategy
 
 Format = Literal["auto", "file", "directory"]
 FORMATS = ("auto", "file", "directory")
@@ -52,6 +52,9 @@ class EngineStrategy(Protocol):
     def save_engine(self, directory: Path, objects: dict[str, Any]) -> None:
         """Write the engine's files into `directory`; every rank calls it. `objects`: key → module or optimizer."""
 
+    def check_engine(self, directory: Path, objects: dict[str, Any], *, strict: bool) -> None:
+        """Refuse what `load_engine` could not load, before anything changes; every rank calls it."""
+
     def load_engine(self, directory: Path, objects: dict[str, Any], *, strict: bool) -> None:
         """Load what `save_engine` wrote; every rank calls it."""
 
@@ -63,7 +66,7 @@ def write(
     path: PathLike,
     state: dict[str, Any],
     *,
-    strategy: "Strategy",
+    strategy: "Keeper",
     filter: Filter | None = None,
     blocking: bool = True,
     format: str = "auto",
@@ -122,7 +125,7 @@ def read(
     path: PathLike,
     state: Any = None,
     *,
-    strategy: "Strategy | None" = None,
+    strategy: "Keeper | None" = None,
     strict: bool = True,
     weights_only: bool | None = None,
     restore_rng: RestoreRng = "auto",
@@ -168,7 +171,7 @@ def read_raw(
     path: PathLike,
     obj: nn.Module | Optimizer,
     *,
-    strategy: "Strategy | None" = None,
+    strategy: "Keeper | None" = None,
     strict: bool = True,
     weights_only: bool | None = None,
 ) -> None:
@@ -222,7 +225,7 @@ def link(target: PathLike, name: PathLike) -> None:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _layout(place: str, format: str, strategy: "Strategy") -> Layout:
+def _layout(place: str, format: str, strategy: "Keeper") -> Layout:
     if format not in FORMATS:
         raise ConfigError(f"save(format={format!r}): accepted are {listed(FORMATS)}.{closest(str(format), FORMATS)}")
     if strategy.state_layout == "foreign":
@@ -239,7 +242,7 @@ def _layout(place: str, format: str, strategy: "Strategy") -> Layout:
     return "sharded" if is_sharded else "full"
 
 
-def _plugin_layout(plugin: CheckpointIO, strategy: "Strategy", format: str) -> Layout:
+def _plugin_layout(plugin: CheckpointIO, strategy: "Keeper", format: str) -> Layout:
     name = type(plugin).__name__
     if strategy.state_layout != "replicated":
         raise UnsupportedError(
@@ -270,7 +273,7 @@ def _prepare(place: str, state: dict[str, Any], peers: Peers, *, has_plugin: boo
     peers.agreed("begin the save", check)
 
 
-def _shard_plan(snapshot: Snapshot, strategy: "Strategy") -> "ShardPlan":
+def _shard_plan(snapshot: Snapshot, strategy: "Keeper") -> "ShardPlan":
     from leyden.fabric.checkpoint.shards import ShardPlan  # imports torch.distributed.checkpoint: half of `import torch`
 
     return ShardPlan(snapshot.tensors, is_coordinator=strategy.is_global_zero)
@@ -301,7 +304,7 @@ def _store(snapshot: Snapshot, target: Target, plan: "ShardPlan | None", plugin:
         store_directory(snapshot, local, plan)
 
 
-def _write_engine(place: str, state: dict[str, Any], strategy: "Strategy", peers: Peers, filters: Filter | None, options: Any) -> None:
+def _write_engine(place: str, state: dict[str, Any], strategy: "Keeper", peers: Peers, filters: Filter | None, options: Any) -> None:
     """Save through a strategy whose engine writes modules and optimizers itself; always blocking, since it owns the tensors."""
     if filters:
         raise ConfigTypeError("save(filter=…): the engine of this strategy writes its modules whole; filter has no effect. Drop it.")
@@ -328,7 +331,7 @@ def _open(place: Path, plugin: CheckpointIO | None, weights_only: bool | None) -
 
 
 def _read_engine(
-    saved: Saved, state: dict[str, Any], strategy: "Strategy | None", peers: Peers, *, is_strict: bool, restore_rng: RestoreRng
+    saved: Saved, state: dict[str, Any], strategy: "Keeper | None", peers: Peers, *, is_strict: bool, restore_rng: RestoreRng
 ) -> dict[str, Any]:
     items = [item for item in find_items(state) if item.kind in ("module", "optimizer")]
     if strategy is None or strategy.state_layout != "foreign":
@@ -337,14 +340,18 @@ def _read_engine(
             f"Convert it first: leyden ckpt convert {saved.path} {saved.path}.ckpt"
         )
     rest = {key: value for key, value in state.items() if all(item.path[0] != key for item in items)}
+    engine = cast(EngineStrategy, strategy)
+    engine.check_engine(Path(saved.path), _by_key(items), strict=is_strict)
+    if restore_rng == "auto" and any(item.kind == "optimizer" for item in items):
+        restore_rng = True  # `rest`, by which `restore` decides, holds no optimizer
     remainder = restore(saved, rest, strategy=strategy, peers=peers, strict=is_strict, restore_rng=restore_rng)
-    cast(EngineStrategy, strategy).load_engine(Path(saved.path), _by_key(items), strict=is_strict)
+    engine.load_engine(Path(saved.path), _by_key(items), strict=is_strict)
     state.update({key: value for key, value in rest.items() if kind_of(value) is None})
     return remainder
 
 
 def _raw_action(
-    saved: Saved, obj: Any, strategy: "Strategy | None", *, is_strict: bool
+    saved: Saved, obj: Any, strategy: "Keeper | None", *, is_strict: bool
 ) -> tuple[Callable[[], None], Callable[[], None] | None]:
     if isinstance(obj, nn.Module):
         module = as_module(saved.tree, is_mapped=saved.is_mapped)

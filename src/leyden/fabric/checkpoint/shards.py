@@ -12,11 +12,10 @@ This module imports `torch.distributed.checkpoint`, so it is imported when the f
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
@@ -115,24 +114,30 @@ class ShardPlan:
         self._planner.set_up_planner(dict(tensors), None, is_coordinator)
         self._local_plan = self._planner.create_local_plan()
 
-    def write(self, directory: Path, peers: Peers, aliases: Mapping[str, str]) -> dict[str, FileRecord]:
-        """Write the shards and the index; every rank calls it. Returns this rank's path → record."""
+    def write(self, directory: Path, together: "Together", peers: Peers, aliases: Mapping[str, str]) -> dict[str, FileRecord]:
+        """Write the shards and the index; every rank calls it. Returns this rank's path → record.
+
+        Args:
+            directory: The checkpoint directory; it exists.
+            together: Runs a step on all ranks, which raise together.
+            peers: The ranks.
+            aliases: Tied names → the name that is stored.
+        """
         writer = ShardWriter(directory, peers.rank, aliases)
-        plans = peers.gather(self._local_plan)
-        metadata: Metadata | None = None
-
-        def decide() -> list[SavePlan] | None:
-            nonlocal metadata
-            if peers.rank:
-                return None
-            decided, metadata = self._planner.create_global_plan(plans)
-            return decided
-
-        plan = self._planner.finish_plan(peers.scatter(peers.agreed("plan the save", decide)))
-        results = peers.agreed("write its shard", lambda: writer.write_data(plan, self._planner).value())
+        gathered = peers.gather(self._local_plan)
+        decided = together("plan the save", lambda: self._planner.create_global_plan(gathered), on_rank_zero=True)
+        plan = self._planner.finish_plan(peers.scatter(decided[0] if decided else None))
+        results = together("write its shard", lambda: writer.write_data(plan, self._planner).value())
         everyone = peers.gather(results)
-        peers.agreed("write the index", lambda: writer.finish(metadata, everyone) if metadata is not None else None)
+        together("write the index", lambda: writer.finish(decided[1], everyone), on_rank_zero=True)
         return writer.files
+
+
+class Together(Protocol):
+    """Runs a step on all ranks, or on rank 0 while the others wait."""
+
+    def __call__(self, step: str, function: Callable[[], Any], *, on_rank_zero: bool = False) -> Any:
+        """Return the function's value, or `None` where it did not run."""
 
 
 class _Planner(DefaultSavePlanner):
@@ -158,8 +163,3 @@ def _indexed(name: str, entry: TensorStorageMetadata, places: Mapping[MetadataIn
         if place is not None:
             chunks.append(Chunk(offset=tuple(chunk.offsets), size=tuple(chunk.sizes), file=place[0], key=place[1]))
     return IndexedTensor(dtype=entry.properties.dtype, shape=tuple(entry.size), chunks=tuple(chunks))
-
-
-def local_bytes(data: Mapping[str, torch.Tensor]) -> int:
-    """Return how many bytes this rank holds of a plan's data."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in data.values())

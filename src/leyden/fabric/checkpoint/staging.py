@@ -6,7 +6,6 @@ them. Tied tensors stay tied.
 """
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from torch import Tensor
 from leyden.core.failpoints import failpoint
 from leyden.fabric.checkpoint.capture import Snapshot
 from leyden.fabric.checkpoint.tree import mapped
-
-_ALIGNMENT = 64
 
 
 class StagingBuffers:
@@ -81,8 +78,3 @@ class StagingBuffers:
             self._buffers[name] = buffer
             self.allocations += 1
         return buffer.view(tensor.dtype).view(tensor.shape)
-
-
-def bytes_in(tensors: Iterable[Tensor]) -> int:
-    """Return how many bytes some tensors hold."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

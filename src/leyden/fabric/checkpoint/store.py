@@ -10,8 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leyden.core import files
 from leyden.core.errors import StorageError
@@ -19,13 +20,14 @@ from leyden.core.failpoints import failpoint
 from leyden.core.storage import is_url
 from leyden.fabric.checkpoint import directory, publish, remote, single_file
 from leyden.fabric.checkpoint.capture import Snapshot
-from leyden.fabric.checkpoint.layout import FileRecord
+from leyden.fabric.checkpoint.layout import META, FileRecord
 from leyden.fabric.checkpoint.peers import Peers
 
 if TYPE_CHECKING:
     from leyden.fabric.checkpoint.plugin import CheckpointIO
     from leyden.fabric.checkpoint.shards import ShardPlan
 
+Result = TypeVar("Result")
 _VISIBLE_SECONDS = 5.0  # NFS clients learn of a new directory late
 
 
@@ -58,19 +60,17 @@ def store_file(snapshot: Snapshot, target: Target) -> None:
     ranks = target.peers.gather(snapshot.rank)
 
     def write() -> None:
-        if target.peers.rank:
-            return
-        with _storage_errors(target.path):
-            if target.is_url:
-                with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
-                    local = Path(folder) / "checkpoint"
-                    single_file.write_dict(local, single_file.content_of(snapshot, ranks))
-                    remote.upload_file(local, target.path, target.options)
-                return
+        content = single_file.content_of(snapshot, ranks)
+        if not target.is_url:
             with _replacing(Path(target.path)) as temporary:
-                single_file.write_dict(temporary, single_file.content_of(snapshot, ranks))
+                single_file.write_dict(temporary, content)
+            return
+        with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
+            local = Path(folder) / "checkpoint"
+            single_file.write_dict(local, content)
+            remote.upload_file(local, target.path, target.options)
 
-    target.peers.agreed("write the checkpoint", write)
+    _together(target, "write the checkpoint", write, on_rank_zero=True)
 
 
 def store_with_plugin(snapshot: Snapshot, target: Target, plugin: "CheckpointIO") -> None:
@@ -78,12 +78,10 @@ def store_with_plugin(snapshot: Snapshot, target: Target, plugin: "CheckpointIO"
     ranks = target.peers.gather(snapshot.rank)
 
     def write() -> None:
-        if target.peers.rank:
-            return
         extras: dict[str, Any] = {"extras": single_file.extras_of(snapshot, ranks)} if plugin.stores_extras else {}
         plugin.save_checkpoint(snapshot.tree, target.path, target.options, **extras)
 
-    target.peers.agreed("store the checkpoint", write)
+    target.peers.agreed("store the checkpoint", write if target.peers.rank == 0 else lambda: None)
 
 
 def store_directory(
@@ -104,26 +102,35 @@ def store_directory(
         with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
             _store_remote(snapshot, target, plan, engine, Path(folder))
         return
-    peers, path = target.peers, Path(target.path)
-    work = Path(peers.broadcast(str(peers.agreed("begin the checkpoint", lambda: _begin(path, peers)))))
+    path = Path(target.path)
+    work = Path(target.peers.broadcast(str(_together(target, "begin the checkpoint", lambda: _begin(path), on_rank_zero=True))))
     try:
-        peers.agreed("see the directory of rank 0", lambda: _check_visible(work, peers.rank))
+        _together(target, "see the directory of rank 0", lambda: _check_visible(work, target.peers.rank))
         records = _write_files(snapshot, target, work, plan, engine)
         failpoint("checkpoint.after_write")
-        peers.agreed("publish the checkpoint", lambda: _publish(snapshot, work, path, records, peers))
+        _together(target, "publish the checkpoint", lambda: _publish(snapshot, work, path, records), on_rank_zero=True)
     except BaseException:
-        if peers.rank == 0:
+        if target.peers.rank == 0:
             publish.discard(work)
         raise
 
 
-def _begin(path: Path, peers: Peers) -> Path:
-    if peers.rank:
-        return path
-    with _storage_errors(str(path)):
-        failpoint("checkpoint.before_write")
-        work = publish.begin(path)
-        work.mkdir()
+def _together(target: Target, step: str, function: Callable[[], Result], *, on_rank_zero: bool = False) -> Result | None:
+    """Run a step on all ranks (or on rank 0 while the others wait); an error of the disk becomes a `StorageError` on all."""
+
+    def guarded() -> Result | None:
+        if on_rank_zero and target.peers.rank:
+            return None
+        with _storage_errors(target.path):
+            return function()
+
+    return target.peers.agreed(step, guarded)
+
+
+def _begin(path: Path) -> Path:
+    failpoint("checkpoint.before_write")
+    work = publish.begin(path)
+    work.mkdir()
     return work
 
 
@@ -146,17 +153,15 @@ def _write_files(
     peers = target.peers
 
     def write() -> dict[str, FileRecord]:
-        with _storage_errors(target.path):
-            records = directory.write_rank(snapshot, work, peers.rank)
-            return records | (directory.write_tree(snapshot, work) if peers.rank == 0 else {})
+        records = directory.write_rank(snapshot, work, peers.rank)
+        return records | (directory.write_tree(snapshot, work) if peers.rank == 0 else {})
 
-    own = peers.agreed("write its files", write)
+    own = _together(target, "write its files", write) or {}
     if plan is not None:
-        with _storage_errors(target.path):
-            own |= plan.write(work, peers, _flat_aliases(snapshot))
+        own |= plan.write(work, partial(_together, target), peers, _flat_aliases(snapshot))
     if engine is not None:
         engine(work)  # uses collectives of its own
-        own |= peers.agreed("list the engine's files", lambda: directory.records_of(work, own) if peers.rank == 0 else {})
+        own |= _together(target, "list the engine's files", lambda: directory.records_of(work, own), on_rank_zero=True) or {}
     return peers.gather(own)
 
 
@@ -164,27 +169,26 @@ def _flat_aliases(snapshot: Snapshot) -> dict[str, str]:
     return {f"{key}.{alias}": f"{key}.{kept}" for key, aliases in snapshot.aliases.items() for alias, kept in aliases.items()}
 
 
-def _publish(snapshot: Snapshot, work: Path, path: Path, records: list[dict[str, FileRecord]], peers: Peers) -> None:
-    if peers.rank:
-        return
-    with _storage_errors(str(path)):
-        directory.write_meta(snapshot.meta, work, {name: record for each in records for name, record in each.items()})
-        publish.commit(work, path)
+def _publish(snapshot: Snapshot, work: Path, path: Path, records: list[dict[str, FileRecord]]) -> None:
+    directory.write_meta(snapshot.meta, work, _merged(records))
+    publish.commit(work, path)
 
 
 def _store_remote(snapshot: Snapshot, target: Target, plan: "ShardPlan | None", engine: Callable[[Path], None] | None, work: Path) -> None:
-    peers = target.peers
     records = _write_files(snapshot, target, work, plan, engine)
-    peers.agreed("clear the place", lambda: remote.begin_directory(target.path, target.options) if peers.rank == 0 else None)
     names = [path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()]
-    peers.agreed("upload its files", lambda: remote.upload_files(work, names, target.path, target.options))
+    _together(target, "clear the place", lambda: remote.begin_directory(target.path, target.options), on_rank_zero=True)
+    _together(target, "upload its files", lambda: remote.upload_files(work, names, target.path, target.options))
 
     def finish() -> None:
-        if peers.rank == 0:
-            directory.write_meta(snapshot.meta, work, {name: record for each in records for name, record in each.items()})
-            remote.upload_files(work, ["meta.json"], target.path, target.options)
+        directory.write_meta(snapshot.meta, work, _merged(records))
+        remote.upload_files(work, [META], target.path, target.options)
 
-    peers.agreed("publish the checkpoint", finish)
+    _together(target, "publish the checkpoint", finish, on_rank_zero=True)
+
+
+def _merged(records: list[dict[str, FileRecord]]) -> dict[str, FileRecord]:
+    return {name: record for each in records for name, record in each.items()}
 
 
 @contextlib.contextmanager

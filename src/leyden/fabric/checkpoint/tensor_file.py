@@ -10,7 +10,7 @@ import ctypes
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -213,9 +213,3 @@ def _contiguous_start(shape: tuple[int, ...], offset: tuple[int, ...], size: tup
     for at, full in zip(offset, shape, strict=True):
         start = start * full + at
     return start
-
-
-def names_of(path: Path) -> Iterator[str]:
-    """Yield the names in a safetensors file."""
-    with TensorFile(path) as file:
-        yield from file.tensors
