@@ -227,6 +227,8 @@ def _write_dcp(source: Source, temporary: Path, scratch: Scratch) -> None:
     values = plain({key: value for key, value in source.values.items() if key not in taken}, "state")
     if values:
         write_dict(temporary / "meta.pt", values)
+    if source.ranks or source.saved.precision:
+        warnings.warn("a DCP folder has no place for the ranks' RNG and loader states and the loss scale; they are left out.", stacklevel=2)
     sync_tree(temporary)
 
 

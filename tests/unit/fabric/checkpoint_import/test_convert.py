@@ -199,6 +199,14 @@ def test_ranks_and_precision_of_our_own_checkpoints_survive(tmp_path: Path, stat
     assert back.rank_state(1) is None
 
 
+def test_what_a_dcp_folder_cannot_hold_is_said(tmp_path: Path, state: dict[str, Any]) -> None:
+    whole = torch.load(convert(tmp_path / "source", tmp_path / "first"), weights_only=True)
+    whole["__leyden__"] |= {"precision": {"scale": 2.0}}
+    torch.save(whole, tmp_path / "own")
+    with pytest.warns(UserWarning, match="loss scale; they are left out"):
+        convert(tmp_path / "own", tmp_path / "dcp", "dcp")
+
+
 def test_opaque_values_are_listed_and_refused_without_the_flag(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"2 value\(s\).*research_code.augment.Mixup at \['hyper_parameters'\]\['augment'\].*drop_opaque=True"

@@ -191,8 +191,8 @@ def test_tensors_come_back_exactly(tmp_path: Path, legacy: bool, is_mapped: bool
 
 def test_sparse_and_meta_tensors_come_back(tmp_path: Path) -> None:
     sparse = torch.eye(3).to_sparse()
-    result = restricted.read_torch(saved({"coo": sparse, "meta": torch.empty(2, 3, device="meta")}, tmp_path))
-    assert torch.equal(result["coo"].to_dense(), torch.eye(3))
+    result = restricted.read_torch(saved({"sparse": sparse, "meta": torch.empty(2, 3, device="meta")}, tmp_path))
+    assert torch.equal(result["sparse"].to_dense(), torch.eye(3))
     assert result["meta"].is_meta
     assert result["meta"].shape == (2, 3)
 
