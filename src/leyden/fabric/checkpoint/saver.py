@@ -147,7 +147,7 @@ def read(
         ConfigError: Names or shapes do not fit. All objects are as they were.
         CorruptDataError: The checkpoint is damaged. All objects are as they were.
     """
-    wait_for_saves()
+    process_writer().settle()  # the error of a save is the next save's to raise
     if isinstance(state, (nn.Module, Optimizer)):
         read_raw(path, state, strategy=strategy, strict=strict, weights_only=weights_only)
         return {}
@@ -184,7 +184,7 @@ def read_raw(
         ConfigError: Names or shapes do not fit, or the path is a whole checkpoint.
         CorruptDataError: The file is damaged.
     """
-    wait_for_saves()
+    process_writer().settle()  # the error of a save is the next save's to raise
     kind = kind_of(obj)
     if kind not in ("module", "optimizer"):
         raise ConfigTypeError(f"load_raw(path, obj): obj should be a module or an optimizer, not a {type(obj).__name__}.")
@@ -204,7 +204,7 @@ def remove(path: PathLike) -> None:
     Raises:
         StorageError: It cannot be deleted.
     """
-    wait_for_saves()
+    process_writer().settle()
     remove_at(os.fspath(path))
 
 
@@ -218,7 +218,7 @@ def remove_at(place: str) -> None:
 
 def link(target: PathLike, name: PathLike) -> None:
     """Make the path `name` stand for the checkpoint `target`: a relative symlink, replaced atomically, else a copy."""
-    wait_for_saves()
+    process_writer().settle()
     publish.link(target, name)
 
 
