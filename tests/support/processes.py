@@ -71,9 +71,9 @@ class Script:
         self.process.send_signal(number)
 
     def send_to(self, pid: int, number: int) -> None:
-        """Send a signal to one of the script's descendants."""
-        assert pid in self.descendants()
-        os.kill(pid, number)
+        """Send a signal to one of the script's descendants, which may be gone by now."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def descendants(self) -> list[int]:
         """Return the ids of all processes that came from this script, itself included (Linux)."""

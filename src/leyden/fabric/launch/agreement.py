@@ -215,7 +215,8 @@ class Agreement:
         self._sources = sources
         self._timeout = timeout
         self._poll_seconds = poll_seconds or (SLOW_POLL_SECONDS if world_size > MANY_RANKS else POLL_SECONDS)
-        self._lock = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leyden-agreement", daemon=True)
         self._thread.start()
@@ -233,12 +234,12 @@ class Agreement:
             StateError: The other ranks did not answer within the time-out.
         """
         rules = self._rules
-        with self._lock:
+        with self._lock:  # the bare lock: entering a Condition is a Python call
             rules.finished += 1  # `rules.step()` and `is_waiting()`, spelt out: this runs every step
             if rules.finished < rules.limit:
                 return None
             seconds = self._timeout.total_seconds()
-            if not self._lock.wait_for(lambda: not rules.is_waiting(), seconds):
+            if not self._changed.wait_for(lambda: not rules.is_waiting(), seconds):
                 raise StateError(
                     f"rank {rules.rank} waited {seconds:g} s at step {rules.finished} for the other ranks to agree on when to act. "
                     "Every rank must call stop_requested() (or boundary()) after each step."
@@ -249,7 +250,7 @@ class Agreement:
         """Take part no more; the others are told. Idempotent."""
         with self._lock:
             self._rules.closed = True
-            self._lock.notify_all()
+            self._changed.notify_all()
         self._wake.set()
         if self._thread is not threading.current_thread():
             self._thread.join(10.0)
@@ -266,14 +267,14 @@ class Agreement:
                     except StopIteration:
                         return
                     finally:
-                        self._lock.notify_all()
+                        self._changed.notify_all()
                 answer = self._perform(operation)
         except RuntimeError:  # the store went with rank 0: whoever notices first tells
             _logger.debug("the agreement of rank %d ends: no store", self._rules.rank, exc_info=True)
         finally:
             with self._lock:
                 self._rules.give_up()
-                self._lock.notify_all()
+                self._changed.notify_all()
 
     def _perform(self, operation: Operation) -> Any:
         match operation.name:

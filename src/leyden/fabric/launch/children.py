@@ -29,6 +29,7 @@ from subprocess import Popen
 from leyden.core.errors import RankFailedError
 from leyden.core.job import EXIT_PREEMPTED
 from leyden.core.log import get_logger
+from leyden.fabric.launch.child import Child, Failure
 from leyden.fabric.launch.lifeline import CHILD_SUFFIX, ErrorReport, is_lost_peer, notify, on_death, run_death_callbacks
 
 KILL_SECONDS = 5.0  # from the pipe's end to SIGKILL
@@ -41,101 +42,6 @@ LEFT_ON_PURPOSE = frozenset({0, EXIT_PREEMPTED, *(128 + number for number in _ST
 __all__ = ["Child", "Children", "Failure", "on_death"]
 
 _logger = get_logger(__name__)
-
-
-@dataclass(eq=False)
-class Child:
-    """A started rank."""
-
-    rank: int
-    process: "Popen[bytes] | BaseProcess"
-    error_file: Path
-    lifeline: int | None
-    exit_code: int | None = None
-    was_ended: bool = False
-    left_at: float = 0.0
-    order: int = 0
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid or 0
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether it listens to its lifeline."""
-        return self.error_file.with_suffix(".attached").exists()
-
-    def poll(self) -> int | None:
-        """Return its exit status, negative for a signal; `None` while it runs."""
-        if self.exit_code is None:
-            process = self.process
-            self.exit_code = process.poll() if isinstance(process, Popen) else process.exitcode
-        return self.exit_code
-
-    def wait(self) -> None:
-        """Wait until it is gone."""
-        if isinstance(self.process, Popen):
-            self.process.wait()
-        else:
-            self.process.join()
-
-    def end(self) -> None:
-        """Let go of its lifeline; one that does not listen yet has nothing to flush."""
-        self.was_ended = True
-        self.hang_up()
-        if not self.is_attached:
-            self.kill()
-
-    def hang_up(self) -> None:
-        """Close the lifeline. The byte matters where a fork (a data loader's worker) holds the pipe open as well."""
-        if self.lifeline is not None:
-            with contextlib.suppress(OSError):
-                os.write(self.lifeline, b"x")
-                os.close(self.lifeline)
-            self.lifeline = None
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self.poll() is None:
-            self.process.kill()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Which rank failed first, and how."""
-
-    rank: int
-    pid: int
-    exit_code: int
-    report: ErrorReport | None
-    was_attached: bool = True
-
-    @property
-    def status(self) -> int:
-        """The exit status this process should end with."""
-        return 128 - self.exit_code if self.exit_code < 0 else self.exit_code or 1
-
-    @property
-    def is_lost_peer(self) -> bool:
-        """Whether the rank only noticed that another one is gone."""
-        return self.report is not None and self.report.lost_peer
-
-    @property
-    def message(self) -> str:
-        """One line, with the way out where the exit status tells it."""
-        if self.exit_code < 0:
-            text = f"rank {self.rank} (pid {self.pid}) was killed by {_signal_name(-self.exit_code)} (exit code {self.status})"
-            return f"{text}; often memory ran out: see dmesg" if self.exit_code == -signal.SIGKILL else text
-        text = f"rank {self.rank} (pid {self.pid}) failed with exit code {self.exit_code}"
-        if self.report is not None:
-            return f"{text}: {self.report.type}: {self.report.message}"
-        return text if self.was_attached else f"{text} before it reached Leyden; its own output says why"
-
-    def error(self) -> RankFailedError:
-        """Return the error to raise."""
-        trace = self.report.traceback if self.report is not None else ""
-        return RankFailedError(self.message, trace, rank=self.rank, exit_code=self.status)
 
 
 @dataclass
@@ -387,13 +293,6 @@ def _show(failure: Failure) -> None:
     trace = f"\n{failure.report.traceback}" if failure.report is not None else "\n"
     sys.stderr.write(f"{failure.message}{trace}")
     sys.stderr.flush()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class _Exits:
