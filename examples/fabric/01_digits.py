@@ -30,8 +30,7 @@ def main(args: argparse.Namespace) -> None:
     x, y = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
     if args.precision == "64-true":
         x = torch.tensor(images / 16)
-    with fabric.init_module():
-        model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model, optimizer = fabric.setup(model, optimizer)
     loader = fabric.setup_dataloaders(DataLoader(TensorDataset(x[:1500], y[:1500]), batch_size=60 // fabric.world_size, shuffle=True))
