@@ -202,7 +202,7 @@ _CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "64-true": ("double:DoublePrecision", ()),
     "16-mixed": ("mixed:MixedPrecision", ("precision", "device")),
     "bf16-mixed": ("mixed:MixedPrecision", ("precision", "device")),
-    "float8": ("float8:Float8Precision", ()),
+    "float8": ("float8:Float8Precision", ("device",)),
     "transformer-engine": ("transformer_engine:TransformerEnginePrecision", ("weights_dtype",)),
     "transformer-engine-float16": ("transformer_engine:TransformerEnginePrecision", ("weights_dtype",)),
 }
