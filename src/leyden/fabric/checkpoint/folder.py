@@ -103,7 +103,7 @@ class CheckpointFolder:
             NotFoundError: `which` names a checkpoint that is not there.
             ConfigError: The state does not fit the checkpoint; an older one would not fit either.
         """
-        saver.wait_for_saves()
+        process_writer().settle()
         if which != LATEST:
             name = f"{self.prefix}{which:0{_DIGITS}d}" if isinstance(which, int) else which
             self.fabric.load(self._place.path(name), state)
@@ -128,7 +128,7 @@ class CheckpointFolder:
 
     def latest(self) -> str | None:
         """Return the path of the newest complete checkpoint, or `None`."""
-        saver.wait_for_saves()
+        process_writer().settle()
         candidates = self._candidates()
         return self._place.path(candidates[0]) if candidates else None
 

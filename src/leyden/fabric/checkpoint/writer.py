@@ -51,6 +51,12 @@ class Writer:
         if self._error is None:
             function()
 
+    def settle(self) -> None:
+        """Wait until nothing is being written; an error is kept for the next `wait`."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+
     def wait(self) -> None:
         """Wait until nothing is being written.
 
@@ -59,9 +65,7 @@ class Writer:
         """
         if self._thread is threading.current_thread():
             return
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.settle()
         error, self._error = self._error, None
         if error is not None:
             raise error

@@ -17,6 +17,7 @@ from leyden.fabric.checkpoint import saver
 from leyden.fabric.checkpoint.folder import CheckpointFolder
 from leyden.fabric.strategies.single import SingleDeviceStrategy
 from tests.support.ranks import RanksError, run_ranks
+from tests.support.sharded_ranks import ShardedRanks
 
 # Each with the hits at which it is worth dying: the first file, a later one.
 FILE = ["before_write", "staged", "in_file:1", "in_file:3", "file_written", "after_write", "before_rename", "renamed"]
@@ -143,19 +144,8 @@ def test_latest_is_right_after_a_kill_anywhere(tmp_path: Path) -> None:
     assert found == {"in_file:2": 1, "before_rename": 2, "renamed": 2, "latest": 2, "before_prune": 2, "in_remove": 2}
 
 
-class Parts(SingleDeviceStrategy):
-    state_layout = "sharded"
-    global_rank = property(lambda self: dist.get_rank())
-    world_size = property(lambda self: dist.get_world_size())
-    saving_group = property(lambda self: self._saving_group)
-
-    def __init__(self) -> None:
-        super().__init__("cpu")
-        self._saving_group = dist.new_group(backend="gloo")
-
-
 def kill_one_rank(path: str, rank: int, point: str, blocking: bool) -> None:
-    strategy = Parts()
+    strategy = ShardedRanks()
     saver.write(path, state_at(1), strategy=strategy)
     with armed(f"checkpoint.{point}=kill" if dist.get_rank() == rank else ""):
         saver.write(path, state_at(2), strategy=strategy, blocking=blocking)

@@ -16,6 +16,7 @@ from leyden.fabric.checkpoint import saver
 from leyden.fabric.strategies.single import SingleDeviceStrategy
 from tests.support.ranks import RanksError, run_ranks
 from tests.support.s3_server import S3Server, s3_server
+from tests.support.sharded_ranks import ShardedRanks
 
 one = SingleDeviceStrategy("cpu")
 
@@ -33,18 +34,7 @@ def bucket(server: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest
     return server.make_bucket(f"bucket-{abs(hash(request.node.name)) % 10**8}")
 
 
-class Parts(SingleDeviceStrategy):
-    state_layout = "sharded"
-    global_rank = property(lambda self: dist.get_rank())
-    world_size = property(lambda self: dist.get_world_size())
-    saving_group = property(lambda self: self._saving_group)
-
-    def __init__(self) -> None:
-        super().__init__("cpu")
-        self._saving_group = dist.new_group(backend="gloo")
-
-
-def sharded_module(strategy: Parts) -> nn.Module:
+def sharded_module(strategy: ShardedRanks) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     torch.manual_seed(0)
@@ -52,7 +42,7 @@ def sharded_module(strategy: Parts) -> nn.Module:
 
 
 def save_and_load(url: str, killed: bool) -> list[list[float]]:
-    strategy = Parts()
+    strategy = ShardedRanks()
     model = sharded_module(strategy)
     saver.write(url, {"model": model, "step": 1}, strategy=strategy, blocking=False)
     saver.wait_for_saves()

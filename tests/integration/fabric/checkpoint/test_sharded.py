@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,8 +15,8 @@ from leyden.core.errors import ConfigError, CorruptDataError, StorageError
 from leyden.fabric import Fabric, rng
 from leyden.fabric.checkpoint import layout, saver
 from leyden.fabric.checkpoint.folder import CheckpointFolder
-from leyden.fabric.strategies.single import SingleDeviceStrategy
 from tests.support.ranks import run_ranks
+from tests.support.sharded_ranks import ShardedRanks
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
 
@@ -181,24 +180,11 @@ def test_the_files_are_plain_and_each_tensor_is_stored_once(sharded: tuple[Path,
 # -- any mesh, any placement -------------------------------------------------------------------------------------------
 
 
-class Parts(SingleDeviceStrategy):
-    """The ranks of a test, as a strategy that keeps its state in parts."""
-
-    state_layout = "sharded"
-    global_rank = property(lambda self: dist.get_rank())
-    world_size = property(lambda self: dist.get_world_size())
-    saving_group = property(lambda self: self._saving_group)
-
-    def __init__(self) -> None:
-        super().__init__("cpu")
-        self._saving_group = dist.new_group(backend="gloo")
-
-
 def any_mesh(seed: int, folder: str) -> int:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    draw, strategy = random.Random(seed), Parts()
+    draw, strategy = random.Random(seed), ShardedRanks()
     meshes = [init_device_mesh("cpu", (4,)), init_device_mesh("cpu", (2, 2)), init_device_mesh("cpu", (4, 1))]
     shapes = [tuple(draw.randint(1, 9) for _ in range(draw.randint(1, 3))) for _ in range(6)]
     generator = torch.Generator().manual_seed(seed)
