@@ -8,7 +8,7 @@ import torch
 from leyden.core.errors import ConfigError, StateError, closest, listed
 from leyden.fabric import collectives
 from leyden.fabric.launch.function import FunctionLauncher
-from leyden.fabric.launch.group import Group, join_group
+from leyden.fabric.launch.group import Closeable, Group, join_group
 from leyden.fabric.launch.script import ScriptLauncher
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
@@ -28,7 +28,7 @@ START_METHODS = ("popen", "spawn", "fork", "forkserver")
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
-class ParallelStrategy(Strategy):
+class ParallelStrategy(Strategy):  # noqa: SIZE003 - the documented protocol of a strategy
     """A strategy of several processes, one per device.
 
     Args:
@@ -143,6 +143,9 @@ class ParallelStrategy(Strategy):
         environment.set_world_size(self.num_nodes * self.num_processes)
         rank_zero_only.rank = environment.global_rank()
 
+    def own(self, other: "Closeable") -> None:
+        self.group.own(other)  # which also closes it at exit, before the store goes
+
     def make_launcher(self) -> "Launcher | None":
         environment = self.cluster_environment
         if environment is None or environment.creates_processes_externally:
@@ -169,7 +172,9 @@ class ParallelStrategy(Strategy):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_group": None, "_mesh": None}
+        # A spawned rank's launcher comes along: it finds the rendezvous of the process that spawned it.
+        launcher = self.launcher if isinstance(self.launcher, FunctionLauncher) else None
+        return {**super().__getstate__(), "launcher": launcher, "_group": None, "_mesh": None}
 
     def teardown(self) -> None:
         if self._group is not None:

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from leyden.fabric.accelerators.accelerator import Accelerator
     from leyden.fabric.checkpoint.plugin import CheckpointIO
     from leyden.fabric.environments.environment import ClusterEnvironment
+    from leyden.fabric.launch.group import Closeable
     from leyden.fabric.launch.launcher import Launcher
 
 StateLayout = Literal["replicated", "sharded", "foreign"]
 StateFilter = Mapping[str, Callable[[str, Any], bool]]
 
 
-class Strategy(ABC):
+class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
     """Places a module, runs its backward and its step, and knows how state is laid out over ranks.
 
     Args:
@@ -71,9 +72,10 @@ class Strategy(ABC):
         self.num_nodes = 1
         self.launcher: Launcher | None = None
         self.is_in_backward = False
+        self._owned: list[Closeable] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "launcher": None}  # a strategy that travels to a spawned process leaves its launcher behind
+        return {**self.__dict__, "launcher": None, "_owned": []}  # its children are of this process
 
     # -- where this process stands -------------------------------------------------------------------------------
 
@@ -132,6 +134,10 @@ class Strategy(ABC):
     def make_launcher(self) -> "Launcher | None":
         """Return what starts the other ranks of this node; `None` where there are none, or where they exist already."""
         return None
+
+    def own(self, other: "Closeable") -> None:
+        """Close `other` when this strategy gives back its group and store."""
+        self._owned.append(other)
 
     def setup_environment(self) -> None:
         """Make this process's device current; a parallel strategy also joins the process group. Idempotent."""
@@ -303,6 +309,9 @@ class Strategy(ABC):
 
     def teardown(self) -> None:
         """Give back the device, the group if this strategy made it, and the children. Idempotent."""
+        for other in reversed(self._owned):
+            other.close()
+        self._owned.clear()
         self.precision.teardown()
         if self.accelerator is not None:
             self.accelerator.teardown()
