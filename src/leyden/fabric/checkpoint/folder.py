@@ -11,7 +11,7 @@ from leyden.core import files, job
 from leyden.core.errors import ConfigError, ConfigTypeError, CorruptDataError, NotFoundError
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import is_url, open_storage
-from leyden.fabric.checkpoint import publish, saver
+from leyden.fabric.checkpoint import publish, remote, saver
 from leyden.fabric.checkpoint.layout import META, is_complete
 from leyden.fabric.checkpoint.opening import LATEST
 from leyden.fabric.checkpoint.writer import process_writer
@@ -63,7 +63,7 @@ class CheckpointFolder:
         if re.fullmatch(r"[A-Za-z0-9_.=-]*", prefix) is None:
             raise ConfigError(f"prefix={prefix!r}: accepted are letters, digits and any of _ . = -, such as 'step-'.")
         self.prefix = prefix
-        self._place: _Place = _UrlPlace(self.directory) if saver.is_remote(self.directory) else _LocalPlace(Path(self.directory))
+        self._place: _Place = _UrlPlace(self.directory) if remote.is_remote(self.directory) else _LocalPlace(Path(self.directory))
 
     def save(self, state: dict[str, Any], step: int, *, blocking: bool = False, pinned: bool = False) -> str:
         """Save as the checkpoint of a step, move `latest`, prune; returns the path.

@@ -1,11 +1,12 @@
 """`CheckpointIO`: the seam for storing checkpoints elsewhere. Fabric's own formats need no plug-in."""
 
+import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 from leyden.core.errors import ConfigError, ConfigTypeError
-from leyden.fabric.checkpoint import opening, publish, single_file
+from leyden.fabric.checkpoint import opening, publish, remote, single_file
 from leyden.fabric.checkpoint.layout import EXTRAS
 from leyden.fabric.checkpoint.tree import mapped, storable
 from leyden.fabric.checkpoint.writer import Writer, process_writer
@@ -55,24 +56,31 @@ class TorchCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str, storage_options: Any = None, *, extras: dict[str, Any] | None = None
     ) -> None:
-        """Write `checkpoint` to the file `path`.
+        """Write `checkpoint` to the file or URL `path`.
 
         Raises:
-            ConfigTypeError: `storage_options` were given: a local file has none.
+            ConfigTypeError: `storage_options` for a local file, which has none.
             ConfigError: A value that a checkpoint cannot hold.
             StorageError: The disk is full, or refuses.
         """
+        content = storable(checkpoint, "checkpoint")
+        content = content if extras is None else {**content, EXTRAS: extras}
+        if remote.is_remote(path):
+            with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
+                local = Path(folder) / "checkpoint"
+                single_file.write_dict(local, content)
+                remote.upload_file(local, path, storage_options)
+            return
         if storage_options is not None:
             raise ConfigTypeError(
-                f"TorchCheckpointIO takes no storage_options, but got {storage_options!r}. Drop them, or use a CheckpointIO of your own."
+                f"TorchCheckpointIO takes no storage_options for a local file, but got {storage_options!r}. Drop them, or save to a URL."
             )
         target = Path(path)
         publish.recover(target)
         publish.check_target(target)
-        content = storable(checkpoint, "checkpoint")
         temporary = publish.begin(target)
         try:
-            single_file.write_dict(temporary, content if extras is None else {**content, EXTRAS: extras})
+            single_file.write_dict(temporary, content)
             publish.commit(temporary, target)
         finally:
             publish.discard(temporary)
@@ -83,30 +91,36 @@ class TorchCheckpointIO(CheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,  # noqa: FBT001 - the documented signature
     ) -> dict[str, Any]:
-        """Return what is in the file `path`, foreign files included.
+        """Return what is in the file or at the URL `path`, foreign files included.
 
         Raises:
             NotFoundError: There is no such file.
             CorruptDataError: It is damaged.
         """
-        target = opening.resolve(path)
-        if target.is_file() and single_file.is_zip(target) and single_file.is_ours(target):
-            content = single_file.read_dict(target, weights_only=weights_only, is_mapped=False)
-        else:
-            saved = opening.open_path(target, weights_only=weights_only)
-            content = saved.load()
-            saved.close()
-        if map_location is None:
-            return content
         if callable(map_location) or isinstance(map_location, dict):
-            raise ConfigTypeError(
-                f"map_location={map_location!r}: TorchCheckpointIO takes a device, such as 'cpu' or torch.device('cuda', 0)."
-            )
-        return mapped(content, lambda tensor, _path: tensor.to(map_location))
+            raise ConfigTypeError(f"map_location={map_location!r}: TorchCheckpointIO takes a device, such as 'cpu' or 'cuda:0'.")
+        with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:
+            target = remote.download(path, Path(folder)) if remote.is_remote(path) else opening.resolve(path)
+            content = _content(target, weights_only=weights_only)
+        return content if map_location is None else mapped(content, lambda tensor, _path: tensor.to(map_location))
 
     def remove_checkpoint(self, path: str) -> None:
-        """Delete the file or directory `path`."""
-        publish.remove(path)
+        """Delete what is at `path`."""
+        if remote.is_remote(path):
+            remote.remove(path)
+        else:
+            publish.remove(path)
+
+
+def _content(target: Path, *, weights_only: bool | None) -> dict[str, Any]:
+    """Return a file's whole dictionary, extras included where it is one of ours."""
+    if target.is_file() and single_file.is_zip(target) and single_file.is_ours(target):
+        return single_file.read_dict(target, weights_only=weights_only, is_mapped=False)
+    saved = opening.open_path(target, weights_only=weights_only)
+    try:
+        return saved.load()
+    finally:
+        saved.close()
 
 
 class AsyncCheckpointIO(CheckpointIO):

@@ -12,10 +12,15 @@ from typing import Any
 
 from leyden.core.errors import NotFoundError
 from leyden.core.failpoints import failpoint
-from leyden.core.storage import open_storage, split_url
+from leyden.core.storage import is_url, open_storage, split_url
 from leyden.fabric.checkpoint.layout import META
 
 _PARALLEL = 8
+
+
+def is_remote(place: str) -> bool:
+    """Return whether a path is a URL that is not a local file's."""
+    return is_url(place) and not place.startswith("file://")
 
 
 def upload_file(local: Path, url: str, options: Any = None) -> None:

@@ -194,7 +194,7 @@ class _Planner:
         if found is _MISSING:
             found = self._from_rank_zero(item)
         if found is not _MISSING:
-            self._foreign(item.value, found)
+            self._foreign(item.value, self._loaded(found))
 
     def _from_rank_zero(self, item: Item) -> Any:
         """Return rank 0's state for a rank that did not exist, where the object can make something of it."""

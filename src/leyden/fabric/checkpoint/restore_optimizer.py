@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from leyden.core.errors import ConfigError
 from leyden.fabric.checkpoint.items import Item
 from leyden.fabric.checkpoint.saved import FileTensor, SavedGroup, SavedOptimizer, SavedTensor, fill
+from leyden.fabric.checkpoint.tree import mapped
 
 _SHOWN = 10
 # States that torch's optimizers keep per element of a parameter; others (Adafactor's rows) have shapes of their own.
@@ -131,7 +132,7 @@ def _options(
 def _value(value: Any, parameter: Tensor, current: Any) -> Any:
     """Return a saved state value for a parameter, in the tensor it is in now where that fits."""
     if not isinstance(value, SavedTensor):
-        return value.clone() if isinstance(value, Tensor) else value
+        return mapped(value, lambda tensor, _path: tensor.clone())  # it may be a map of the file
     if isinstance(current, Tensor) and tuple(current.shape) == value.shape and current.dtype == value.dtype:
         target = current.detach()
     elif value.shape == tuple(parameter.shape) and len(value.shape) > 0:

@@ -21,7 +21,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, closest, listed
-from leyden.core.storage import is_url
 from leyden.fabric.checkpoint import opening, publish, remote
 from leyden.fabric.checkpoint.capture import Filter, Snapshot, capture, check_arguments, check_values
 from leyden.fabric.checkpoint.items import Item, find_items, kind_of
@@ -155,7 +154,9 @@ def read(
         raise ConfigTypeError(f"load(path, state): state should be a dictionary or None, not a {type(state).__name__}: {{'model': model}}.")
     peers = Peers.of(strategy) if state is not None else Peers()
     plugin = strategy.checkpoint_io if strategy is not None else None
-    with _local(path) as place:
+    if isinstance(plugin, AsyncCheckpointIO):
+        plugin = plugin.inner
+    with _local(path) if plugin is None else contextlib.nullcontext(os.fspath(path)) as place:
         saved = peers.agreed("open the checkpoint", lambda: _open(place, plugin, weights_only))
         try:
             if state is None:
@@ -210,7 +211,7 @@ def remove(path: PathLike) -> None:
 
 def remove_at(place: str) -> None:
     """Delete a checkpoint without waiting for saves: what the writer's own thread does."""
-    if is_remote(place):
+    if remote.is_remote(place):
         remote.remove(place)
     else:
         publish.remove(_local_path(place))
@@ -265,7 +266,7 @@ def _prepare(place: str, state: dict[str, Any], peers: Peers, *, has_plugin: boo
 
     def check() -> None:
         check_values(state)
-        if peers.rank == 0 and not has_plugin and not is_remote(place):
+        if peers.rank == 0 and not has_plugin and not remote.is_remote(place):
             target = _local_path(place)
             publish.recover(target)
             publish.check_target(target)
@@ -324,10 +325,11 @@ def _by_key(items: list[Item]) -> dict[str, Any]:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _open(place: Path, plugin: CheckpointIO | None, weights_only: bool | None) -> Saved:  # noqa: FBT001 - handed through
-    if plugin is None or (isinstance(plugin, AsyncCheckpointIO) and plugin.inner is None):
+def _open(place: str | Path, plugin: CheckpointIO | None, weights_only: bool | None) -> Saved:  # noqa: FBT001 - handed through
+    if plugin is None:
         return opening.open_path(place, weights_only=weights_only)
-    return from_dict(plugin.load_checkpoint(str(place), map_location="cpu", weights_only=weights_only), str(place))
+    content = plugin.load_checkpoint(str(place), map_location="cpu", weights_only=weights_only)
+    return from_dict(content, str(place))
 
 
 def _read_engine(
@@ -379,11 +381,6 @@ def _run(do: Callable[[], None], undo: Callable[[], None] | None) -> None:
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
-def is_remote(place: str) -> bool:
-    """Return whether a path is a URL that is not a local file's."""
-    return is_url(place) and not place.startswith("file://")
-
-
 def _local_path(place: str) -> Path:
     return Path(place.removeprefix("file://"))
 
@@ -392,7 +389,7 @@ def _local_path(place: str) -> Path:
 def _local(path: PathLike) -> Iterator[Path]:
     """Yield a local path of the checkpoint; what is at a URL is fetched first."""
     place = os.fspath(path)
-    if not is_remote(place):
+    if not remote.is_remote(place):
         yield opening.resolve(_local_path(place))
         return
     with tempfile.TemporaryDirectory(prefix="leyden-checkpoint-") as folder:

@@ -19,7 +19,7 @@ from leyden.fabric.checkpoint.capture import Snapshot
 from leyden.fabric.checkpoint.layout import EXTRAS, FileRecord, Meta
 from leyden.fabric.checkpoint.saved import Saved
 from leyden.fabric.checkpoint.stored_file import StoredFile
-from leyden.fabric.checkpoint.tree import mapped, tensors_of
+from leyden.fabric.checkpoint.tree import mapped, memory_key, tensors_of
 
 _ZIP = b"PK\x03\x04"
 
@@ -31,8 +31,7 @@ def write_dict(path: Path, content: dict[str, Any]) -> FileRecord:
         StorageError: The disk is full, or refuses.
     """
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(content))
-    with warnings.catch_warnings(), StoredFile(path, needed_bytes=needed) as file:
-        warnings.filterwarnings("ignore", message=".*is in beta state")  # sparse layouts
+    with StoredFile(path, needed_bytes=needed) as file:
         torch.save(on_cpu(content), cast(IO[bytes], file))  # it needs `write` and `flush` only
     return file.record
 
@@ -134,10 +133,10 @@ def on_cpu(content: dict[str, Any]) -> dict[str, Any]:
     moved: dict[tuple[Any, ...], Tensor] = {}
 
     def move(tensor: Tensor, _path: Any) -> Tensor:
-        if tensor.layout is not torch.strided or type(tensor) is not Tensor:
+        key = memory_key(tensor)
+        if key is None:
             return tensor.detach()
-        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if not tensor.numel() or key not in moved:
+        if key not in moved:
             moved[key] = _compact(tensor)
         return moved[key]
 

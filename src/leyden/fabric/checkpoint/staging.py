@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leyden.core.failpoints import failpoint
 from leyden.fabric.checkpoint.capture import Snapshot
-from leyden.fabric.checkpoint.tree import mapped
+from leyden.fabric.checkpoint.tree import mapped, memory_key
 
 
 class StagingBuffers:
@@ -57,9 +57,9 @@ class StagingBuffers:
 
     def _copy(self, tensor: Tensor, name: str) -> Tensor:
         tensor = tensor.detach()
-        if tensor.layout is not torch.strided or type(tensor) is not Tensor or not tensor.numel():
+        key = memory_key(tensor)
+        if key is None:
             return tensor.clone()
-        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         if key not in self._copies:
             copy = self._buffer(name, tensor)
             copy.copy_(tensor, non_blocking=tensor.device.type != "cpu")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from leyden.core import files
 from leyden.core.errors import StorageError
 from leyden.core.failpoints import failpoint
-from leyden.core.storage import is_url
 from leyden.fabric.checkpoint import directory, publish, remote, single_file
 from leyden.fabric.checkpoint.capture import Snapshot
 from leyden.fabric.checkpoint.layout import META, FileRecord
@@ -48,7 +47,7 @@ class Target:
     @property
     def is_url(self) -> bool:
         """Whether it goes to an object store."""
-        return is_url(self.path) and not self.path.startswith("file://")
+        return remote.is_remote(self.path)
 
 
 def store_file(snapshot: Snapshot, target: Target) -> None:

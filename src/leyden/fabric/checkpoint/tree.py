@@ -169,6 +169,14 @@ def mapped(tree: Any, function: Callable[[Tensor, Path], Any], path: Path = ()) 
     return tree
 
 
+def memory_key(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Return what two tensors that are the same memory seen the same way share; `None` for unusual and empty tensors."""
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.is_quantized or not tensor.numel():
+        return None
+    view = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
+    return (tensor.device, tensor.data_ptr(), *view)
+
+
 def plain_name(name: str) -> str:
     """Return a parameter's name without the marks of wrappers: `torch.compile` and activation checkpointing.
 

@@ -124,6 +124,8 @@ def test_plugins_work_by_hand(tmp_path: Path, plugin: CheckpointIO) -> None:
     loaded = plugin.load_checkpoint(path, map_location="meta")
     assert loaded["model"]["weight"].is_meta
     assert loaded["step"] == 1
+    with pytest.raises(ConfigTypeError, match="takes a device"):
+        (plugin.inner if isinstance(plugin, AsyncCheckpointIO) else plugin).load_checkpoint(path, map_location={"cuda": "cpu"})
     plugin.save_checkpoint({"step": 2}, path)
     assert plugin.load_checkpoint(path) == {"step": 2}
     plugin.remove_checkpoint(path)
@@ -140,6 +142,24 @@ def test_a_failed_save_of_the_torch_plugin_keeps_the_old_file(tmp_path: Path) ->
         plugin.save_checkpoint({"step": 2}, path)
     assert plugin.load_checkpoint(path) == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["saved"]
+
+
+def test_the_torch_plugin_goes_to_urls() -> None:
+    strategy = SingleDeviceStrategy("cpu", checkpoint_io=TorchCheckpointIO())
+    saver.write("memory://plugin/saved", {"step": 1}, strategy=strategy)
+    assert saver.read("memory://plugin/saved", strategy=strategy) == {"step": 1}
+    assert saver.read("memory://plugin/saved") == {"step": 1}
+    TorchCheckpointIO().remove_checkpoint("memory://plugin/saved")
+    with pytest.raises(NotFoundError):
+        saver.read("memory://plugin/saved", strategy=strategy)
+
+
+def test_a_plugin_gets_the_path_as_it_was_given() -> None:
+    plugin = MemoryWithExtras()
+    strategy = SingleDeviceStrategy("cpu", checkpoint_io=plugin)
+    saver.write("s3://bucket//odd/", {"step": 1}, strategy=strategy)
+    assert saver.read("s3://bucket//odd/", strategy=strategy) == {"step": 1}
+    assert list(plugin.stored) == ["s3://bucket//odd/"]
 
 
 class Sharded(SingleDeviceStrategy):

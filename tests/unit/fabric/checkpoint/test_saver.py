@@ -182,10 +182,12 @@ def test_every_dtype_and_shape_survives(tmp_path: Path, format: str) -> None:
             self.register_buffer("empty", torch.empty(0, 4))
             self.register_buffer("wide", torch.randn(2).to(torch.complex128))
             self.register_buffer("view", torch.randn(4, 6)[:, ::2])
+            self.register_buffer("conjugate", self.wide.conj())  # the same memory, seen otherwise
             self.register_buffer("sparse", torch.eye(3).to_sparse())
 
     state = Odd()
-    save(tmp_path / "saved", {"model": state}, format=format)
+    save(tmp_path / "saved", {"model": state}, format=format, blocking=False)
+    saver.wait_for_saves()
     saved = saver.read(tmp_path / "saved")["model"]
     for name, tensor in state.state_dict().items():
         assert torch.equal(saved[name].to_dense(), tensor.to_dense()), name
