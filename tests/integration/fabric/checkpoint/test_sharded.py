@@ -354,3 +354,40 @@ def test_raw_weights_are_cut_into_shards(tmp_path: Path, name: str) -> None:
     save_file({key: value.clone() for key, value in net.state_dict().items()}, tmp_path / "model.safetensors")
     for found in run_ranks(load_raw, 2, args=(str(tmp_path), name), env=TORCHRUN):
         assert_same(found, dict(net.state_dict()))
+
+
+def strided(folder: str) -> dict[str, torch.Tensor]:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    strategy = ShardedRanks()
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp_shard", "tp"))
+
+    def build() -> nn.Sequential:
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Linear(6, 10), nn.Linear(10, 6))
+        parallelize_module(net, mesh["tp"], {"0": ColwiseParallel(), "1": RowwiseParallel()})
+        return fully_shard(net, mesh=mesh["dp_shard"])
+
+    net = build()
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.ones(2, 6)).sum().backward()
+    optimizer.step()
+    saver.write(f"{folder}/saved", {"model": net, "optimizer": optimizer}, strategy=strategy)
+    other = build()
+    moments = torch.optim.AdamW(other.parameters())
+    saver.read(f"{folder}/saved", {"model": other, "optimizer": moments}, strategy=strategy)
+    flat = fully_shard(nn.Sequential(nn.Linear(6, 10), nn.Linear(10, 6)), mesh=init_device_mesh("cpu", (4,)))
+    saver.read(f"{folder}/saved", {"model": flat}, strategy=strategy)
+    for name, value in net.state_dict().items():
+        assert torch.equal(whole(other.state_dict()[name]), whole(value))
+        assert torch.equal(whole(flat.state_dict()[name]), whole(value))
+    for mine, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(whole(optimizer.state[mine]["exp_avg"]), whole(moments.state[theirs]["exp_avg"]))
+    return {name: whole(value) for name, value in net.state_dict().items()}
+
+
+def test_tensor_parallel_inside_fsdp_is_cut_and_joined_right(tmp_path: Path) -> None:
+    wanted = run_ranks(strided, 4, args=(str(tmp_path),))[0]
+    assert_same(saver.read(tmp_path / "saved")["model"], wanted)
