@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from leyden.core.errors import LeydenError
 from leyden.core.optional import installed
 from leyden.fabric import Fabric
+from leyden.fabric.precision import DeepSpeedPrecision
 from leyden.fabric.strategies import DeepSpeedStrategy
 from tests.support.ranks import run_ranks
 
@@ -107,6 +109,7 @@ def launched(**options: Any) -> Fabric:
 def report_of_stage(stage: int, folder: Path) -> dict[str, Any]:
     fabric = launched(stage=stage)
     model, optimizer = set_up(fabric)
+    fabric.backward(1000 * model(batch(9, 9, 0, 1)[0]).sum())  # gradients that nobody steps on: train() clears them first
     report: dict[str, Any] = {"names": sorted(weights(fabric, model))}
     losses = train(fabric, model, optimizer, 0, HALF)
     path = folder / f"stage-{stage}"
@@ -141,10 +144,58 @@ def report_of_stage(stage: int, folder: Path) -> dict[str, Any]:
     return report
 
 
+def report_of_the_rest(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    sharded = launched(precision=DeepSpeedPrecision("bf16-mixed"), stage=3)
+    with sharded.init_module():
+        net = Net()
+    report["shards at birth"] = net.head.weight.numel()
+    model, optimizer = sharded.setup(net, torch.optim.AdamW(net.parameters(), lr=1e-2))
+    model.mark_forward_method("score")
+    report["bf16"] = train(sharded, model, optimizer, 0, 2)
+    report["bf16 dtypes"] = str(model(torch.ones(1, 64)).dtype), str(weights(sharded, model)["head.weight"].dtype)
+
+    config = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "gradient_clipping": 1e-3}
+    clipped = launched(config=config)
+    net, optimizer = build()
+    optimizer = torch.optim.SGD(optimizer.param_groups[0]["params"], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, optimizer, returned = clipped.setup(net, optimizer, scheduler=scheduler)
+    report["offload"] = [str(each.message) for each in caught if "DeepSpeedCPUAdam" in str(each.message)]
+    model.mark_forward_method("score")
+    clipped.backward(1000 * model(batch(9, 9, 0, 1)[0]).sum())
+    optimizer.zero_grad()  # gradients that nobody stepped on are gone
+    train(clipped, model, optimizer, 0, 1)
+    report["clipped"] = weights(clipped, model)
+    report["scheduler"] = returned is scheduler, optimizer.param_groups[0]["lr"]
+
+    engine = model._forward_module
+    engine.save_checkpoint(str(folder / "foreign"), tag="checkpoint", client_state={"epoch": 3, "note": "theirs"})
+    state = {"model": model, "epoch": 0}
+    report["foreign"] = clipped.load(folder / "foreign", state), state["epoch"]
+    return report
+
+
+def report_of_a_life(store: Path) -> list[float]:
+    dist.init_process_group("gloo", store=dist.FileStore(str(store), 2), rank=int(os.environ["RANK"]), world_size=2)
+    fabric = launched(stage=1)
+    model, optimizer = set_up(fabric)
+    losses = train(fabric, model, optimizer, 0, 1)
+    fabric.strategy.teardown()
+    dist.destroy_process_group()
+    return losses
+
+
 def everything(folder: str) -> dict[Any, Any]:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    return {stage: report_of_stage(stage, Path(folder)) for stage in STAGES}
+    reports: dict[Any, Any] = {stage: report_of_stage(stage, Path(folder)) for stage in STAGES}
+    reports["rest"] = report_of_the_rest(Path(folder))
+    dist.destroy_process_group()
+    reports["lives"] = [report_of_a_life(Path(folder) / name) for name in ("first", "second")]
+    return reports
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +223,8 @@ def report(request: pytest.FixtureRequest, reports: list[dict[int, Any]]) -> dic
 def test_every_stage_trains_as_one_process_does(report, alone):
     assert report["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     for name, value in alone["weights"].items():
-        torch.testing.assert_close(report["weights"][name], value, rtol=1e-4, atol=2e-5, msg=name)
+        if name != "seen":  # it counts forwards, also the one whose gradients were cleared
+            torch.testing.assert_close(report["weights"][name], value, rtol=1e-4, atol=2e-5, msg=name)
 
 
 def test_ranks_see_the_same_losses(reports):
@@ -220,3 +272,43 @@ def test_what_an_engine_cannot_do_is_refused_on_all_ranks(reports):
             assert report["inference"][0] == (3, 1)
             assert "set up for training" in report["inference"][1]
             assert ("StateError: ZeRO stage 3 keeps" in report["state_dict"]) is (stage == 3)
+
+
+def test_weights_are_cut_as_they_are_built_and_compute_in_bfloat16(reports, alone):
+    rest = reports[0]["rest"]
+    assert rest["shards at birth"] == 0
+    assert rest["bf16"] == pytest.approx([2.3, 2.3], rel=0.2)  # other initial weights: log(10) ± what training moves
+    assert rest["bf16 dtypes"] == ("torch.float32", "torch.bfloat16")
+
+
+def test_gradients_are_clipped_by_the_configuration_and_cleared_by_zero_grad(reports):
+    net, optimizer = build()
+    for part in range(2):
+        x, y = batch(0, part, 0, 1)
+        (nn.functional.cross_entropy(net(x), y) / 2).backward()
+    parameters = optimizer.param_groups[0]["params"]
+    nn.utils.clip_grad_norm_(parameters, 1e-3)
+    torch.optim.SGD(parameters, lr=1.0).step()
+    for name, value in net.state_dict().items():
+        if name != "seen":  # it counts forwards, also the one whose gradients were cleared
+            torch.testing.assert_close(reports[0]["rest"]["clipped"][name], value, rtol=0, atol=2e-7, msg=name)
+
+
+def test_offloading_a_torch_optimizer_names_the_faster_one(reports):
+    assert len(reports[0]["rest"]["offload"]) == 1
+
+
+def test_the_engine_steps_the_scheduler(reports):
+    assert reports[0]["rest"]["scheduler"] == (True, 0.5)
+
+
+def test_a_folder_that_deepspeed_itself_wrote_loads(reports):
+    remainder, epoch = reports[0]["rest"]["foreign"]
+    assert epoch == 3
+    assert remainder["note"] == "theirs"
+    assert "module" not in remainder
+
+
+def test_a_group_that_was_torn_down_is_forgotten(reports, alone):
+    first, second = reports[0]["lives"]
+    assert first == second == pytest.approx(alone["losses"][:1], rel=1e-5)

@@ -395,7 +395,7 @@ class DeepSpeedStrategy(ParallelStrategy):  # noqa: SIZE002, SIZE003 - the docum
             self._trusts_files = False
 
     def teardown(self) -> None:
-        self.engines.close()
+        self.engines.close(has_group=torch.distributed.is_initialized())
         super().teardown()
         if not torch.distributed.is_initialized():
             deepspeed_engine.forget_group()

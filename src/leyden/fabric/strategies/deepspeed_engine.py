@@ -31,6 +31,7 @@ INSTALL = 'DS_BUILD_OPS=0 pip install --no-build-isolation "leyden[deepspeed]"'
 BEFORE = "pip install setuptools wheel ninja psutil py-cpuinfo"
 _SHOWN = 10
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
+_SHARED_WITH = "leyden_group"  # on DeepSpeed's backend: the group it was made for
 
 logger = get_logger(__name__)
 
@@ -89,6 +90,9 @@ def share_group(deepspeed: Any, backend: str, timeout: timedelta, local_rank: in
 
     On CPUs it would first compile collectives of its own, for minutes and with a compiler that may not be there; gloo's do.
     """
+    world = torch.distributed.group.WORLD
+    if getattr(deepspeed.comm.comm.cdb, _SHARED_WITH, world) is not world:
+        forget_group()
     operations = deepspeed.ops.__compatible_ops__
     before = operations.get(_SHARED_MEMORY_OP)
     operations[_SHARED_MEMORY_OP] = False
@@ -98,6 +102,7 @@ def share_group(deepspeed: Any, backend: str, timeout: timedelta, local_rank: in
     finally:
         operations[_SHARED_MEMORY_OP] = before
     backend_object = deepspeed.comm.comm.cdb
+    setattr(backend_object, _SHARED_WITH, world)
     for attribute, name in (("all_gather_function", "all_gather_single"), ("reduce_scatter_function", "reduce_scatter_single")):
         if hasattr(torch.distributed, name):  # torch 2.13 renames them, and warns at every call by the old names
             setattr(backend_object, attribute, getattr(torch.distributed, name))
@@ -216,8 +221,20 @@ def clear_gradients_through(engine: Any, optimizer: Optimizer) -> None:
     def zero_grad(self: Optimizer, set_to_none: bool = True) -> None:
         engine.optimizer.zero_grad()
         engine.zero_grad()
+        if stage_of(engine.config) in (1, 2):
+            _forget_reduced_gradients(engine.optimizer)
 
     optimizer.__dict__["zero_grad"] = MethodType(zero_grad, optimizer)  # of this one object
+
+
+def _forget_reduced_gradients(zero: Any) -> None:
+    """Let stages 1 and 2 begin to accumulate anew, as they do after an overflow: their `zero_grad` keeps what was reduced."""
+    zero.micro_step_id = -1
+    for table in (zero.averaged_gradients, zero.all_grad_tensors):
+        table.update(dict.fromkeys(table))
+    if zero.cpu_offload:
+        zero._offload_accumulated_param_ids = set()
+        zero.reset_cpu_buffers()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,10 +260,12 @@ class Engines:
         self._started.append(started)
         return started
 
-    def close(self) -> None:
-        """Destroy all engines. Idempotent."""
+    def close(self, *, has_group: bool) -> None:
+        """Destroy all engines. Idempotent. Without a process group they cannot be, and are let go."""
         while self._started:
-            self._started.pop().engine.destroy()
+            engine = self._started.pop().engine
+            if has_group:
+                engine.destroy()
 
     @contextmanager
     def working(self) -> Iterator[None]:

@@ -4,7 +4,9 @@ The engine unpickles what it loads. So the names that its files would import are
 compared with the few that DeepSpeed itself writes.
 """
 
+import contextlib
 import importlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,7 +109,8 @@ def whole_weights(directory: Path) -> dict[str, Any]:
     """Return the weights of files of stage 3, whole and in float32, merged by DeepSpeed's own script."""
     script = importlib.import_module("deepspeed.utils.zero_to_fp32")  # there is an engine, so most of it is imported
     folder, tag = locate(directory)
-    return dict(script.get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag) or {})
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it is a program, and prints
+        return dict(script.get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag) or {})
 
 
 def locate(directory: Path) -> tuple[Path, str]:

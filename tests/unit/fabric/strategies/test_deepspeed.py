@@ -146,8 +146,16 @@ def test_engines_are_found_by_module_and_optimizer(net):
     assert engines.by_module(net).engine is engine is engines.by_optimizer(optimizer).engine is engines.for_training(None)
     with pytest.raises(StateError, match="was not set up"):
         engines.by_optimizer(adam(net))
-    engines.close()
+    engines.close(has_group=True)
     assert engine.destroyed
+    assert not engines.has(net)
+
+
+def test_an_engine_whose_group_is_gone_is_let_go(net):
+    engines, engine = Engines(), FakeEngine()
+    engines.add(engine, net, adam(net))
+    engines.close(has_group=False)
+    assert not engine.destroyed
     assert not engines.has(net)
 
 
