@@ -16,6 +16,7 @@ from torch import nn
 from leyden.core.errors import LeydenError
 from leyden.core.optional import installed
 from leyden.fabric import Fabric
+from leyden.fabric.checkpoint.convert import convert
 from leyden.fabric.precision import DeepSpeedPrecision
 from leyden.fabric.strategies import DeepSpeedStrategy
 from tests.support.ranks import run_ranks
@@ -307,6 +308,18 @@ def test_a_folder_that_deepspeed_itself_wrote_loads(reports):
     assert epoch == 3
     assert remainder["note"] == "theirs"
     assert "module" not in remainder
+    assert "ds_config" not in remainder
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_an_engines_weights_convert_to_one_file(stage, alone, reports, tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="DeepSpeed's reader runs the pickles")
+        convert(alone["folder"] / f"stage-{stage}", tmp_path / "model.ckpt")
+    converted = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    assert (converted["step"], converted["note"]) == (HALF, {"a": [1, 2]})
+    for name, value in reports[0][stage]["alone"].items():
+        assert torch.equal(converted["model"][name], value), name
 
 
 def test_a_group_that_was_torn_down_is_forgotten(reports, alone):

@@ -50,16 +50,26 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "
         MissingDependencyError: DeepSpeed is not installed.
         CorruptDataError: Its script failed; holds the end of what it said.
     """
+    states = sorted(folder.glob("*/*_model_states.pt"))
+    tag = "" if (folder / "latest").is_file() else states[-1].parent.name
+    # Without ZeRO (stage 0) nothing is cut up: the first rank's file holds the weights, and nothing in it needs to run.
+    is_cut = any(folder.glob("*/*_optim_states.pt"))
+    weights = _merged_by_deepspeed(folder, scratch / "weights.pt", tag) if is_cut else read_torch(states[-1])["module"]
+    whole = {_bare(name): value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    content = {**user_values(folder, tag, rest), key: whole}
+    merged = scratch / "merged.ckpt"
+    write_dict(merged, content)
+    return merged
+
+
+def _merged_by_deepspeed(folder: Path, weights: Path, tag: str) -> dict[str, Any]:
     if not installed("deepspeed"):
         raise MissingDependencyError(
             f"{folder} holds DeepSpeed's shards, which its own script merges, and deepspeed is not installed. "
             'Install it with: DS_BUILD_OPS=0 pip install --no-build-isolation "leyden[deepspeed]"',
             name="deepspeed",
         )
-    warnings.warn(f"DeepSpeed's reader runs the pickles in {folder}. Only convert folders that you trust.", stacklevel=3)
-    states = sorted(folder.glob("*/*_model_states.pt"))
-    tag = "" if (folder / "latest").is_file() else states[-1].parent.name
-    weights = scratch / "weights.pt"
+    warnings.warn(f"DeepSpeed's reader runs the pickles in {folder}. Only convert folders that you trust.", stacklevel=4)
     environ = {**environment(), "DS_ACCELERATOR": environment().get("DS_ACCELERATOR", "cpu")}
     result = subprocess.run(  # noqa: S603 - our own interpreter and script
         [sys.executable, "-c", _SCRIPT, str(folder), str(weights), tag], env=environ, capture_output=True, text=True, check=False
@@ -67,10 +77,7 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "
     if result.returncode != 0:
         tail = (result.stderr or result.stdout).strip().splitlines()[-3:]
         raise CorruptDataError(f"DeepSpeed could not merge {folder}: {' '.join(tail)}")
-    content = {**user_values(folder, tag, rest), key: {_bare(name): tensor for name, tensor in read_torch(weights).items()}}
-    merged = scratch / "merged.ckpt"
-    write_dict(merged, content)
-    return merged
+    return read_torch(weights)
 
 
 def user_values(folder: Path, tag: str, rest: Path | None = None) -> dict[str, Any]:

@@ -387,7 +387,7 @@ class DeepSpeedStrategy(ParallelStrategy):  # noqa: SIZE002, SIZE003 - the docum
         try:
             files = self._files()
             if isinstance(state, dict) and (folder := files.foreign_folder(path)) is not None:
-                return files.load_foreign(folder, state, self, is_strict=strict)
+                return files.load_foreign(self, folder, state, is_strict=strict, is_trusted=self._trusts_files)
             if isinstance(state, dict) and not files.is_engines(path):
                 self.engines.refuse_optimizers(path, state)
             return super().load_checkpoint(path, state, strict, weights_only, restore_rng=restore_rng)

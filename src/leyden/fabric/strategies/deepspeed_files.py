@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -26,10 +26,10 @@ from leyden.fabric.checkpoint.peers import Peers
 from leyden.fabric.checkpoint.restore import restore
 from leyden.fabric.checkpoint.restricted import read_torch
 from leyden.fabric.checkpoint.saved import Saved
-from leyden.fabric.strategies.deepspeed_engine import check_fit, load_whole_state_dict, whole_shapes
+from leyden.fabric.strategies.deepspeed_engine import Engines, check_fit, load_whole_state_dict, whole_shapes
 
 if TYPE_CHECKING:
-    from leyden.fabric.strategies.deepspeed import DeepSpeedStrategy
+    from leyden.fabric.strategies.strategy import Strategy
 
 FOLDER, TAG, LATEST = "deepspeed", "checkpoint", "latest"
 # Beyond what torch's own safe reader knows: classes that hold numbers, and an enumeration.
@@ -43,7 +43,30 @@ EXPECTED_NAMES = frozenset(
 )
 
 
-def save(strategy: "DeepSpeedStrategy", directory: Path, objects: Mapping[str, Any]) -> None:
+class EngineOwner(Protocol):
+    """What is used here of `DeepSpeedStrategy`, which imports this module."""
+
+    engines: Engines
+    exclude_frozen_parameters: bool
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage."""
+
+    @property
+    def zero_stage_3(self) -> bool:
+        """Whether weights are cut up."""
+
+    @property
+    def global_rank(self) -> int:
+        """This process's rank."""
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
+
+
+def save(strategy: EngineOwner, directory: Path, objects: Mapping[str, Any]) -> None:
     """Write the engine's files below `directory`; every rank calls it.
 
     Raises:
@@ -58,7 +81,7 @@ def save(strategy: "DeepSpeedStrategy", directory: Path, objects: Mapping[str, A
         started.engine.save_checkpoint(str(directory / FOLDER), tag=TAG, client_state={}, exclude_frozen_parameters=lean)
 
 
-def check(strategy: "DeepSpeedStrategy", directory: Path, objects: Mapping[str, Any], *, is_strict: bool, is_trusted: bool = False) -> None:
+def check(strategy: EngineOwner, directory: Path, objects: Mapping[str, Any], *, is_strict: bool, is_trusted: bool = False) -> None:
     """Refuse files that the engine could not load; nothing in them is run. Every rank calls it.
 
     Raises:
@@ -82,10 +105,10 @@ def check(strategy: "DeepSpeedStrategy", directory: Path, objects: Mapping[str, 
         live = {name: shape for name, shape in live.items() if name in found or name not in frozen}
         check_fit(live, found, type(started.module).__name__, is_strict=is_strict)
 
-    Peers.of(strategy).agreed("look at DeepSpeed's files", look)
+    Peers.of(cast("Strategy", strategy)).agreed("look at DeepSpeed's files", look)
 
 
-def load(strategy: "DeepSpeedStrategy", directory: Path, objects: Mapping[str, Any], *, is_strict: bool) -> None:
+def load(strategy: EngineOwner, directory: Path, objects: Mapping[str, Any], *, is_strict: bool) -> None:
     """Load the engine's files, which `check` has looked at; every rank calls it."""
     started = strategy.engines.one_of(objects, "load")
     folder, tag = locate(directory)
@@ -199,16 +222,17 @@ def foreign_folder(path: str | os.PathLike[str]) -> Path | None:
     return place if any(place.glob("*/*_model_states.pt")) else None
 
 
-def load_foreign(folder: Path, state: dict[str, Any], strategy: "DeepSpeedStrategy", *, is_strict: bool) -> dict[str, Any]:
+def load_foreign(strategy: EngineOwner, folder: Path, state: dict[str, Any], *, is_strict: bool, is_trusted: bool) -> dict[str, Any]:
     """Load a folder that DeepSpeed or Lightning 2.x wrote; the user's values are read without running anything."""
     items = [item for item in find_items(state) if item.kind in ("module", "optimizer")]
     objects = {item.key: item.value for item in items}
     rest = {key: value for key, value in state.items() if all(item.path[0] != key for item in items)}
-    strategy.check_engine(folder, objects, strict=is_strict)
-    peers = Peers.of(strategy)
+    check(strategy, folder, objects, is_strict=is_strict, is_trusted=is_trusted)
+    whole = cast("Strategy", strategy)
+    peers = Peers.of(whole)
     tree = peers.agreed("read the values", lambda: user_values(folder, locate(folder)[1]))
-    remainder = restore(Saved(path=str(folder), tree=tree), rest, strategy=strategy, peers=peers, strict=is_strict, restore_rng=False)
-    strategy.load_engine(folder, objects, strict=is_strict)
+    remainder = restore(Saved(path=str(folder), tree=tree), rest, strategy=whole, peers=peers, strict=is_strict, restore_rng=False)
+    load(strategy, folder, objects, is_strict=is_strict)
     state.update({key: value for key, value in rest.items() if kind_of(value) is None})
     return remainder
 
