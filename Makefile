@@ -15,7 +15,6 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 EXTRAS := dev,demo,loggers,float8,bitsandbytes,mpi
 PIP := $(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt
-DEMO := examples/fabric/01_digits.py examples/fabric/02_bytes.py
 CODE := $(wildcard src tests benchmarks checks examples)
 
 help:  ## list the targets
@@ -40,7 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: up  ## train on real data on one and two processes, with pictures of the curves
-	@for script in $(DEMO); do echo "== $$script"; python $$script || exit 1; done
+	@python examples/demo.py
 
 test: up  ## run all tests; ARGS="-k word" is handed to pytest
 	@pytest -n 2 --dist loadgroup --durations=10 $(ARGS)

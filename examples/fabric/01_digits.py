@@ -27,9 +27,8 @@ def main(args: argparse.Namespace) -> None:
     fabric.launch()
     fabric.seed_everything(42, verbose=False)
 
-    x, y = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
-    if args.precision == "64-true":
-        x = torch.tensor(images / 16)
+    torch.set_default_dtype(torch.float64 if args.precision == "64-true" else torch.float32)  # what a model's outputs are given in
+    x, y = torch.tensor(images / 16, dtype=torch.get_default_dtype()), torch.tensor(labels)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model, optimizer = fabric.setup(model, optimizer)

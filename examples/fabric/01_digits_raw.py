@@ -19,10 +19,11 @@ from leyden.fabric.loading import EpochSampler
 def main(out: Path, dtype: torch.dtype = torch.float32) -> None:
     """Train for ten epochs and write the loss of each step to `out`."""
     images, labels = load_digits(return_X_y=True)
+    torch.set_default_dtype(dtype)
     x, y = torch.tensor(images / 16, dtype=dtype), torch.tensor(labels)
 
     torch.manual_seed(42)
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).to(dtype)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     train = TensorDataset(x[:1500], y[:1500])
     loader = DataLoader(train, batch_size=60, sampler=EpochSampler(len(train), shuffle=True, seed=42))
@@ -40,6 +41,7 @@ def main(out: Path, dtype: torch.dtype = torch.float32) -> None:
     print(f"raw loop: loss {losses[-1]:.4f}, test accuracy {accuracy:.3f}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"losses": losses, "accuracy": accuracy}))
+    torch.set_default_dtype(torch.float32)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ class ByteModel(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return logits: (batch, time, 256)."""
+        """Return logits: (batch * time, 256)."""
         positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        return self.head(self.norm(self.blocks(self.bytes(tokens_BT) + self.positions(positions))))
+        return self.head(self.norm(self.blocks(self.bytes(tokens_BT) + self.positions(positions))).flatten(0, 1))
 
 
 class Windows(Dataset[Tensor]):
@@ -80,7 +80,7 @@ def standard_library() -> tuple[Tensor, Tensor]:
 
 def loss_of(model: nn.Module, window_BT: Tensor) -> Tensor:
     """Return the mean cross-entropy of the next byte, in nats."""
-    return F.cross_entropy(model(window_BT[:, :-1]).flatten(0, 1), window_BT[:, 1:].flatten())
+    return F.cross_entropy(model(window_BT[:, :-1]), window_BT[:, 1:].flatten())
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -101,7 +101,7 @@ def sample(model: nn.Module, prompt: bytes, count: int) -> str:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.tensor(list(prompt))
     for _ in range(count):
-        logits = model(tokens[None, -CONTEXT:])[0, -1]
+        logits = model(tokens[None, -CONTEXT:])[-1]
         tokens = torch.cat([tokens, torch.multinomial(logits.softmax(-1), 1, generator=generator)])
     return bytes(tokens.tolist()).decode(errors="replace")
 
@@ -121,6 +121,13 @@ def write_with_plain_torch(checkpoint: Path, file: Path) -> None:
     plain = ByteModel()
     plain.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     print(f"{checkpoint}: read by plain torch; it writes:\n{sample(plain, b'def ', 200)}")
+
+
+@torch.no_grad()
+def test(model: nn.Module, text: Tensor) -> float:
+    """Return the bits per byte on the first windows of a text."""
+    parts = Windows(text).windows[:1024].long().split(64)
+    return sum(loss_of(model, part).item() for part in parts) / len(parts) / math.log(2)
 
 
 def main(args: argparse.Namespace) -> None:

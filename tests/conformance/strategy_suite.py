@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from leyden.fabric import Fabric, MeshSpec
+from leyden.fabric.precision.convert import default_dtype
 from leyden.fabric.strategies import FSDPStrategy, ModelParallelStrategy
 
 WIDTH, GLOBAL_BATCH, STEPS = 16, 24, 20
@@ -132,11 +133,11 @@ def fresh(fabric: Fabric) -> tuple[Any, Any]:
 
 def losses_of(word: str, precision: str = "32-true") -> list[float]:
     """Train and return the global loss of each step."""
+    dtype = torch.float64 if precision == "64-true" else torch.float32
     fabric = make(word, precision=precision)
-    model, optimizer = fresh(fabric)
-    losses = []
-    for batch in data(fabric, torch.float64 if precision == "64-true" else torch.float32):
-        losses.append(step(fabric, model, optimizer, batch))
+    with default_dtype(dtype):  # outputs are given in the default dtype
+        model, optimizer = fresh(fabric)
+        losses = [step(fabric, model, optimizer, batch) for batch in data(fabric, dtype)]
     fabric.strategy.teardown()
     return losses
 

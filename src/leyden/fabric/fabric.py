@@ -1,15 +1,13 @@
 """`Fabric`: the process's view of devices. It wires and delegates; every rule lives in the part that it is about.
 
 Arguments become a `Plan` (`arguments.py`), the plan holds the strategy, `launch` starts the other ranks and joins them,
-`setup` wraps. This class is the documented facade of the field, which is why it has more methods than others may have.
+`setup` wraps. Long because it is the documented facade of the field, each member with its semantics and errors.
 """
 
-import atexit
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +37,7 @@ NOT_LAUNCHED = "To use Fabric with more than one device, you must call `.launch(
 CALLBACK_GROUPS = ("leyden.fabric.callbacks", "lightning.fabric.callbacks_factory")
 
 
-class Fabric:
+class Fabric:  # noqa: SIZE002, SIZE003 - the facade whose members the field knows
     """Scale a plain PyTorch loop with five lines: devices, precision, strategy, data order, checkpoints.
 
     The constructor parses, resolves and checks; it starts no process and touches no device.
@@ -186,7 +184,7 @@ class Fabric:
     # -- launching -----------------------------------------------------------------------------------------------
 
     def launch(self, function: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Start the other ranks of this node and join them; no-op under torchrun, srun or `leyden fabric run`.
+        """Start the other ranks of this node and join them; under torchrun or srun only join.
 
         Args:
             function: Runs in every rank as `function(fabric, *args, **kwargs)`; rank 0's value is returned, its tensors on
@@ -549,6 +547,9 @@ class Fabric:
         """
         self._require_launch()
         checks.check_state_and_filter(state, filter)
+        for logger in self._loggers:
+            if not logger.is_remote:
+                logger.save()  # rows up to this step are on disk before the checkpoint is: a resumed run writes none of them again
         self._strategy.save_checkpoint(
             path, {key: unwrap(value) for key, value in state.items()}, filter=filter, blocking=blocking, format=format
         )
@@ -652,9 +653,7 @@ class Fabric:
         if self._stops is None:
             signals = (*DEFAULT_SIGNALS, *self._plan.environment.stop_signals)
             self._stops = StopRequests(self.store, self.global_rank, self.world_size, signals=signals)
-            # A rank that has left must say so, or the others wait for its answer. A forked process runs no `atexit`.
-            atexit.register(self._stops.close)
-            Finalize(None, self._stops.close, exitpriority=0)
+            self._strategy.own(self._stops)  # a rank that leaves must say so, or the others wait for its answer
         return self._stops.boundary()
 
 

@@ -36,6 +36,8 @@ class Logger(ABC):
 
     threaded: ClassVar[bool] = False
     """Whether `log_metrics` takes tensors and callables, and never waits for a device."""
+    is_remote: ClassVar[bool] = True
+    """Whether the back-end may hang; one that only writes files is flushed before each checkpoint."""
 
     @property
     @abstractmethod

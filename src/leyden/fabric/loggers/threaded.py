@@ -30,7 +30,7 @@ class ThreadedLogger(Logger, ABC):
 
     threaded = True
     is_remote: ClassVar[bool] = False
-    """Whether the back-end may hang, so that only the writer thread talks to it."""
+    """Whether the back-end may hang, so that only the writer thread talks to it; files are also written by the caller."""
 
     def __init__(self, *, prefix: str = "", flush_every: int = LIMIT) -> None:
         self._prefix = f"{prefix}-" if prefix else ""
