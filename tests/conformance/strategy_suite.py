@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - torch's own short name
 from torch.utils.data import DataLoader, TensorDataset
 
 from leyden.fabric import Fabric, MeshSpec

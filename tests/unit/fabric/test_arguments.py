@@ -1,4 +1,7 @@
-"""From arguments, environment and machine to a plan: a table for each rule, for machines we do not have."""
+"""From arguments, environment and machine to a plan: a table for each rule, for machines we do not have.
+
+Long because the rules are one table each, and belong side by side.
+"""
 
 from dataclasses import replace
 from typing import ClassVar

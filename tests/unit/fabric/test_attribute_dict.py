@@ -13,5 +13,5 @@ def test_keys_are_attributes_both_ways():
 
 
 def test_a_missing_attribute_names_the_closest():
-    with pytest.raises(AttributeError, match="Missing attribute 'stpe'. Did you mean 'step'"):
+    with pytest.raises(AttributeError, match=r"Missing attribute 'stpe'\. Did you mean 'step'"):
         AttributeDict(step=1).stpe  # noqa: B018 - the access is the test

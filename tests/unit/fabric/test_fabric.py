@@ -1,4 +1,7 @@
-"""What each member of `Fabric` does, in one process. What is refused: `test_checks.py`. Several ranks: tests/integration/fabric."""
+"""What each member of `Fabric` does, in one process. What is refused: `test_checks.py`. Several ranks: tests/integration/fabric.
+
+Long because each member has its group of tests here, in the order of the class.
+"""
 
 import cProfile
 import os

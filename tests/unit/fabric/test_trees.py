@@ -5,7 +5,7 @@ import torch
 
 from leyden.fabric.trees import leaves, map_tensors
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is tested
+Point = collections.namedtuple("Point", "x y")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_backward_past_the_scaler_is_refused():
     strategy = scaling()
     model, net = wrapped(strategy)
     loss = model(torch.ones(1, 4)).sum()
-    with pytest.raises(StateError, match="call fabric.backward"):
+    with pytest.raises(StateError, match=r"call fabric\.backward"):
         loss.backward()
     strategy.backward(model(torch.ones(1, 4)).sum(), None)
     assert net.layer.weight.grad is not None

@@ -89,7 +89,7 @@ def kill_first_saves(folder: str, points: list[str]) -> dict[str, bool]:
     found = {}
     for point in points:
         path = Path(folder) / point.replace(":", "-")
-        save = lambda path=path: saver.write(path, state_at(1), strategy=SingleDeviceStrategy("cpu"), format="directory")  # noqa: E731
+        save = lambda path=path: saver.write(path, state_at(1), strategy=SingleDeviceStrategy("cpu"), format="directory")  # noqa: E731 - one per case
         assert killed(save, point) or point == "before_remove"
         try:
             assert step_of(saver.read(path)) == 1

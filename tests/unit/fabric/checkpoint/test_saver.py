@@ -1,4 +1,7 @@
-"""Round trips on one device: every format, what is returned, what is refused, and the random generators."""
+"""Round trips on one device: every format, what is returned, what is refused, and the random generators.
+
+Long because each format goes through the same journeys.
+"""
 
 import json
 import random
