@@ -203,7 +203,7 @@ def test_filter_keeps_what_it_says(tmp_path: Path, format: str) -> None:
         ({"a": 1}, {"filter": {"b": print}}, ConfigError, r"filter\['b'\].*Its keys are 'a'"),
         ({"a": 1}, {"filter": {"a": 1}}, ConfigTypeError, "expected a function"),
         ({"a": 1}, {"filter": [1]}, ConfigTypeError, "filter should be a dictionary"),
-        ({"a": 1}, {"format": "fille"}, ConfigError, "Did you mean 'file'"),
+        ({"a": 1}, {"format": "files"}, ConfigError, "Did you mean 'file'"),
         ({"__leyden__": 1}, {}, ConfigError, "the checkpoint's own"),
         ({"a": print}, {}, ConfigError, r"state\['a'\] is a builtin_function"),
         ({"a": nn.Linear(1, 1, device="meta")}, {}, ConfigError, "meta device"),
