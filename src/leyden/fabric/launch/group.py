@@ -12,7 +12,6 @@ import multiprocessing
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,8 +71,9 @@ class Group:
     def __post_init__(self) -> None:
         self._owned: list[Closeable] = []
         self._closed = False
-        # Unlike atexit's, this runs in the children of multiprocessing too.
-        self._at_exit = Finalize(self, _close_at_exit, args=(weakref.ref(self),), exitpriority=10)
+        # Unlike atexit's, this runs in the children of multiprocessing too. It keeps this object until then: what is owned must be
+        # closed also where nobody holds the Fabric any more.
+        self._at_exit = Finalize(None, _close_at_exit, args=(self,), exitpriority=10)
 
     def own(self, other: "Closeable") -> None:
         """Close `other`, which uses the store, before the store goes."""
@@ -119,10 +119,8 @@ class Closeable(Protocol):
         """End it."""
 
 
-def _close_at_exit(group: "weakref.ref[Group]") -> None:
-    found = group()
-    if found is not None:
-        found.close(goodbye=not hasattr(sys, "last_value"))  # after an uncaught error nobody should wait
+def _close_at_exit(group: Group) -> None:
+    group.close(goodbye=not hasattr(sys, "last_value"))  # after an uncaught error nobody should wait
 
 
 def join_group(
