@@ -360,3 +360,13 @@ def everything(word: str) -> dict[str, Any]:
 def losses_of_variants() -> dict[str, list[float]]:
     """Train with each variant, one after the other in the same ranks."""
     return {word: losses_of(word) for word in VARIANTS}
+
+
+def save_all(folder: str, words: list[str]) -> dict[str, list[float]]:
+    """Save once with each strategy that runs on this number of ranks."""
+    return {word: save(word, f"{folder}/{word}", STEPS // 2) for word in words}
+
+
+def load_all(folder: str, words: list[str], sources: list[str]) -> dict[str, list[float]]:
+    """Load each source with each strategy that runs on this number of ranks, and go on."""
+    return {f"{source} in {word}": load(word, f"{folder}/{source}") for source in sources for word in words}

@@ -117,6 +117,35 @@ def test_a_ddp_step_costs_no_collective_beyond_torchs_own(word):
         assert ours == raw
 
 
+BY_RANKS = {1: ["single"], 2: ["ddp", "fsdp", "tp"], 4: ["tp_fsdp"]}
+SOURCES = [word for words in BY_RANKS.values() for word in words]
+
+
+@pytest.fixture(scope="module")
+def exchanged(tmp_path_factory):
+    """Every strategy saves in the middle; every strategy loads every one of these and goes on."""
+    folder = str(tmp_path_factory.mktemp("exchange"))
+    saved, loaded = {}, {}
+    for ranks, words in BY_RANKS.items():
+        saved |= run_ranks(suite.save_all, ranks, args=(folder, words), timeout=240)[0]
+    for ranks, words in BY_RANKS.items():
+        loaded |= run_ranks(suite.load_all, ranks, args=(folder, words, SOURCES), timeout=240)[0]
+    return saved, loaded
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.xdist_group("strategy-exchange")
+@pytest.mark.parametrize("target", SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(exchanged, source, target):
+    saved, loaded = exchanged
+    after = loaded[f"{source} in {target}"]
+    assert len(after) == suite.STEPS // 2
+    assert relative(after, saved[source]) <= 1e-5
+    if source == target:
+        assert after == saved[source]
+
+
 @each(["ddp", "fsdp", "tp"])
 def test_nothing_is_left_after_teardown(word):
     for initialized, threads in run_ranks(suite.teardown, 2, args=(word,), join=False):

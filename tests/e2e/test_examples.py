@@ -92,3 +92,10 @@ def test_the_byte_model_learns_the_same_sharded_over_two_and_is_read_by_plain_to
     assert float(found[1]) < float(found[2])
     state = torch.load(tmp_path / "two" / "model.ckpt", weights_only=True)
     assert state["step"] == 60
+
+
+def test_the_losses_of_the_digits_are_the_golden_ones_to_six_digits(tmp_path):
+    golden = json.loads((ROOT / "tests" / "golden" / "digits" / "losses_float64.json").read_text())
+    run("01_digits.py", "--out", tmp_path, "--name", "double", "--precision", "64-true")
+    assert column(tmp_path / "double" / "metrics.csv", "loss") == pytest.approx(golden["losses"], rel=1e-6)
+    assert column(tmp_path / "double" / "metrics.csv", "accuracy") == pytest.approx([golden["accuracy"]])
