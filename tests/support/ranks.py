@@ -194,7 +194,7 @@ def _fork(request: Mapping[str, Any], rank: int) -> int:
                 os.dup2(source.fileno(), target)
         os.closerange(3, 64)
         os.environ.clear()
-        os.environ.update(request["environment"], RANK=str(rank), LOCAL_RANK=str(rank))
+        os.environ.update(request["environment"], RANK=str(rank), LOCAL_RANK=str(rank), **{_IN_RANK: "1"})
         code = _rank(folder, rank, request["world_size"])
         sys.stdout.flush()
         sys.stderr.flush()
