@@ -2,7 +2,7 @@
 
 Two ranks, strategy `fsdp`, 400 MB of parameters and AdamW's state. Each rank saves four times; the first one, which loads
 torch's planner and allocates the staging buffers, is a number of its own. Wall time of the slower rank: a save waits for the
-disk and for the other rank. `loop_seconds` is a save and twenty steps behind it, with the write that goes on meanwhile.
+disk and for the other rank. `loop_seconds` is a save and five steps behind it, with the write that goes on meanwhile.
 """
 
 import statistics
@@ -19,7 +19,7 @@ from benchmarks.ranks import on_ranks, slowest
 
 WIDTH = 2048  # 8 layers of 2048² float32 numbers are 134 MB, three times that with AdamW's state
 SAVES = 3
-STEPS = 20
+STEPS = 5
 
 
 def train(model: Any, optimizer: Any, steps: int, width: int) -> None:
