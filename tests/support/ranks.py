@@ -38,6 +38,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+IN_RANK = "IN_A_RANK_OF_A_TEST"
 GRACE_SECONDS = 10.0  # how long the others may take to notice that a rank has failed, so that their tracebacks are seen too
 
 
@@ -194,7 +195,7 @@ def _fork(request: Mapping[str, Any], rank: int) -> int:
                 os.dup2(source.fileno(), target)
         os.closerange(3, 64)
         os.environ.clear()
-        os.environ.update(request["environment"], RANK=str(rank), LOCAL_RANK=str(rank), **{_IN_RANK: "1"})
+        os.environ.update(request["environment"], RANK=str(rank), LOCAL_RANK=str(rank), **{IN_RANK: "1"})
         code = _rank(folder, rank, request["world_size"])
         sys.stdout.flush()
         sys.stderr.flush()
