@@ -69,6 +69,8 @@ def run_ranks(
     Raises:
         RanksError: A rank failed.
     """
+    if IN_RANK in os.environ:  # a rank imports the file of its function again, and would start ranks of its own without end
+        raise RanksError("run_ranks was called while a rank imports this file: put the call under `if __name__ == '__main__':`.")
     with tempfile.TemporaryDirectory(prefix="leyden-ranks-") as name:
         folder = Path(name)
         # The arguments are a pickle of their own: they may hold classes of the test file, which is imported in between.
