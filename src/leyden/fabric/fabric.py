@@ -548,7 +548,7 @@ class Fabric:  # noqa: SIZE002, SIZE003 - the facade whose members the field kno
         self._require_launch()
         checks.check_state_and_filter(state, filter)
         for logger in self._loggers:
-            if not logger.is_remote:
+            if not getattr(logger, "is_remote", True):  # another library's logger has nothing waiting
                 logger.save()  # rows up to this step are on disk before the checkpoint is: a resumed run writes none of them again
         self._strategy.save_checkpoint(
             path, {key: unwrap(value) for key, value in state.items()}, filter=filter, blocking=blocking, format=format

@@ -583,7 +583,7 @@ def test_loggers_get_numbers():
     assert one(loggers=first).loggers == [first]
 
 
-def test_a_logger_needs_nothing_but_log_metrics():
+def test_a_logger_needs_nothing_but_log_metrics(tmp_path):
     class Foreign:
         rows: list[Any] = []  # noqa: RUF012 - a stand-in of a user
 
@@ -592,6 +592,7 @@ def test_a_logger_needs_nothing_but_log_metrics():
 
     fabric = one(loggers=Foreign())
     fabric.log("loss", torch.tensor(1.0), step=1)
+    fabric.save(tmp_path / "a.ckpt", {"step": 1})
     assert Foreign.rows == [({"loss": 1.0}, 1)]
 
 
