@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from leyden.core.job import Job, current_job
+from leyden.fabric.launch import lifeline
 from leyden.fabric.loggers.channel import LIMIT, Channel, Sink
 
 FLUSH_SECONDS = 1.0
@@ -155,6 +156,7 @@ def process_writer() -> WriterThread:
     if _writer is None:
         _writer = WriterThread(job=current_job())
         flush_first_at_exit()
+        lifeline.on_death(flush_all)  # a rank whose peer has died leaves by os._exit
     return _writer
 
 
