@@ -112,7 +112,7 @@ def logged(folder, version):
 def run(folder, *arguments):
     with running_script(SCRIPT, args=["--out", str(folder), *arguments]) as script:
         finished = script.wait()
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
     assert finished.code == 0, finished.stderr
     return finished.stdout
 

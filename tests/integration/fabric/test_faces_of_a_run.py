@@ -45,7 +45,7 @@ def run(face: str) -> dict:
     with running_script(source, env=env) as script:
         finished = script.wait()
         assert finished.code == 0, finished.stderr
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
         assert finished.stdout.count("printed once") == 1, finished.stdout
         assert "Traceback" not in finished.stderr
         return json.loads((script.folder / "result.json").read_text())

@@ -65,7 +65,7 @@ def test_what_users_get_wrong_is_answered_on_every_rank():
     with running_script(MANY_QUESTIONS) as script:
         finished = script.wait()
         assert finished.code == 0, finished.stderr
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
         ranks = [json.loads(text) for text in written(script.folder, "answers")]
     assert len(ranks) == 2
     for number, answers in enumerate(ranks):
@@ -110,7 +110,7 @@ def test_run_may_be_overridden_and_errors_caught_where_functions_are_launched():
     with running_script(SPAWNED) as script:
         finished = script.wait()
         assert finished.code == 0, finished.stderr
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
     expected = ["['spawned 0 of 2', 'spawned 0 of 2']", "['forked 0 of 2']", "caught 1 True", "['again 0 of 2']"]
     assert finished.stdout.splitlines() == expected
 
@@ -143,7 +143,7 @@ def test_torchrun_restarts_and_the_run_goes_on_where_it_was():
         finished = script.wait()
         assert finished.code == 0, finished.stderr
         lives = [json.loads(text) for text in written(script.folder, "life")]
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
     assert "RuntimeError: a bad machine" in finished.stderr
     for resumed, start, losses, whole in lives:
         assert len(whole) == 12

@@ -43,7 +43,7 @@ def test_sigterm_stops_all_ranks_at_one_step_with_a_checkpoint(told):
         for pid in [script.process.pid] if told == "first" else script.descendants():
             os.kill(pid, signal.SIGTERM)
         finished = script.wait()
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
         ranks = [json.loads(text) for text in written(script.folder, "stopped")]
         assert [path.name for path in (script.folder / "checkpoints").glob("*.tmp-*")] == []
     assert finished.code == 143, finished.stderr
@@ -62,7 +62,7 @@ def test_an_interrupt_ends_all_ranks():
         for pid in script.descendants():  # as a terminal does: the whole group
             os.kill(pid, signal.SIGINT)
         finished = script.wait()
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
     assert finished.code in (-signal.SIGINT, 130)
     assert finished.stderr.count("KeyboardInterrupt") == 1
     assert "RankFailedError" not in finished.stderr
@@ -97,6 +97,6 @@ if __name__ == "__main__":
 def test_nobody_waits_for_the_answer_of_a_rank_that_has_left(strategy):
     with running_script(LEAVING, env={"STRATEGY": strategy}) as script:
         finished = script.wait()
-        script.wait_until_gone(2.0)
+        script.wait_until_gone(5.0)
     assert "went on" in finished.stdout, finished.stderr
     assert finished.code == 0, finished.stderr

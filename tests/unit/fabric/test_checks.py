@@ -236,6 +236,14 @@ def test_an_unknown_reduction_is_refused_also_on_one_device():
         one().all_reduce(torch.ones(1), reduce_op="sun")
 
 
+def test_an_unknown_axis_is_refused_also_on_one_device():
+    fabric = one()
+    assert fabric.all_reduce(2.0, group="dp").item() == 2.0
+    for collective in (fabric.all_reduce, fabric.all_gather):
+        with pytest.raises(ConfigError, match=r"mesh axis 'dp_shrad' does not exist\. Did you mean 'dp_shard'"):
+            collective(2.0, group="dp_shrad")
+
+
 def test_keywords_only_by_position_are_dropped():
     def hook(loss: float, /, *, step: int) -> None: ...
 

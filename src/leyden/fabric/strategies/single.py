@@ -49,10 +49,16 @@ class SingleDeviceStrategy(Strategy):
         self._device = device
 
     def all_gather(self, tensor: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        self._check_axis(group)
         return collectives.of_one(tensor, device=self.root_device)
 
     def all_reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        self._check_axis(group)
         return collectives.of_one(tensor, reduce_op, device=self.root_device)
+
+    def _check_axis(self, group: Any) -> None:
+        if isinstance(group, str):
+            self.mesh.size(group)  # a name that no mesh has would be an error on several ranks
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         return obj
