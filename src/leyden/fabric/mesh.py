@@ -71,12 +71,20 @@ class Mesh:
         device_type: Where the mesh's tensors live, such as `"cpu"` or `"cuda"`.
         rank: This process's global rank.
         aliases: Standard name → axes of this mesh, where they are called otherwise.
+        keep_all: Whether torch's mesh has the axes of one rank too, because somebody asks it for them by name or by place.
     """
 
     def __init__(
-        self, axes: dict[str, int], *, device_type: str = "cpu", rank: int = 0, aliases: dict[str, tuple[str, ...]] | None = None
+        self,
+        axes: dict[str, int],
+        *,
+        device_type: str = "cpu",
+        rank: int = 0,
+        aliases: dict[str, tuple[str, ...]] | None = None,
+        keep_all: bool = False,
     ) -> None:
         self.axes = axes
+        self._keep_all = keep_all
         self.device_type = device_type
         self._rank = rank
         self._aliases = {**FLATTENED, **(aliases or {})}
@@ -84,17 +92,32 @@ class Mesh:
 
     @cached_property
     def device_mesh(self) -> "DeviceMesh":
-        """Torch's mesh of all axes that have more than one rank (of all axes, where none has)."""
+        """Torch's mesh of all axes that have more than one rank (of the first, where none has), or of all with `keep_all`."""
         from torch.distributed.device_mesh import init_device_mesh
 
-        axes = {name: size for name, size in self.axes.items() if size > 1} or dict([next(iter(self.axes.items()))])
+        axes = {name: size for name, size in self.axes.items() if size > 1 or self._keep_all} or dict([next(iter(self.axes.items()))])
         return init_device_mesh(self.device_type, tuple(axes.values()), mesh_dim_names=tuple(axes))
 
     @classmethod
     def around(cls, device_mesh: "DeviceMesh", *, rank: int) -> "Mesh":
-        """Return the mesh over a `DeviceMesh` that exists already."""
-        names = device_mesh.mesh_dim_names or tuple(f"axis_{index}" for index in range(device_mesh.ndim))
-        mesh = cls(dict(zip(names, device_mesh.mesh.shape, strict=True)), device_type=device_mesh.device_type, rank=rank)
+        """Return the mesh over a (replicate, shard) `DeviceMesh` that exists already, whatever its axes are called.
+
+        Raises:
+            ConfigError: It has another number of axes, no names, or no place for this rank.
+        """
+        names = device_mesh.mesh_dim_names
+        if names is None or len(names) != 2 or device_mesh.get_coordinate() is None:
+            raise ConfigError(
+                f"device_mesh={device_mesh} should have two named axes and all ranks of this run, such as "
+                f'init_device_mesh("{device_mesh.device_type}", (2, 4), mesh_dim_names=("replicate", "shard")).'
+            )
+        replicate, shard = names
+        mesh = cls(
+            dict(zip(names, device_mesh.mesh.shape, strict=True)),
+            device_type=device_mesh.device_type,
+            rank=device_mesh.mesh.flatten().tolist().index(rank),  # its place: ranks may lie there in any order
+            aliases={"dp_replicate": (replicate,), "dp_shard": (shard,), "dp": names, "dp_cp": names},
+        )
         mesh.__dict__["device_mesh"] = device_mesh
         return mesh
 
@@ -126,8 +149,8 @@ class Mesh:
     def _of_one_rank(self, name: str) -> "DeviceMesh":
         from torch.distributed.device_mesh import init_device_mesh
 
-        if self.device_mesh.mesh_dim_names == (name,):
-            return self.device_mesh
+        if name in (self.device_mesh.mesh_dim_names or ()):
+            return self.device_mesh[name]
         return init_device_mesh(self.device_type, (math.prod(self.axes.values()), 1), mesh_dim_names=("others", name))[name]
 
     def group(self, name: str) -> "ProcessGroup | None":

@@ -132,9 +132,11 @@ class FSDPStrategy(ParallelStrategy):
 
     def make_mesh(self) -> Mesh:
         given = self.options.device_mesh
-        if given is None or isinstance(given, tuple):
-            return super().make_mesh()
-        return Mesh.around(given, rank=self.global_rank)
+        if given is not None and not isinstance(given, tuple):
+            return Mesh.around(given, rank=self.global_rank)
+        axes = self.mesh_axes()
+        # Over one axis `fully_shard` shards; so an axis to replicate over is never the only one.
+        return Mesh(axes, device_type=self.root_device.type, rank=self.global_rank, keep_all=axes.get("dp_replicate", 1) > 1)
 
     def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
         if not empty_init:

@@ -100,7 +100,7 @@ class ModelParallelStrategy(ParallelStrategy):
         """
         if self._group is None:
             raise StateError("Accessing the device mesh before processes have initialized is not allowed; call fabric.launch() first.")
-        return self.mesh if self._spec is not None else self._documented_mesh()
+        return self.mesh if self._spec is not None else self.mesh.device_mesh
 
     def mesh_axes(self) -> dict[str, int]:
         if self._spec is not None:
@@ -121,17 +121,14 @@ class ModelParallelStrategy(ParallelStrategy):
         return {"data_parallel": data, "tensor_parallel": tensor}
 
     def make_mesh(self) -> Mesh:
-        aliases = None if self._spec is not None else DOCUMENTED_NAMES
-        return Mesh(self.mesh_axes(), device_type=self.root_device.type, rank=self.global_rank, aliases=aliases)
-
-    def _documented_mesh(self) -> "DeviceMesh":
-        """Both documented names exist, also where an axis has one rank."""
-        from torch.distributed.device_mesh import init_device_mesh
-
-        if "device_mesh" not in self.mesh.__dict__:
-            axes = self.mesh.axes
-            self.mesh.__dict__["device_mesh"] = init_device_mesh(self.root_device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
-        return self.mesh.device_mesh
+        has_documented_axes = self._spec is None
+        return Mesh(
+            self.mesh_axes(),
+            device_type=self.root_device.type,
+            rank=self.global_rank,
+            aliases=DOCUMENTED_NAMES if has_documented_axes else None,
+            keep_all=has_documented_axes,  # `parallelize_fn` asks for both by name, also where one has one rank
+        )
 
     def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
         if not empty_init:

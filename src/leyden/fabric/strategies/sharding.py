@@ -158,7 +158,8 @@ def broadcast_from_rank_zero(
                 if tensor is None or hasattr(tensor, "full_tensor"):
                     continue
                 moved = tensor.data.to(device).contiguous()
-                dist.broadcast(moved, src=0, group=group)
+                if moved.numel():
+                    dist.broadcast(moved.view(-1).view(torch.uint8), src=0, group=group)  # as bytes: gloo knows few dtypes
                 if isinstance(tensor, nn.Parameter):
                     tensor.data = moved
                 else:
