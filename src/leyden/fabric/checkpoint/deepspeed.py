@@ -54,12 +54,19 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "
     tag = "" if (folder / "latest").is_file() else states[-1].parent.name
     # Without ZeRO (stage 0) nothing is cut up: the first rank's file holds the weights, and nothing in it needs to run.
     is_cut = any(folder.glob("*/*_optim_states.pt"))
-    weights = _merged_by_deepspeed(folder, scratch / "weights.pt", tag) if is_cut else read_torch(states[-1])["module"]
+    weights = _merged_by_deepspeed(folder, scratch / "weights.pt", tag) if is_cut else _weights_of(states[-1])
     whole = {_bare(name): value.float() if value.is_floating_point() else value for name, value in weights.items()}
     content = {**user_values(folder, tag, rest), key: whole}
     merged = scratch / "merged.ckpt"
     write_dict(merged, content)
     return merged
+
+
+def _weights_of(file: Path) -> dict[str, Any]:
+    content = read_torch(file)
+    if not isinstance(content, dict) or "module" not in content:
+        raise CorruptDataError(f"{file} holds no weights: it has no key 'module', where DeepSpeed puts them.")
+    return content["module"]
 
 
 def _merged_by_deepspeed(folder: Path, weights: Path, tag: str) -> dict[str, Any]:

@@ -350,9 +350,17 @@ def test_verify_finds_a_flipped_byte_in_every_kind_with_checksums(tmp_path: Path
 def test_deepspeed_that_is_not_installed_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zero" / "tag").mkdir(parents=True)
     torch.save({}, tmp_path / "zero" / "tag" / "mp_rank_00_model_states.pt")
+    torch.save({}, tmp_path / "zero" / "tag" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     monkeypatch.setattr(deepspeed, "installed", lambda name: False)
     assert inspect(tmp_path / "zero")["tags"] == ["tag"]
     with pytest.raises(MissingDependencyError, match="pip install"):
         convert(tmp_path / "zero", tmp_path / "x")
     shutil.rmtree(tmp_path / "zero")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deepspeed_file_without_weights_is_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "zero" / "tag").mkdir(parents=True)
+    torch.save({}, tmp_path / "zero" / "tag" / "mp_rank_00_model_states.pt")
+    with pytest.raises(CorruptDataError, match="no key 'module'"):
+        convert(tmp_path / "zero", tmp_path / "x")
