@@ -26,7 +26,7 @@ STEP_METHODS = ("training_step", "validation_step", "test_step", "predict_step")
 DELEGATED = (
     "parameters", "named_parameters", "buffers", "named_buffers", "children", "named_children", "modules", "named_modules", "apply",
     "requires_grad_", "zero_grad", "to", "to_empty", "cpu", "cuda", "half", "float", "double", "bfloat16", "type", "share_memory", "_apply",
-    "get_parameter", "get_buffer", "get_submodule", "register_buffer", "register_parameter", "add_module", "register_module",
+    "extra_repr", "get_parameter", "get_buffer", "get_submodule", "register_buffer", "register_parameter", "add_module", "register_module",
     "_load_from_state_dict",  # of a parent that holds the wrapper; with it come the module's own overrides and extra state
 )  # fmt: skip
 OWN = frozenset({"training", "_forward_module", "_original_module", "_strategy", "_forward_methods"})

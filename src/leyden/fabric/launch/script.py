@@ -169,13 +169,13 @@ def own_command() -> list[str]:
     main = sys.modules["__main__"]
     interactive = hasattr(sys, "ps1") or sys.flags.interactive or "get_ipython" in vars(main)
     by_option = any(option in sys.orig_argv for option in ("-c", "-m"))
-    if interactive or (getattr(main, "__file__", None) is None and not by_option):
+    file = getattr(main, "__file__", None)
+    if interactive or file == "<stdin>" or (file is None and not by_option):  # what came over a pipe is gone: the others would read nothing
         raise StateError(
             "there is no script that could be started again for the other ranks: this is a notebook, a REPL or a script from a pipe. "
             'Use strategy="ddp_notebook", or put the code into a file and run `python file.py`.'
         )
     command = [sys.executable, *sys.orig_argv[1:]]
-    file = getattr(main, "__file__", None)
     if file is not None and getattr(main, "__spec__", None) is None:  # python file.py: absolute, the script may have changed directory
         index = next((place for place, word in enumerate(command[1:], 1) if Path(word).name == Path(file).name), None)
         if index is not None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, UnsupportedError
 from leyden.fabric.loading.transfer import move_data_to_device
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
@@ -153,7 +153,17 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
         return ContextStack(self.root_device, self.precision.tensor_init_context())
 
     def module_to_device(self, module: nn.Module) -> None:
-        """Move the module's parameters and buffers, in place."""
+        """Move the module's parameters and buffers, in place.
+
+        Raises:
+            UnsupportedError: Some are on the meta device, where they have no values.
+        """
+        on_meta = (name for name, parameter in module.named_parameters() if parameter.is_meta)
+        if self.root_device.type != "meta" and (name := next(on_meta, None)):
+            raise UnsupportedError(
+                f"{name!r} of {type(module).__name__} is on the meta device and has no values, and {type(self).__name__} gives it none. "
+                "Build the module inside fabric.init_module(), or use strategy='fsdp', which fills such modules shard by shard."
+            )
         module.to(self.root_device)
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None) -> Any:
