@@ -123,13 +123,6 @@ def write_with_plain_torch(checkpoint: Path, file: Path) -> None:
     print(f"{checkpoint}: read by plain torch; it writes:\n{sample(plain, b'def ', 200)}")
 
 
-@torch.no_grad()
-def test(model: nn.Module, text: Tensor) -> float:
-    """Return the bits per byte on the first windows of a text."""
-    parts = Windows(text).windows[:1024].long().split(64)
-    return sum(loss_of(model, part).item() for part in parts) / len(parts) / math.log(2)
-
-
 def main(args: argparse.Namespace) -> None:
     """Train, test, sample, consolidate."""
     logger = CSVLogger(args.out, name="", version=args.name, resume=args.resume)
