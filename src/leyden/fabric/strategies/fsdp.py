@@ -18,6 +18,7 @@ from leyden.fabric import rng
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.precision.sharded import FSDPPrecision
+from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.strategies import fsdp_options
 from leyden.fabric.strategies.activation_checkpointing import checkpoint_activations
 from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
@@ -244,6 +245,11 @@ class FSDPStrategy(ParallelStrategy):
         found: set[nn.Parameter] = set()
         for item in self.options.ignored:
             found.update(item.parameters() if isinstance(item, nn.Module) else [item])
+        if self.world_size > 1 and any(parameter.requires_grad for parameter in found):
+            rank_zero_warn(
+                "FSDPStrategy: parameters named by ignored_states or ignored_modules require gradients, which nobody averages over ranks: "
+                "they drift apart. Freeze them with requires_grad_(False), or average each .grad with fabric.all_reduce before the step."
+            )
         return found
 
     def _max_over_ranks(self, tensor: Tensor) -> Tensor:
