@@ -33,16 +33,17 @@ def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
     kind = type(value)
     if kind is Tensor or isinstance(value, (Tensor, *_PLAIN)):
         return function(value)
-    if kind is list or kind is tuple:
+    if kind is list or kind is tuple:  # the arguments of every forward under a mixed precision: no generator, no second call
         items = [map_leaves(item, function) for item in value]
-        return value if _all_same(items, value) else kind(items)
-    if isinstance(value, Mapping):
-        return _mapping(value, function)
+        for new, old in zip(items, value, strict=True):
+            if new is not old:
+                return kind(items)
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return _mapping(value, function) if value else value
     if isinstance(value, (list, tuple, deque)):
         return _sequence(value, function)
-    if dataclasses.is_dataclass(value):
-        return _dataclass(value, function)
-    return function(value)
+    return _dataclass(value, function) if dataclasses.is_dataclass(value) else function(value)
 
 
 def leaves(value: Any) -> list[Any]:

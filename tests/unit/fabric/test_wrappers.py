@@ -226,5 +226,18 @@ def test_a_step_costs_few_calls_more_than_the_raw_loop():
     assert ours <= raw + 12, f"{ours} calls per step against {raw}"
 
 
+def test_a_mixed_step_costs_few_calls_more_than_autocast_by_hand():
+    net = Net()
+    optimizer, strategy = torch.optim.SGD(net.parameters(), lr=0.1), SingleDeviceStrategy("cpu", precision=MixedPrecision("bf16-mixed"))
+
+    def by_hand(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return net(x).float()
+
+    raw = calls_per_step(by_hand, optimizer, lambda loss: loss.backward())
+    ours = calls_per_step(FabricModule(net, strategy), FabricOptimizer(optimizer, strategy), lambda loss: strategy.backward(loss, None))
+    assert ours <= raw + 45, f"{ours} calls per step against {raw}"
+
+
 def test_printing_a_wrapper_shows_the_users_module():
     assert repr(FabricModule(nn.Linear(2, 1), SingleDeviceStrategy("cpu"))) == "FabricModule(in_features=2, out_features=1, bias=True)"

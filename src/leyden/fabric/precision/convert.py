@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leyden.fabric.trees import map_tensors
+from leyden.fabric.trees import map_leaves
 
 
 def cast_floating(data: Any, dtype: torch.dtype) -> Any:
@@ -18,10 +18,10 @@ def cast_floating(data: Any, dtype: torch.dtype) -> Any:
         torch.float64
     """
 
-    def cast(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    def cast(leaf: Any) -> Any:
+        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
-    return map_tensors(data, cast)
+    return map_leaves(data, cast)
 
 
 @contextmanager
