@@ -3,13 +3,15 @@
 A block that cannot run says why: ```` ```python no-run: needs two GPUs ````. The reasons are listed when tests are skipped.
 """
 
+import atexit
 import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
+
+from tests.support.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,15 +34,24 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def run_page(script: str) -> None:
+    """Run a script as a program of its own: in its folder, with nothing of the test's in the environment."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    os.chdir(Path(script).parent)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # a fork of the nursery leaves without them
+
+
+@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page.read_text(encoding="utf-8")).strip()], ids=name_of)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page.read_text(encoding="utf-8")), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert result.returncode == 0, f"{page}\n{result.stdout}\n{result.stderr}"
+    # In a fork of a process that has imported torch: thirty interpreters that import it took most of the time.
+    run_ranks(run_page, 1, args=(str(script),), timeout=100, join=False)
 
 
 def skipped_blocks() -> list[tuple[str, str]]:
