@@ -9,7 +9,9 @@ import time
 
 from benchmarks.harness import Benchmark, Comparison, Variant, main
 from benchmarks.ranks import on_ranks, slowest
-from benchmarks.training import STEPS, WARM_UP, Backward, batches, calls_of, network, train
+from benchmarks.training import WARM_UP, Backward, batches, calls_of, network, train
+
+STEPS = 2_000
 
 
 def cost(model: object, optimizer: object, backward: Backward, steps: int) -> dict[str, float]:
