@@ -32,6 +32,13 @@ def check_launchable(function: object, *, start_method: str) -> None:
         )
 
 
+def check_loggers(loggers: Iterable[object]) -> None:
+    """Refuse what is no logger, before it is asked to log."""
+    for logger in loggers:
+        if isinstance(logger, type) or not callable(getattr(logger, "log_metrics", None)):
+            raise ConfigTypeError(f"Fabric(loggers={logger!r}): expected a logger object, such as CSVLogger('logs'), or a list of them.")
+
+
 def check_module(module: object) -> None:
     """Refuse what is no module, or was set up before."""
     if not isinstance(module, nn.Module):

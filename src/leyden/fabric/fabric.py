@@ -86,6 +86,7 @@ class Fabric:  # noqa: SIZE002, SIZE003 - the facade whose members the field kno
         self._compile = as_policy(compile)
         self._callbacks = [*_as_list(callbacks), *_discovered_callbacks()]
         self._loggers: list[Logger] = _as_list(loggers)
+        checks.check_loggers(self._loggers)
         self._models: list[FabricModule] = []
         self._launched = False
         self._store: Any = None

@@ -253,6 +253,11 @@ class FabricOptimizer:
     def __getstate__(self) -> dict[str, Any]:
         return {"optimizer": self._optimizer, "strategy": self._strategy}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FabricOptimizer":
+        copied = FabricOptimizer(copy.deepcopy(self._optimizer, memo), self._strategy)  # the strategy owns groups and threads
+        copied.__dict__["_after_step"] = self._after_step
+        return copied
+
     def __reduce__(self) -> Any:
         return (FabricOptimizer, (self._optimizer, self._strategy))
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from leyden.core.errors import CheckpointKeyError, ConfigError, ConfigTypeError, NotFoundError, StateError, UnsupportedError
 from leyden.fabric import Fabric
 from leyden.fabric.checks import accepted, non_finite
+from leyden.fabric.loggers import CSVLogger
 from leyden.fabric.plugins import MixedPrecision
 from leyden.fabric.strategies import DDPStrategy
 
@@ -299,3 +300,9 @@ def test_a_checkpoint_that_is_not_there_says_what_is(tmp_path):
 def test_what_a_strategy_brings_along_is_not_given_again():
     with pytest.raises(ConfigError, match="strategy class"):
         Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy(parallel_devices=[torch.device("cpu")] * 2))
+
+
+@pytest.mark.parametrize("loggers", ["csv", [3], [CSVLogger]])
+def test_what_is_no_logger_is_refused_at_once(loggers):
+    with pytest.raises(ConfigTypeError, match="expected a logger object"):
+        Fabric(accelerator="cpu", devices=1, loggers=loggers)

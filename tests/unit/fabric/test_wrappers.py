@@ -241,3 +241,14 @@ def test_a_mixed_step_costs_few_calls_more_than_autocast_by_hand():
 
 def test_printing_a_wrapper_shows_the_users_module():
     assert repr(FabricModule(nn.Linear(2, 1), SingleDeviceStrategy("cpu"))) == "FabricModule(in_features=2, out_features=1, bias=True)"
+
+
+def test_a_deep_copy_of_an_optimizer_shares_the_strategy_and_has_state_of_its_own():
+    optimizer, inner, net = optimizer_pair()
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    other = copy.deepcopy(optimizer)
+    assert isinstance(other, torch.optim.SGD)
+    assert other._strategy is optimizer._strategy
+    assert other.optimizer is not inner
+    assert len(other.state) == len(inner.state)

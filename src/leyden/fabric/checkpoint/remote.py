@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from leyden.core.errors import NotFoundError
+from leyden.core.errors import ConfigError, NotFoundError
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import is_url, open_storage, split_url
-from leyden.fabric.checkpoint.layout import META
+from leyden.fabric.checkpoint.layout import INDEX, META, RANKS, SHARDS, TRAIN
 
 _PARALLEL = 8
+_OUR_FILES = (META, INDEX, TRAIN)
+_OUR_FOLDERS = (SHARDS, RANKS, "deepspeed")
 
 
 def is_remote(place: str) -> bool:
@@ -31,11 +33,28 @@ def upload_file(local: Path, url: str, options: Any = None) -> None:
 
 
 def begin_directory(url: str, options: Any = None) -> None:
-    """Take the mark of completeness off what is at a URL, and delete the rest of it."""
+    """Take the mark of completeness off the checkpoint at a URL, and delete the rest of it.
+
+    Raises:
+        ConfigError: Something else than a checkpoint's files lies there; nothing is deleted then.
+    """
     storage = open_storage(url, options)
+    keys = [entry.key for entry in storage.list()]
+    foreign = [key for key in keys if not _is_ours(key)]
+    if foreign:
+        raise ConfigError(
+            f"save({url!r}): what lies there is no checkpoint of Leyden (it holds {', '.join(sorted(foreign)[:5])}), and a save replaces "
+            f"everything below its path. Name a place of its own: {url.rstrip('/') + '/checkpoint/'!r}."
+        )
     storage.delete(META)
-    for entry in list(storage.list()):
-        storage.delete(entry.key)
+    for key in keys:
+        storage.delete(key)
+
+
+def _is_ours(key: str) -> bool:
+    """Return whether a checkpoint may hold a file of this name; leftovers of a killed save have no `meta.json`."""
+    folder, slash, _ = key.partition("/")
+    return folder in _OUR_FOLDERS if slash else key in _OUR_FILES or key.endswith(".safetensors")
 
 
 def upload_files(directory: Path, names: Iterable[str], url: str, options: Any = None) -> None:

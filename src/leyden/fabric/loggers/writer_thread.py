@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from multiprocessing import util as multiprocessing_util
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -118,7 +119,7 @@ class WriterThread:
         self._job_report.send(is_last=True)
         for channel in self.channels:
             if lost := channel.close():
-                _log.warning("%s: %d entries were not written.", channel.label, lost)
+                warnings.warn(f"{channel.label}: {lost} entries were not written.", stacklevel=3)
         return is_clean
 
     def _run(self) -> None:

@@ -34,7 +34,7 @@ from leyden.fabric.strategies.sharding import (
     refuse_old_fsdp,
     without_gradient_sync,
 )
-from leyden.fabric.strategies.strategy import ContextStack, PrecisionKind, StateFilter, StateLayout
+from leyden.fabric.strategies.strategy import PrecisionKind, StateFilter, StateLayout, entered
 from leyden.fabric.strategies.wrapping import units
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class FSDPStrategy(ParallelStrategy):
             param_init_fn=init,
         )
         self.state_dict_type = fsdp_options.state_dict_type(state_dict_type)
-        self._built_empty = False
+        self._num_built_empty = 0  # models built on the meta device by us that have not been set up
 
     def mesh_axes(self) -> dict[str, int]:
         if not self.options.is_hybrid:
@@ -143,8 +143,8 @@ class FSDPStrategy(ParallelStrategy):
         if not empty_init:
             # Ranks build on the CPU and shard from there: the device never holds more than one whole unit.
             return self.precision.module_init_context()
-        self._built_empty = True
-        return ContextStack(torch.device("meta"), self.precision.module_init_context())
+        self._num_built_empty += 1
+        return entered(torch.device("meta"), self.precision.module_init_context())
 
     def module_to_device(self, module: nn.Module) -> None:
         """Do nothing: units move to the device one at a time, while they are sharded."""
@@ -176,10 +176,15 @@ class FSDPStrategy(ParallelStrategy):
         for unit in [*chosen, module]:
             own = [(_joined(names[id(unit)], name), child) for name, child in own_modules(unit, chosen)]
             materialise(
-                own, device=self.root_device, seed=rng.run_seed() or 0, init=self.options.param_init_fn, may_stay_empty=self._built_empty
+                own,
+                device=self.root_device,
+                seed=rng.run_seed() or 0,
+                init=self.options.param_init_fn,
+                may_stay_empty=self._num_built_empty > 0,
             )
             broadcast_from_rank_zero(own, device=self.root_device)
             fully_shard(unit, **keywords)
+        self._num_built_empty = max(0, self._num_built_empty - 1)
         return module
 
     def setup_module_and_optimizers(

@@ -29,7 +29,7 @@ from leyden.fabric.strategies.sharding import (
     refuse_old_fsdp,
     without_gradient_sync,
 )
-from leyden.fabric.strategies.strategy import ContextStack, PrecisionKind, StateFilter, StateLayout
+from leyden.fabric.strategies.strategy import PrecisionKind, StateFilter, StateLayout, entered
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -89,7 +89,7 @@ class ModelParallelStrategy(ParallelStrategy):
         self._sizes = (data_parallel_size, tensor_parallel_size)
         self._spec = mesh
         self._save_distributed_checkpoint = save_distributed_checkpoint
-        self._built_empty = False
+        self._num_built_empty = 0  # models built on the meta device by us that have not been set up
 
     @property
     def device_mesh(self) -> "DeviceMesh | Mesh":
@@ -133,8 +133,8 @@ class ModelParallelStrategy(ParallelStrategy):
     def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
         if not empty_init:
             return self.precision.module_init_context()
-        self._built_empty = True
-        return ContextStack(torch.device("meta"), self.precision.module_init_context())
+        self._num_built_empty += 1
+        return entered(torch.device("meta"), self.precision.module_init_context())
 
     def module_to_device(self, module: nn.Module) -> None:
         """Do nothing: a module moves while it is parallelised."""
@@ -147,8 +147,9 @@ class ModelParallelStrategy(ParallelStrategy):
         if not isinstance(parallel, nn.Module):
             raise ConfigTypeError(f"The `parallelize_fn` must return a `nn.Module` instance, but it returned {type(parallel).__name__}.")
         materialise(
-            parallel.named_modules(), device=self.root_device, seed=rng.run_seed() or 0, init=None, may_stay_empty=self._built_empty
+            parallel.named_modules(), device=self.root_device, seed=rng.run_seed() or 0, init=None, may_stay_empty=self._num_built_empty > 0
         )
+        self._num_built_empty = max(0, self._num_built_empty - 1)
         repointing.apply(parallel)
         return parallel
 
@@ -161,7 +162,7 @@ class ModelParallelStrategy(ParallelStrategy):
         inner = getattr(module, "_orig_mod", module)
         if not enabled or not is_sharded(inner):
             return nullcontext()  # tensor parallel alone: the reduction is part of the forward's own graph
-        return ContextStack(*[without_gradient_sync(child) for child in inner.modules() if hasattr(child, "set_requires_gradient_sync")])
+        return entered(*[without_gradient_sync(child) for child in inner.modules() if hasattr(child, "set_requires_gradient_sync")])
 
     def clip_gradients_norm(
         self,

@@ -11,8 +11,8 @@ Callers branch on the class constants `state_layout`, `supports_no_sync` and `ow
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -146,11 +146,11 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
 
     def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
         """Return the context in which a module is built: on the device, in the dtype, without initialisers if `empty_init`."""
-        return ContextStack(self.root_device, _SkipInitialisation() if empty_init else nullcontext(), self.precision.module_init_context())
+        return entered(self.root_device, _SkipInitialisation() if empty_init else nullcontext(), self.precision.module_init_context())
 
     def tensor_init_context(self) -> AbstractContextManager[Any]:
         """Return the context in which tensors are born on the device in the precision's dtype."""
-        return ContextStack(self.root_device, self.precision.tensor_init_context())
+        return entered(self.root_device, self.precision.tensor_init_context())
 
     def module_to_device(self, module: nn.Module) -> None:
         """Move the module's parameters and buffers, in place.
@@ -331,19 +331,13 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
             self.launcher.close()
 
 
-class ContextStack:
-    """Several contexts entered as one, in order, and left in reverse."""
-
-    def __init__(self, *contexts: Any) -> None:
-        self._contexts = contexts
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*error)
+@contextmanager
+def entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter several contexts in order, and leave all of them in reverse, whichever raises."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
 
 
 class _SkipInitialisation(TorchFunctionMode):

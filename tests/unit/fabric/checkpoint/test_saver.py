@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from leyden.core.errors import ConfigError, ConfigTypeError, NotFoundError
+from leyden.core.storage import open_storage
 from leyden.fabric.checkpoint import saver
 from leyden.fabric.checkpoint.layout import read_meta
 from leyden.fabric.strategies.single import SingleDeviceStrategy
@@ -303,3 +304,11 @@ def test_saving_over_a_link_replaces_the_link_only(tmp_path: Path) -> None:
     save(tmp_path / "last", {"step": 2}, format="directory")
     assert saver.read(tmp_path / "1") == {"step": 1}
     assert saver.read(tmp_path / "last") == {"step": 2}
+
+
+def test_a_save_at_a_url_never_deletes_what_is_no_checkpoint():
+    storage = open_storage("memory://somebodys-data")
+    storage.write("images/1.png", b"picture")
+    with pytest.raises(ConfigError, match=r"it holds images/1\.png"):
+        saver.write("memory://somebodys-data/", {"a": 1}, strategy=SingleDeviceStrategy("cpu"), format="directory")
+    assert storage.read("images/1.png") == b"picture"

@@ -51,7 +51,7 @@ def test_flush_writes_every_channel() -> None:
     assert writer.close(10)
 
 
-def test_a_hung_back_end_delays_flush_by_its_timeout_only_and_the_others_are_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hung_back_end_delays_flush_by_its_timeout_only_and_the_others_are_written() -> None:
     writer, hung, good = WriterThread(interval=3600), ListSink(), ListSink()
     hung.gate.clear()
     writer.open(hung, "hung", is_remote=True).put(row(0))
@@ -59,9 +59,9 @@ def test_a_hung_back_end_delays_flush_by_its_timeout_only_and_the_others_are_wri
     assert not writer.flush(0.2)
     assert good.written == [1], "channels that may hang come last"
     begun = time.monotonic()
-    assert not writer.close(0.2)
+    with pytest.warns(UserWarning, match=r"hung: 1 entries were not written\."):
+        assert not writer.close(0.2)
     assert time.monotonic() - begun < 5
-    assert "hung: 1 entries were not written." in caplog.text
     hung.gate.set()
 
 
