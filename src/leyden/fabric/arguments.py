@@ -18,7 +18,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.fabric.accelerators.accelerator import Accelerator
 from leyden.fabric.accelerators.device_list import normalise
 from leyden.fabric.accelerators.probe import BUILT_IN, ONE_BY_DEFAULT, Probe, accelerator_for, probe_machine
-from leyden.fabric.checkpoint.plugin import CheckpointIO
+from leyden.fabric.checkpoint.checkpoint_io import CheckpointIO
 from leyden.fabric.environments.detect import detect_environment
 from leyden.fabric.environments.environment import ClusterEnvironment
 from leyden.fabric.precision.precision import Precision

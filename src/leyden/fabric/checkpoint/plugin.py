@@ -1,45 +1,15 @@
-"""`CheckpointIO`: the seam for storing checkpoints elsewhere. Fabric's own formats need no plug-in."""
+"""The plug-ins for checkpoints that Fabric brings along; `checkpoint_io.py` has what all of them are."""
 
 import tempfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.fabric.checkpoint import opening, publish, remote, single_file
+from leyden.fabric.checkpoint.checkpoint_io import CheckpointIO
 from leyden.fabric.checkpoint.layout import EXTRAS
 from leyden.fabric.checkpoint.tree import mapped, storable
 from leyden.fabric.checkpoint.writer import Writer, process_writer
-
-
-class CheckpointIO(ABC):
-    """Stores and fetches one checkpoint dictionary.
-
-    `stores_extras` says that `save_checkpoint` also takes `extras=` (RNG states, loader cursors, loss scale) and that
-    `load_checkpoint` returns them under `"__leyden__"`; other plug-ins get exactly the user's dictionary.
-    """
-
-    stores_extras: ClassVar[bool] = False
-
-    @abstractmethod
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        """Store `checkpoint` at `path`. Called on rank 0 only."""
-
-    @abstractmethod
-    def load_checkpoint(
-        self,
-        path: str,
-        map_location: Any = None,
-        weights_only: bool | None = None,  # noqa: FBT001 - the documented signature
-    ) -> dict[str, Any]:
-        """Return what was stored at `path`. Called on every rank."""
-
-    @abstractmethod
-    def remove_checkpoint(self, path: str) -> None:
-        """Delete what is stored at `path`."""
-
-    def teardown(self) -> None:  # noqa: B027 - most plug-ins have nothing under way
-        """Finish what is under way."""
 
 
 class TorchCheckpointIO(CheckpointIO):

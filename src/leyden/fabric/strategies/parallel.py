@@ -7,9 +7,7 @@ import torch
 
 from leyden.core.errors import ConfigError, StateError, closest, listed
 from leyden.fabric import collectives
-from leyden.fabric.launch.function import FunctionLauncher
 from leyden.fabric.launch.group import Closeable, Group, join_group
-from leyden.fabric.launch.script import ScriptLauncher
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.rank_zero import rank_zero_only
@@ -151,7 +149,11 @@ class ParallelStrategy(Strategy):  # noqa: SIZE003 - the documented protocol of 
         if environment is None or environment.creates_processes_externally:
             return None
         if self.start_method == "popen":
+            from leyden.fabric.launch.script import ScriptLauncher  # with the other one 1 % of `import torch`: only who launches pays
+
             return ScriptLauncher(environment, num_processes=self.num_processes, num_nodes=self.num_nodes)
+        from leyden.fabric.launch.function import FunctionLauncher  # as above
+
         return FunctionLauncher(environment, num_processes=self.num_processes, num_nodes=self.num_nodes, start_method=self.start_method)
 
     def setup_environment(self) -> None:
@@ -172,6 +174,8 @@ class ParallelStrategy(Strategy):  # noqa: SIZE003 - the documented protocol of 
         )
 
     def __getstate__(self) -> dict[str, Any]:
+        from leyden.fabric.launch.function import FunctionLauncher  # loaded already where there is one
+
         # A spawned rank's launcher comes along: it finds the rendezvous of the process that spawned it.
         launcher = self.launcher if isinstance(self.launcher, FunctionLauncher) else None
         return {**super().__getstate__(), "launcher": launcher, "_group": None, "_mesh": None}
