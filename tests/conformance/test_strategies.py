@@ -1,6 +1,7 @@
 """Every strategy, on real gloo ranks, against one process: the same losses, norms, names, methods."""
 
 import functools
+import tempfile
 
 import pytest
 import torch
@@ -121,15 +122,15 @@ BY_RANKS = {1: ["single"], 2: ["ddp", "fsdp", "tp"], 4: ["tp_fsdp"]}
 SOURCES = [word for words in BY_RANKS.values() for word in words]
 
 
-@pytest.fixture(scope="module")
-def exchanged(tmp_path_factory):
+@functools.cache  # a fixture of this module would be made again whenever a worker comes back to it
+def exchanged():
     """Every strategy saves in the middle; every strategy loads every one of these and goes on."""
-    folder = str(tmp_path_factory.mktemp("exchange"))
     saved, loaded = {}, {}
-    for ranks, words in BY_RANKS.items():
-        saved |= run_ranks(suite.save_all, ranks, args=(folder, words), timeout=240)[0]
-    for ranks, words in BY_RANKS.items():
-        loaded |= run_ranks(suite.load_all, ranks, args=(folder, words, SOURCES), timeout=240)[0]
+    with tempfile.TemporaryDirectory(prefix="leyden-exchange-") as folder:
+        for ranks, words in BY_RANKS.items():
+            saved |= run_ranks(suite.save_all, ranks, args=(folder, words), timeout=240)[0]
+        for ranks, words in BY_RANKS.items():
+            loaded |= run_ranks(suite.load_all, ranks, args=(folder, words, SOURCES), timeout=240)[0]
     return saved, loaded
 
 
@@ -137,8 +138,8 @@ def exchanged(tmp_path_factory):
 @pytest.mark.xdist_group("strategy-exchange")
 @pytest.mark.parametrize("target", SOURCES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(exchanged, source, target):
-    saved, loaded = exchanged
+def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(source, target):
+    saved, loaded = exchanged()
     after = loaded[f"{source} in {target}"]
     assert len(after) == suite.STEPS // 2
     assert relative(after, saved[source]) <= 1e-5

@@ -23,7 +23,7 @@ def test_json_report_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
 def test_text_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for words in ("python    3.", "torch     ", "device    cpu", "cores     ", "memory    ", "disk      ", "safetensors"):
+    for words in ("python    3.", "torch     ", "device    cpu", "cores     ", "memory    ", "disk      ", "obstore"):
         assert words in text
 
 
