@@ -42,10 +42,10 @@ demo: up  ## train on real data on one and two processes, with pictures of the c
 	@python examples/demo.py
 
 test: up  ## run all tests; ARGS="-k word" is handed to pytest
-	@pytest -n 2 --dist loadgroup --durations=10 $(ARGS)
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 test-fast: up  ## run what is quick: no test marked slow, no real processes
-	@pytest -n 2 --dist loadgroup -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)
 
 check: up  ## lint, types, layers, sizes, spelling, and the gates that count instead of timing
 	@start=$$SECONDS; failed=; run() { "$$@" || failed="$$failed\n  $$*"; }; \

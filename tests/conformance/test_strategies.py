@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def each(words):
-    return pytest.mark.parametrize("word", [pytest.param(word, marks=pytest.mark.xdist_group(f"strategy-{word}")) for word in words])
+    return pytest.mark.parametrize("word", words)
 
 
 @functools.cache
@@ -39,7 +39,6 @@ def test_losses_are_those_of_one_process(word):
         assert relative(rank["losses"], results("single")[0]["losses"]) <= 1e-5
 
 
-@pytest.mark.xdist_group("strategy-variants")
 @pytest.mark.parametrize("word", suite.VARIANTS)
 def test_losses_of_a_variant_are_those_of_one_process(word):
     for rank in variants():
@@ -135,7 +134,6 @@ def exchanged():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.xdist_group("strategy-exchange")
 @pytest.mark.parametrize("target", SOURCES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(source, target):

@@ -45,7 +45,6 @@ def run_page(script: str) -> None:
         atexit._run_exitfuncs()  # a fork of the nursery leaves without them
 
 
-@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page.read_text(encoding="utf-8")).strip()], ids=name_of)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{page.stem}.py"

@@ -15,7 +15,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "fabric"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("examples")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def command(name, *arguments):

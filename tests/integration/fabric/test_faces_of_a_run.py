@@ -51,7 +51,6 @@ def run(face: str) -> dict:
         return json.loads((script.folder / "result.json").read_text())
 
 
-@pytest.mark.xdist_group("faces")
 @pytest.mark.parametrize("face", [face for face in FACES if face != "one process"])
 def test_every_way_of_starting_gives_the_same_losses(face):
     result, alone = run(face), run("one process")
