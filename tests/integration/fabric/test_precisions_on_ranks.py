@@ -140,7 +140,6 @@ def results() -> list[dict[str, Any]]:
     return run_ranks(everything, 2, timeout=100)
 
 
-pytestmark = pytest.mark.xdist_group("precisions on ranks")
 both = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 
 
