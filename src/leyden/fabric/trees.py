@@ -39,11 +39,21 @@ def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
             if new is not old:
                 return kind(items)
         return value
-    if kind is dict or isinstance(value, Mapping):
-        return _mapping(value, function) if value else value
-    if isinstance(value, (list, tuple, deque)):
-        return _sequence(value, function)
-    return _dataclass(value, function) if dataclasses.is_dataclass(value) else function(value)
+    if not is_container(value):
+        return function(value)
+    return map_children(value, lambda item: map_leaves(item, function))
+
+
+def is_container(value: Any) -> bool:
+    """Return whether `map_children` looks into `value`."""
+    return isinstance(value, (Mapping, list, tuple, deque)) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+def map_children(value: Any, child: Callable[[Any], Any]) -> Any:
+    """Return a container with `child` applied to each thing directly in it; itself if nothing changed."""
+    if isinstance(value, Mapping):
+        return _mapping(value, child) if value else value
+    return _sequence(value, child) if isinstance(value, (list, tuple, deque)) else _dataclass(value, child)
 
 
 def leaves(value: Any) -> list[Any]:
@@ -62,8 +72,8 @@ def _all_same(new: Any, old: Any) -> bool:
     return all(one is other for one, other in zip(new, old, strict=True))
 
 
-def _mapping(value: Mapping[Any, Any], function: Callable[[Any], Any]) -> Any:
-    changed = {key: new for key, item in value.items() if (new := map_leaves(item, function)) is not item}
+def _mapping(value: Mapping[Any, Any], child: Callable[[Any], Any]) -> Any:
+    changed = {key: new for key, item in value.items() if (new := child(item)) is not item}
     if not changed:
         return value
     if type(value) is dict:
@@ -76,8 +86,8 @@ def _mapping(value: Mapping[Any, Any], function: Callable[[Any], Any]) -> Any:
     return result
 
 
-def _sequence(value: Any, function: Callable[[Any], Any]) -> Any:
-    items = [map_leaves(item, function) for item in value]
+def _sequence(value: Any, child: Callable[[Any], Any]) -> Any:
+    items = [child(item) for item in value]
     if _all_same(items, value):
         return value
     if isinstance(value, tuple):
@@ -88,12 +98,12 @@ def _sequence(value: Any, function: Callable[[Any], Any]) -> Any:
     return result
 
 
-def _dataclass(value: Any, function: Callable[[Any], Any]) -> Any:
+def _dataclass(value: Any, child: Callable[[Any], Any]) -> Any:
     changed = {}
     for field in dataclasses.fields(value):
         if hasattr(value, field.name):  # a field without a value: `init=False` and never set
             item = getattr(value, field.name)
-            new = map_leaves(item, function)
+            new = child(item)
             if new is not item:
                 changed[field.name] = new
     if not changed:
