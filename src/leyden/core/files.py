@@ -4,10 +4,10 @@ The recipe: write beside the target, `fsync`, rename over the target, `fsync` th
 process after `kill -9` or a power cut, finds the old or the new content, never a part. What a killed writer leaves is
 a name `<target>.tmp-<id>` or `<target>.old-<id>`; `recover` puts a directory back, `sweep` deletes the rest.
 
-A directory cannot be renamed over another, so `publish_directory` moves the old one aside first. Between its two
-renames the target is missing for microseconds; after a kill right there `recover` finishes the job.
+A directory cannot be renamed over another, so `publish` moves the old one aside first. Between its two renames the
+target is missing for microseconds; after a kill right there `recover` finishes the job.
 
-Every step has a failpoint (`files.…`, `directories.…`): tests kill a real process at each.
+Every step has a failpoint (`files.…`, `publish.…`): tests kill a real process at each.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from leyden.core.failpoints import failpoint
 from leyden.core.ids import new_id
 
 LEFTOVER_SECONDS = 3600.0
+_ATTEMPTS = 5  # at a rename that other processes undo
 _NAME_BYTES = 200  # of 255: room for the suffix of the temporary name
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -122,7 +123,7 @@ def atomic_directory(path: str | os.PathLike[str], *, durable: bool = True) -> G
     try:
         make_directory(temporary, durable=durable)
         yield temporary
-        publish_directory(temporary, target, durable=durable)
+        publish(temporary, target, durable=durable)
     except BaseException as error:
         size = _size_of(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,38 +132,31 @@ def atomic_directory(path: str | os.PathLike[str], *, durable: bool = True) -> G
         raise
 
 
-def publish_directory(temporary: Path, target: Path, *, durable: bool = True) -> None:
-    """Move a finished directory to `target`, which may exist; both must lie in the same parent.
+def publish(temporary: Path, target: Path, *, durable: bool = True, is_synced: bool = False) -> None:
+    """Put a finished file or directory in the place of `target`, whatever is there; both must lie in the same parent.
+
+    Other processes may `recover` the target between the two renames of a directory: the old content that they put back
+    is moved aside again, the new content that they publish counts as published.
 
     Args:
-        temporary: The finished directory, best named by `temporary_beside(target)` so that `recover` finds it.
-        target: Where it goes. If the second rename fails, the old content is moved back.
+        temporary: What is finished, best named by `temporary_beside(target)` so that `recover` finds it.
+        target: Where it goes. If a rename fails, the old content is moved back.
         durable: Whether to sync every file below and the directories, so that it survives a power cut.
+        is_synced: Whether what is finished has been synced, so that only the new name is left to do.
 
     Raises:
         OSError: A rename or sync failed; `storage_error` makes a message of it.
     """
-    if durable:
+    if durable and not is_synced:
         sync_tree(temporary)
-    failpoint("directories.written")
-    aside = None
-    if target.exists() or target.is_symlink():
-        aside = _beside(target, "old")
-        target.rename(aside)
-    failpoint("directories.aside")
-    try:
-        temporary.rename(target)
-    except OSError:
-        if temporary.exists() or not target.exists():  # else another process's `recover` has just done it for us
-            if aside is not None:
-                aside.rename(target)
-            raise
-    failpoint("directories.renamed")
+    failpoint("publish.written")
+    aside = _replace(temporary, target)
+    failpoint("publish.renamed")
     if durable:
         sync_directory(target.parent)
-    failpoint("directories.synced")
+    failpoint("publish.synced")
     if aside is not None:
-        _remove(aside)
+        discard(aside)
 
 
 def recover(
@@ -172,14 +166,15 @@ def recover(
     leftover_seconds: float = LEFTOVER_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> bool:
-    """Mend what a killed `publish_directory` or `atomic_directory` left at `path`; call it before reading.
+    """Mend what a killed `publish` or `atomic_directory` left at `path`; call it before reading. Several processes may.
 
     If the target is missing, the newest complete leftover (a finished new one before the old one) is renamed to it.
     Then leftovers are swept.
 
     Args:
-        path: The directory that was being replaced.
-        is_complete: Whether a leftover holds everything, such as a marker file that is written last.
+        path: The file or directory that was being replaced.
+        is_complete: Whether a leftover directory holds everything, such as a marker file that is written last. A file
+            is only complete once it has been at `path`.
         leftover_seconds: As for `sweep`.
         now: As for `sweep`.
 
@@ -189,10 +184,11 @@ def recover(
     target = Path(path)
     restored = False
     if not target.exists():
-        complete = [leftover for kind in ("tmp", "old") for leftover in _leftovers(target, kind) if is_complete(leftover)]
-        if complete:
+        finished = [leftover for leftover in _leftovers(target, "tmp") if is_complete(leftover)]
+        published = [leftover for leftover in _leftovers(target, "old") if leftover.is_file() or is_complete(leftover)]
+        for leftover in [*finished, *published][:1]:
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                complete[0].rename(target)
+                leftover.rename(target)
                 sync_directory(target.parent)
                 restored = True
     sweep(target, leftover_seconds=leftover_seconds, now=now)
@@ -211,7 +207,7 @@ def sweep(path: str | os.PathLike[str], *, leftover_seconds: float = LEFTOVER_SE
     for leftover in (*_leftovers(target, "tmp"), *_leftovers(target, "old")):
         with contextlib.suppress(OSError):
             if now() - max(each.lstat().st_mtime for each in (leftover, *leftover.rglob("*"))) > leftover_seconds:
-                _remove(leftover)
+                discard(leftover)
 
 
 def temporary_beside(target: Path) -> Path:
@@ -231,6 +227,15 @@ def is_leftover(name: str) -> bool:
     return bool(dot) and kind in {"tmp", "old"} and len(digits) == len(new_id("x")) - 2 and digits.isalnum()
 
 
+def discard(path: Path) -> None:
+    """Delete a file or directory, as far as that is possible; nothing is raised."""
+    if _is_directory(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def make_directory(path: str | os.PathLike[str], *, durable: bool = True) -> None:
     """Make a directory and its missing parents, so that they survive a power cut."""
     directory = Path(path)
@@ -243,27 +248,19 @@ def make_directory(path: str | os.PathLike[str], *, durable: bool = True) -> Non
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Make the names in a directory survive a power cut. Where directories cannot be opened (Windows), nothing happens."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name != "nt":
+        _sync(path)
 
 
 def sync_tree(path: str | os.PathLike[str]) -> None:
-    """Make every file and directory below `path`, and `path` itself, survive a power cut."""
-    for directory, _, names in os.walk(path, topdown=False):
+    """Make a file, or every file and directory below `path` and `path` itself, survive a power cut."""
+    root = Path(path)
+    if root.is_file() and not root.is_symlink():
+        _sync(root)
+    for directory, _, names in os.walk(root, topdown=False):
         for name in names:
-            file = Path(directory, name)
-            if file.is_symlink():
-                continue
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            if not Path(directory, name).is_symlink():
+                _sync(Path(directory, name))
         sync_directory(directory)
 
 
@@ -277,6 +274,14 @@ def storage_error(cause: OSError, path: str | os.PathLike[str], needed_bytes: in
     error = StorageError(message)
     error.errno, error.filename = cause.errno, os.fspath(path)
     return error
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -297,11 +302,49 @@ def _leftovers(target: Path, kind: str) -> list[Path]:
     return [target.with_name(name) for name in sorted(names, reverse=True)]  # ids sort by time: the newest first
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _replace(temporary: Path, target: Path) -> Path | None:
+    """Rename `temporary` to `target` and return where the old one went; files are replaced in one step."""
+    if not _is_directory(temporary) and not _is_directory(target):
+        os.replace(temporary, target)  # noqa: PTH105 - the operation that is meant, by its name
+        return None
+    ours = temporary.lstat()
+    for _ in range(_ATTEMPTS):
+        aside = _move_aside(target)
+        failpoint("publish.aside")
+        try:
+            temporary.rename(target)
+        except FileNotFoundError:
+            if target.exists() and os.path.samestat(target.lstat(), ours):
+                return aside  # another process's `recover` published it for us
+            _move_back(aside, target)
+            raise
+        except OSError:
+            if target.exists():
+                continue  # another process's `recover` put the old one back
+            _move_back(aside, target)
+            raise
+        return aside
+    raise StorageError(f"{target} was put back {_ATTEMPTS} times by other processes while it was being replaced; write to another path.")
+
+
+def _move_aside(target: Path) -> Path | None:
+    if not target.exists() and not target.is_symlink():
+        return None
+    aside = _beside(target, "old")
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(aside)
+        return aside
+    return None
+
+
+def _move_back(aside: Path | None, target: Path) -> None:
+    if aside is not None:
+        with contextlib.suppress(OSError):
+            aside.rename(target)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _concerns(error: OSError, target: Path, temporary: Path) -> bool:

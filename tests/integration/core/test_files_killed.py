@@ -60,7 +60,7 @@ def test_a_file_whose_writer_is_killed_is_wholly_old_or_new(tmp_path: Path, poin
 
 
 @pytest.mark.parametrize("has_old", [False, True])
-@pytest.mark.parametrize("point", [name for name in POINTS if name.startswith("directories.")])
+@pytest.mark.parametrize("point", [name for name in POINTS if name.startswith("publish.")])
 def test_a_directory_whose_writer_is_killed_is_whole_after_recovery(tmp_path: Path, point: str, has_old: bool) -> None:
     target = tmp_path / "target"
     if has_old:
@@ -70,8 +70,8 @@ def test_a_directory_whose_writer_is_killed_is_whole_after_recovery(tmp_path: Pa
     done = run(WRITE_DIRECTORY, tmp_path, LEYDEN_FAILPOINT=f"{point}=kill")
     assert done.returncode == -signal.SIGKILL, done.stderr
     is_recovered = recover(target, is_complete, now=lambda: 1e12)
-    assert is_recovered == (point == "directories.aside" or (point == "directories.written" and not has_old))
-    assert (target / "data").read_bytes() == (OLD if has_old and point == "directories.written" else NEW)
+    assert is_recovered == (point == "publish.aside" or (point == "publish.written" and not has_old))
+    assert (target / "data").read_bytes() == (OLD if has_old and point == "publish.written" else NEW)
     assert is_complete(target)
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 

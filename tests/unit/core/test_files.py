@@ -19,7 +19,7 @@ from leyden.core.files import (
     atomic_directory,
     atomic_file,
     is_leftover,
-    publish_directory,
+    publish,
     recover,
     storage_error,
     sweep,
@@ -30,7 +30,7 @@ from leyden.core.files import (
 SOURCE = Path(files.__file__).read_text(encoding="utf-8")
 POINTS = re.findall(r'failpoint\("([\w.]+)"\)', SOURCE)
 FILE_POINTS = [name for name in POINTS if name.startswith("files.")]
-DIRECTORY_POINTS = [name for name in POINTS if name.startswith("directories.")]
+DIRECTORY_POINTS = [name for name in POINTS if name.startswith("publish.")]
 law = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -108,7 +108,7 @@ def test_every_point_of_a_publication_is_passed(tmp_path: Path, point: str) -> N
 def test_the_points_are_all_here() -> None:
     file_points = ("before_write", "after_write", "after_sync", "after_rename", "after_directory_sync")
     assert [f"files.{name}" for name in file_points] == FILE_POINTS
-    assert [f"directories.{name}" for name in ("written", "aside", "renamed", "synced")] == DIRECTORY_POINTS
+    assert [f"publish.{name}" for name in ("written", "renamed", "synced", "aside")] == DIRECTORY_POINTS
 
 
 def test_parents_are_made(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_old_directory(tmp_path: Path) -> None:
     target = tmp_path / "directory"
     with atomic_directory(target) as directory:
         (directory / "old").touch()
-    with armed("directories.written=enospc"), pytest.raises(StorageError, match="No space left"), atomic_directory(target) as directory:
+    with armed("publish.written=enospc"), pytest.raises(StorageError, match="No space left"), atomic_directory(target) as directory:
         (directory / "new").touch()
     assert names(target) == ["old"]
     assert names(tmp_path) == ["directory"]
@@ -222,7 +222,7 @@ def test_a_failed_rename_brings_the_old_directory_back(tmp_path: Path) -> None:
     target.mkdir()
     (target / "old").touch()
     with pytest.raises(FileNotFoundError):
-        publish_directory(temporary_beside(target), target, durable=False)
+        publish(temporary_beside(target), target, durable=False)
     assert names(target) == ["old"]
     assert names(tmp_path) == ["directory"]
 

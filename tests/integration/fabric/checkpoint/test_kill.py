@@ -20,9 +20,13 @@ from tests.support.ranks import RanksError, run_ranks
 from tests.support.sharded_ranks import ShardedRanks
 
 # Each with the hits at which it is worth dying: the first file, a later one.
-FILE = ["before_write", "staged", "in_file:1", "in_file:3", "file_written", "after_write", "before_rename", "renamed"]
-ASIDE = ["staged", "in_file:2", "before_rename", "renamed"]  # in the thread of an asynchronous save
-DIRECTORY = [*FILE, "file_written:2", "file_written:3", "before_meta", "between_renames", "before_remove"]
+FILE = ["before_write", "staged", "in_file:1", "in_file:3", "file_written", "after_write", "publish.written", "publish.renamed"]
+ASIDE = ["staged", "in_file:2", "publish.written", "publish.renamed"]  # in the thread of an asynchronous save
+DIRECTORY = [*FILE, "file_written:2", "file_written:3", "before_meta", "publish.aside", "publish.synced"]
+
+
+def full(point: str) -> str:
+    return point if "." in point else f"checkpoint.{point}"
 
 
 def state_at(step: int) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def killed(function: Callable[[], None], point: str) -> bool:
     """Run in a forked process that dies at a point; False if the point was never reached."""
     pid = os.fork()
     if pid == 0:
-        with armed(f"checkpoint.{point}=kill"):
+        with armed(f"{full(point)}=kill"):
             try:
                 function()
             finally:
@@ -78,7 +82,7 @@ def kill_saves(folder: str, format: str, points: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(("format", "points"), [("file", FILE), ("directory", DIRECTORY)])
 def test_killed_anywhere_the_old_or_the_new_one_is_there(tmp_path: Path, format: str, points: list[str]) -> None:
     (found,) = run_ranks(kill_saves, 1, args=(str(tmp_path), format, points), join=False, timeout=100)
-    published = {"renamed", "before_remove", "between_renames"}  # between the renames the new one is complete: recovered
+    published = {"publish.renamed", "publish.synced", "publish.aside"}  # between the renames the new one is complete: recovered
     for name, (died, step) in found.items():
         blocking, point = name.split()
         assert died == (point != "staged" or blocking == "False"), name
@@ -90,7 +94,7 @@ def kill_first_saves(folder: str, points: list[str]) -> dict[str, bool]:
     for point in points:
         path = Path(folder) / point.replace(":", "-")
         save = lambda path=path: saver.write(path, state_at(1), strategy=SingleDeviceStrategy("cpu"), format="directory")  # noqa: E731 - one per case
-        assert killed(save, point) or point == "before_remove"
+        assert killed(save, point)
         try:
             assert step_of(saver.read(path)) == 1
             found[point] = True
@@ -102,7 +106,7 @@ def kill_first_saves(folder: str, points: list[str]) -> dict[str, bool]:
 def test_a_first_save_killed_anywhere_is_whole_or_absent(tmp_path: Path) -> None:
     points = [point for point in DIRECTORY if point != "staged"]
     (found,) = run_ranks(kill_first_saves, 1, args=(str(tmp_path), points), join=False)
-    whole = {"before_rename", "between_renames", "renamed", "before_remove"}  # meta.json was written: complete
+    whole = {"publish.written", "publish.aside", "publish.renamed", "publish.synced"}  # meta.json was written: complete
     assert {point for point, is_there in found.items() if is_there} == whole
 
 
@@ -119,7 +123,7 @@ class OneProcess:
 
 def kill_in_folder(folder: str) -> dict[str, int]:
     found = {}
-    for point in ("in_file:2", "before_rename", "renamed", "latest", "before_prune", "in_remove"):
+    for point in ("in_file:2", "publish.written", "publish.renamed", "latest", "before_prune", "in_remove"):
         place = Path(folder) / point.replace(":", "-")
 
         def save(step: int, place: Path = place) -> None:
@@ -141,18 +145,18 @@ def kill_in_folder(folder: str) -> dict[str, int]:
 
 def test_latest_is_right_after_a_kill_anywhere(tmp_path: Path) -> None:
     (found,) = run_ranks(kill_in_folder, 1, args=(str(tmp_path),), join=False)
-    assert found == {"in_file:2": 1, "before_rename": 2, "renamed": 2, "latest": 2, "before_prune": 2, "in_remove": 2}
+    assert found == {"in_file:2": 1, "publish.written": 2, "publish.renamed": 2, "latest": 2, "before_prune": 2, "in_remove": 2}
 
 
 def kill_one_rank(path: str, rank: int, point: str, blocking: bool) -> None:
     strategy = ShardedRanks()
     saver.write(path, state_at(1), strategy=strategy)
-    with armed(f"checkpoint.{point}=kill" if dist.get_rank() == rank else ""):
+    with armed(f"{full(point)}=kill" if dist.get_rank() == rank else ""):
         saver.write(path, state_at(2), strategy=strategy, blocking=blocking)
         saver.wait_for_saves()
 
 
-@pytest.mark.parametrize(("rank", "point", "step"), [(0, "between_renames", 2), (1, "in_file", 1), (1, "staged", 1)])
+@pytest.mark.parametrize(("rank", "point", "step"), [(0, "publish.aside", 2), (1, "in_file", 1), (1, "staged", 1)])
 def test_a_rank_killed_in_a_save_leaves_a_whole_checkpoint(tmp_path: Path, rank: int, point: str, step: int) -> None:
     with pytest.raises(RanksError, match=f"rank {rank}, exit code -9"):
         run_ranks(kill_one_rank, 2, args=(str(tmp_path / "saved"), rank, point, point != "staged"))

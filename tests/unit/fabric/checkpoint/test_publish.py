@@ -29,21 +29,17 @@ def test_a_directory_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
 
 
-@pytest.mark.parametrize("point", ["before_rename", "between_renames", "renamed", "before_remove"])
+@pytest.mark.parametrize("point", ["written", "aside", "renamed", "synced"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_stopped_anywhere_the_old_or_the_new_is_complete(tmp_path: Path, point: str, is_first: bool) -> None:
     target = tmp_path / "c"
     if not is_first:
         make(target, "old")
     temporary = make(publish.begin(target), "new")
-    with armed(f"checkpoint.{point}=raise"):
-        if is_first and point == "before_remove":
-            publish.commit(temporary, target)
-        else:
-            with pytest.raises(InjectedError):
-                publish.commit(temporary, target)
+    with armed(f"publish.{point}=raise"), pytest.raises(InjectedError):
+        publish.commit(temporary, target)
     publish.recover(target)
-    assert content(target) == ("old" if point == "before_rename" and not is_first else "new")
+    assert content(target) == ("old" if point == "written" and not is_first else "new")
 
 
 def test_an_incomplete_leftover_is_never_renamed_back(tmp_path: Path) -> None:
@@ -125,10 +121,10 @@ def test_recovering_a_place_that_does_not_exist_is_fine(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_listed_does_not_stop_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(self: Path) -> None:
+    def denied(path: Path) -> None:
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr(Path, "iterdir", denied)
+    monkeypatch.setattr(os, "listdir", denied)
     publish.recover(tmp_path / "c")
 
 
