@@ -1,0 +1,1 @@
+"""What is in a checkpoint, and how a run becomes what it was."""

@@ -1,0 +1,1 @@
+"""Where loaders come from, how several become one, and where a run stands in them."""

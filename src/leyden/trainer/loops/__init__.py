@@ -1,0 +1,1 @@
+"""The loops: plain functions over one `RunState`."""

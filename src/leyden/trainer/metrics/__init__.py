@@ -1,0 +1,1 @@
+"""What `self.log` keeps, and the rows that become of it."""

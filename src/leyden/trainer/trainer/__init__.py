@@ -1,0 +1,1 @@
+"""The facade, its arguments and its states."""
