@@ -14,6 +14,7 @@ are in `tensor_file`, what goes where in `directory` and `shards`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ VERSION = 1
 READABLE = (1,)  # this version and the one before
 EXTRAS = "__leyden__"
 META, INDEX, TRAIN, SHARDS, RANKS = "meta.json", "index.json", "train.pt", "shards", "ranks"
+FOLDER = "save"  # a second save at a URL fills a folder `save-<id>`, and `meta.json` names it
+_FOLDER = re.compile(rf"{FOLDER}-[0-9a-z]{{20}}")
 Layout: TypeAlias = Literal["file", "full", "sharded", "deepspeed"]
 
 
@@ -207,6 +210,36 @@ def read_json(path: Path) -> Any:
 def is_complete(path: Path) -> bool:
     """Return whether a directory holds a whole checkpoint of ours: `meta.json` is written last."""
     return (path / META).is_file()
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a second save at a URL gave a folder this name."""
+    return _FOLDER.fullmatch(name) is not None
+
+
+def folder_in(document: bytes, where: str) -> str:
+    """Return the folder that a `meta.json` names; `""`: the files are beside it.
+
+    Raises:
+        CorruptDataError: It is no JSON, or names something else.
+    """
+    try:
+        folder = json.loads(document).get("folder", "")
+    except (ValueError, AttributeError) as error:
+        raise CorruptDataError(f"{where} is damaged: {error}. Load an older checkpoint.") from error
+    if folder and not (isinstance(folder, str) and is_folder(folder)):
+        raise CorruptDataError(f"{where} is damaged: it names the folder {folder!r}. Load an older checkpoint.")
+    return folder
+
+
+def home(directory: Path) -> Path:
+    """Return where the files of a checkpoint directory are: it may be a copy of a URL that was saved to twice."""
+    if not is_complete(directory):
+        return directory
+    try:
+        return directory / folder_in((directory / META).read_bytes(), str(directory / META))
+    except OSError as error:
+        raise StorageError(f"{directory / META} cannot be read: {error}.") from error
 
 
 def read_meta(directory: Path) -> Meta:

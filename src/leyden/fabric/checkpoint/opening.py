@@ -23,7 +23,7 @@ def resolve(path: str | Path) -> Path:
     """Return the local path of a checkpoint: `latest` followed, and what a killed save left there finished.
 
     Raises:
-        CorruptDataError: `latest` does not hold a name.
+        CorruptDataError: `latest` does not hold a name, or `meta.json` is damaged.
     """
     place = Path(path)
     if place.is_dir() and (newest := _newest_in(place)) is not None:
@@ -34,7 +34,7 @@ def resolve(path: str | Path) -> Path:
             raise CorruptDataError(f"{place} should hold the name of a checkpoint beside it, but holds {name!r}. Name one yourself.")
         place = place.with_name(name)
     publish.recover(place)
-    return place
+    return layout.home(place)
 
 
 def _newest_in(folder: Path) -> Path | None:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -80,10 +80,11 @@ def write(
         filter: Key → `function(name, value) -> bool`: which entries of that key's dictionary to keep.
         blocking: False returns once everything is copied; the copy is written in the background.
         format: `"file"`, `"directory"`, or `"auto"`: a directory for sharded strategies, else a file.
-        storage_options: Credentials and such for a URL, or what a plug-in takes.
+        storage_options: Credentials and endpoint of a URL as for `open_storage`, where the environment's are not meant, or
+            what a plug-in takes. Loading takes the environment's.
 
     Raises:
-        ConfigTypeError: `state` is no dictionary, or a filter is not callable.
+        ConfigTypeError: `state` is no dictionary, a filter is not callable, or options of a URL are no mapping.
         ConfigError: A filter for an unknown key, an unknown format, or a value that a checkpoint cannot hold.
         StorageError: The disk is full or refuses; of an asynchronous save, raised by the next call here.
     """
@@ -96,6 +97,8 @@ def write(
         plugin, blocking = plugin.inner, False
     if plugin is not None:
         layout = _plugin_layout(plugin, strategy, format)
+    elif storage_options is not None:
+        _check_options(place, storage_options)
     peers = Peers.of(strategy)
     _prepare(place, state, peers, has_plugin=plugin is not None)
     if layout == "deepspeed":
@@ -259,6 +262,19 @@ def _plugin_layout(plugin: CheckpointIO, strategy: "Keeper", format: str) -> Lay
             stacklevel=4,
         )
     return "file"
+
+
+def _check_options(place: str, options: Any) -> None:
+    if not remote.is_remote(place):
+        raise ConfigError(
+            f"storage_options={options!r} has no effect on the local path {place!r} without a CheckpointIO plug-in. "
+            "Pass plugins=YourCheckpointIO(), save to a URL such as 's3://bucket/run', or drop storage_options."
+        )
+    if not isinstance(options, Mapping):
+        raise ConfigTypeError(
+            f"storage_options={options!r}: {place!r} takes a mapping, such as {{'endpoint_url': 'http://localhost:9000'}}; "
+            "the names are those of `leyden.core.storage.open_storage`."
+        )
 
 
 def _prepare(place: str, state: dict[str, Any], peers: Peers, *, has_plugin: bool) -> None:

@@ -19,7 +19,7 @@ from leyden.core.errors import StorageError
 from leyden.core.failpoints import failpoint
 from leyden.fabric.checkpoint import directory, publish, remote, single_file
 from leyden.fabric.checkpoint.capture import Snapshot
-from leyden.fabric.checkpoint.layout import META, FileRecord
+from leyden.fabric.checkpoint.layout import FileRecord
 from leyden.fabric.checkpoint.peers import Peers
 
 if TYPE_CHECKING:
@@ -176,12 +176,13 @@ def _publish(snapshot: Snapshot, work: Path, path: Path, records: list[dict[str,
 def _store_remote(snapshot: Snapshot, target: Target, plan: "ShardPlan | None", engine: Callable[[Path], None] | None, work: Path) -> None:
     records = _write_files(snapshot, target, work, plan, engine)
     names = [path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()]
-    _together(target, "clear the place", lambda: remote.begin_directory(target.path, target.options), on_rank_zero=True)
-    _together(target, "upload its files", lambda: remote.upload_files(work, names, target.path, target.options))
+    begin = partial(remote.begin_directory, target.path, target.options)
+    place = target.peers.broadcast(_together(target, "begin the checkpoint", begin, on_rank_zero=True))
+    _together(target, "upload its files", lambda: remote.upload_files(work, names, place, target.options))
 
     def finish() -> None:
         directory.write_meta(snapshot.meta, work, _merged(records))
-        remote.upload_files(work, [META], target.path, target.options)
+        remote.publish(work, place, target.path, target.options)
 
     _together(target, "publish the checkpoint", finish, on_rank_zero=True)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from leyden.core.errors import ConfigError, UnsupportedError
+from leyden.core.errors import UnsupportedError
 from leyden.fabric.loading.transfer import move_data_to_device
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
@@ -292,15 +292,10 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
         """Write `state` (unwrapped objects and values); every rank calls it.
 
         Raises:
-            ConfigError: `storage_options` without a checkpoint plug-in that takes them.
+            ConfigError: `storage_options` for a local path, without a checkpoint plug-in that takes them.
         """
         from leyden.fabric.checkpoint import saver
 
-        if storage_options is not None and self.checkpoint_io is None:
-            raise ConfigError(
-                f"storage_options={storage_options!r} has no effect without a CheckpointIO plug-in. "
-                "Pass plugins=YourCheckpointIO(), or drop storage_options."
-            )
         saver.write(path, state, strategy=self, filter=filter, blocking=blocking, format=format, storage_options=storage_options)
 
     def load_checkpoint(

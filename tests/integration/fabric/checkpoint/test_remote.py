@@ -41,7 +41,7 @@ def sharded_module(strategy: ShardedRanks) -> nn.Module:
     return fully_shard(nn.Linear(5, 7))
 
 
-def save_and_load(url: str, killed: bool) -> list[list[float]]:
+def save_and_load(url: str, killed_at: str) -> list[list[float]]:
     strategy = ShardedRanks()
     model = sharded_module(strategy)
     saver.write(url, {"model": model, "step": 1}, strategy=strategy, blocking=False)
@@ -51,14 +51,14 @@ def save_and_load(url: str, killed: bool) -> list[list[float]]:
         state["model"].weight.zero_()
     saver.read(url, state, strategy=strategy)
     assert state["step"] == 1
-    if killed:
-        with armed("checkpoint.before_meta=kill" if dist.get_rank() == 0 else ""):
-            saver.write(url, state, strategy=strategy)
+    if killed_at:
+        with armed(f"checkpoint.{killed_at}=kill" if dist.get_rank() == 0 else ""):
+            saver.write(url, {**state, "step": 2}, strategy=strategy)
     return state["model"].weight.full_tensor().tolist()
 
 
 def test_ranks_upload_their_shards(bucket: str) -> None:
-    first, second = run_ranks(save_and_load, 2, args=(f"{bucket}/runs/saved", False))
+    first, second = run_ranks(save_and_load, 2, args=(f"{bucket}/runs/saved", ""))
     assert first == second
     assert saver.read(f"{bucket}/runs/saved")["model"]["weight"].tolist() == first
     assert {entry.key for entry in open_storage(f"{bucket}/runs/saved").list()} == {
@@ -72,11 +72,21 @@ def test_ranks_upload_their_shards(bucket: str) -> None:
     }
 
 
-def test_killed_before_the_commit_there_is_no_half_checkpoint(bucket: str) -> None:
+@pytest.mark.parametrize("point", ["before_meta", "before_switch"])
+def test_killed_before_the_commit_the_checkpoint_before_is_there(bucket: str, point: str) -> None:
     with pytest.raises(RanksError, match="exit code -9"):
-        run_ranks(save_and_load, 2, args=(f"{bucket}/saved", True))
-    with pytest.raises(NotFoundError, match="was never finished"):
-        saver.read(f"{bucket}/saved")
+        run_ranks(save_and_load, 2, args=(f"{bucket}/saved", point))
+    assert saver.read(f"{bucket}/saved")["step"] == 1
+
+
+@pytest.mark.parametrize("format", ["file", "directory"])
+def test_storage_options_reach_the_storage(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    with monkeypatch.context() as without:
+        for name in server.environ:
+            without.delenv(name)
+        for step in (1, 2):
+            one.save_checkpoint(f"{bucket}/saved", {"step": step}, server.options, format=format)
+    assert one.load_checkpoint(f"{bucket}/saved") == {"step": 2}
 
 
 @pytest.mark.parametrize("format", ["file", "directory"])
