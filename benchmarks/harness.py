@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> 
         "command": " ".join(["python", "-m", name, *(sys.argv[1:] if argv is None else argv)]),
         "when": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": {key: _versions(pythons[key]) for key in variants},
-        "machine": {"system": platform.system(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "machine": platform.machine(), "cpu": _cpu(), "cores": os.cpu_count(), "gpus": _gpus()},
         "rounds": args.rounds,
         "values": values,
         "comparisons": outcomes,
@@ -224,6 +225,13 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _gpus() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def run_all(argv: Sequence[str]) -> int:
