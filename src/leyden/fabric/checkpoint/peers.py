@@ -1,7 +1,8 @@
 """`Peers`: how the ranks of a save or load talk: a few objects, and errors that reach every rank.
 
-A rank that fails alone must not leave the others in a collective. So each phase runs through `agreed`: errors are
-exchanged, the failing rank raises its own, the others the same kind naming that rank. Saves have a group of their own
+A rank that fails alone must not leave the others in a collective. So each phase runs through `agreed`: one number says
+whether a rank failed; only then are errors exchanged, and the failing rank raises its own, the others the same kind naming
+that rank. Saves have a group of their own
 (`strategy.saving_group`), since the thread of an asynchronous save must not mix its collectives with training's.
 """
 
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from leyden.core.errors import LeydenError, RemoteError
@@ -87,6 +89,8 @@ class Peers:
             result = function()
         except Exception as error:  # noqa: BLE001 - the boundary of a rank's part: raised below, after the others know
             failure = error
+        if not self._is_true_anywhere(failure is not None):
+            return result
         failures = self.all_gather(None if failure is None else _described(failure))
         if failure is not None:
             raise failure
@@ -94,6 +98,12 @@ class Peers:
             if described is not None:
                 raise _error(step, rank, *described)
         return result
+
+    def _is_true_anywhere(self, own: bool) -> bool:  # noqa: FBT001 - private
+        has_cpu = "cpu:" in str(dist.get_backend_config(self.group))
+        flag = torch.tensor([int(own)], device="cpu" if has_cpu else torch.accelerator.current_accelerator())
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.group)
+        return bool(flag.item())
 
 
 def _described(error: Exception) -> tuple[type[LeydenError] | None, str, str]:
