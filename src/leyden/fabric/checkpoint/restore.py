@@ -72,8 +72,7 @@ def restore(
     """
     items = find_items(state)
     make = _Planner(saved, items, strategy, peers, is_strict=strict)
-    plan = peers.agreed("load the checkpoint", lambda: make.plan(state))
-    rest = peers.agreed("read the checkpoint", lambda: saved.load(_remaining(saved, state), keep_mapped=True))
+    plan, rest = peers.agreed("load the checkpoint", lambda: (make.plan(state), saved.load(_remaining(saved, state), keep_mapped=True)))
     peers.agreed("restore its objects", plan.run)
     if strategy is not None and saved.precision and any(item.kind == "optimizer" for item in items):
         strategy.precision.load_state_dict(saved.precision)
@@ -146,13 +145,11 @@ class _Planner:
             held = listed(saved) if isinstance(saved, Mapping) else f"{len(saved)} elements"
             raise CheckpointKeyError(f"{self._saved.path} does not hold {_place(path)}; there it has {held}. Pass strict=False to skip it.")
 
-    def _loaded(self, found: Any) -> Any:
-        return Saved(path="", tree={"": found}, is_mapped=self._saved.is_mapped).load()[""]
+    def _loaded(self, found: Any, live: Any) -> Any:
+        return Saved(path="", tree={"": found}, is_mapped=self._saved.is_mapped).load(like={"": live})[""]
 
     def _value(self, container: Any, key: Any, path: Path, found: Any) -> None:
-        loaded = (
-            self._saved.load([key])[key] if len(path) == 1 else Saved(path="", tree={"": found}, is_mapped=self._saved.is_mapped).load()[""]
-        )
+        loaded = self._saved.load([key], like=container)[key] if len(path) == 1 else self._loaded(found, container[key])
         self._plan.values.append(lambda: container.__setitem__(key, loaded))
 
     def _item(self, item: Item, found: Any) -> None:
@@ -169,7 +166,7 @@ class _Planner:
             _, names = parameter_names(self._items, item.value)
             do, undo = optimizer_action(item, optimizer, names, where=self._saved.path, is_strict=self._is_strict), None
         else:
-            self._foreign(item.value, self._loaded(found))
+            self._foreign(item.value, found)
             return
         if undo is None:
             self._plan.tensors.append(do)
@@ -184,8 +181,9 @@ class _Planner:
             "Swap the keys, or drop it from `state`."
         )
 
-    def _foreign(self, target: Any, loaded: Any) -> None:
+    def _foreign(self, target: Any, found: Any) -> None:
         before = target.state_dict()
+        loaded = self._loaded(found, before)
         self._plan.foreign.append((lambda: target.load_state_dict(loaded), lambda: target.load_state_dict(before)))
 
     def _per_rank(self, item: Item) -> None:
@@ -194,7 +192,7 @@ class _Planner:
         if found is _MISSING:
             found = self._from_rank_zero(item)
         if found is not _MISSING:
-            self._foreign(item.value, self._loaded(found))
+            self._foreign(item.value, found)
 
     def _from_rank_zero(self, item: Item) -> Any:
         """Return rank 0's state for a rank that did not exist, where the object can make something of it."""

@@ -241,16 +241,18 @@ class Saved:
         if self.files is not None:
             self.files.close()
 
-    def load(self, keys: Iterable[str] | None = None, *, keep_mapped: bool = False) -> dict[str, Any]:
+    def load(
+        self, keys: Iterable[str] | None = None, *, keep_mapped: bool = False, like: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the tree (or some keys of it) with every tensor on the CPU.
 
         Args:
             keys: Which keys; all if absent.
             keep_mapped: Whether tensors of a mapped file may stay there until somebody looks at them.
+            like: A live tree; where it has a `DTensor` of the saved shape, the result is one too, and only its box is read.
         """
-        loaded: dict[int, Tensor] = {}
-        copies = self.is_mapped and not keep_mapped
-        return {key: _materialised(self.tree[key], loaded, copies) for key in (self.tree if keys is None else keys)}
+        read = _Reading(copies=self.is_mapped and not keep_mapped, is_mapped=self.is_mapped)
+        return {key: read.value(self.tree[key], _inside(like, key)) for key in (self.tree if keys is None else keys)}
 
 
 def as_module(value: Any, *, is_mapped: bool) -> SavedModule | None:
@@ -316,16 +318,43 @@ def _loaded(value: Any, loaded: dict[int, Tensor]) -> Any:
     return loaded[id(value)]
 
 
-def _materialised(value: Any, loaded: dict[int, Tensor], copies: bool) -> Any:  # noqa: FBT001 - private recursion
-    if isinstance(value, (SavedModule, SavedOptimizer)):
-        return value.load()
-    if isinstance(value, Tensor) and copies:
-        return loaded.setdefault(id(value), value.clone())
-    if isinstance(value, dict):
-        return {key: _materialised(item, loaded, copies) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_materialised(item, loaded, copies) for item in value)
-    return value
+class _Reading:
+    """One walk through a saved tree beside a live one; tied tensors come back tied."""
+
+    def __init__(self, *, copies: bool, is_mapped: bool) -> None:
+        self._copies = copies
+        self._is_mapped = is_mapped
+        self._loaded: dict[int, Tensor] = {}
+
+    def value(self, value: Any, live: Any) -> Any:
+        if isinstance(value, (SavedModule, SavedOptimizer)):
+            return value.load()
+        if isinstance(value, Tensor):
+            return self._tensor(value, live)
+        if isinstance(value, dict):
+            return {key: self.value(item, _inside(live, key)) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self.value(item, _inside(live, index)) for index, item in enumerate(value))
+        return value
+
+    def _tensor(self, value: Tensor, live: Any) -> Tensor:
+        if is_dtensor(live) and live.shape == value.shape:
+            with torch.no_grad():
+                target = torch.empty_like(live, dtype=value.dtype)
+            fill(target, MemoryTensor(value, is_mapped=self._is_mapped))
+            return target
+        if not self._copies:
+            return value
+        if id(value) not in self._loaded:
+            self._loaded[id(value)] = value.clone()
+        return self._loaded[id(value)]
+
+
+def _inside(live: Any, key: Any) -> Any:
+    """Return what a live container has at a place, or `None`."""
+    if isinstance(live, Mapping):
+        return live.get(key)
+    return live[key] if isinstance(live, (list, tuple)) and isinstance(key, int) and key < len(live) else None
 
 
 def _overlap(begin: tuple[int, ...], size: tuple[int, ...], chunk: Chunk) -> tuple[list[int], list[int]] | None:

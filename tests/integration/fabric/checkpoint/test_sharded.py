@@ -391,3 +391,76 @@ def strided(folder: str) -> dict[str, torch.Tensor]:
 def test_tensor_parallel_inside_fsdp_is_cut_and_joined_right(tmp_path: Path) -> None:
     wanted = run_ranks(strided, 4, args=(str(tmp_path),))[0]
     assert_same(saver.read(tmp_path / "saved")["model"], wanted)
+
+
+# -- values that are sharded ---------------------------------------------------------------------------------------
+
+
+def average_of(model: Any) -> dict[str, Any]:
+    """Return what an average of weights keeps: a plain dictionary, sharded as the weights are."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+class Averaged:
+    """An object that keeps one."""
+
+    def __init__(self, model: Any) -> None:
+        self.shadow = average_of(model)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"shadow": self.shadow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shadow = state["shadow"]
+
+
+def with_averages(fabric: Fabric, seed: int) -> dict[str, Any]:
+    state = setup(fabric, seed)
+    average = average_of(state["model"])
+    # Deeper down beside a live object, in a tuple, and under an object of its own.
+    several = {"of": [average_of(state["model"])], "last": (average["embed.weight"],), "optimizer": state.pop("optimizer")}
+    return state | {"average": average, "several": several, "object": Averaged(state["model"]), "decay": 0.9}
+
+
+def save_averages(folder: str, strategy: str) -> Contents:
+    fabric = launched(strategy)
+    state = with_averages(fabric, seed=1)
+    for format in ("auto", "file"):
+        fabric.save(f"{folder}/{format}", state, format=format)
+    fabric.save(f"{folder}/async", state, blocking=False)
+    fabric.wait_for_saves()
+    return {name: whole(value) for name, value in state["average"].items()}
+
+
+def load_averages(folder: str, strategy: str) -> list[Contents]:
+    fabric = launched(strategy)
+    found = []
+    for name in ("auto", "file", "async"):
+        state = with_averages(fabric, seed=2)
+        live = state["model"].state_dict()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # another world size: random generators start anew
+            fabric.load(f"{folder}/{name}", state)
+        for average in (state["average"], state["several"]["of"][0], state["object"].shadow):
+            assert type(average["embed.weight"]) is type(live["embed.weight"])
+            for key, value in average.items():
+                assert getattr(value, "placements", None) == getattr(live[key], "placements", None), key
+            found.append({key: whole(value) for key, value in average.items()})
+        assert torch.equal(whole(state["several"]["last"][0]), found[-1]["embed.weight"])
+        assert getattr(state["several"]["last"][0], "placements", None) == getattr(live["embed.weight"], "placements", None)
+    return found
+
+
+@pytest.mark.parametrize(("loaded_as", "loaded_on"), [("fsdp", 2), ("fsdp", 3), ("auto", 1)])
+def test_a_dictionary_of_shards_comes_back_as_the_live_one_is_cut(averages: tuple[Path, Contents], loaded_as: str, loaded_on: int) -> None:
+    folder, wanted = averages
+    for found in run_ranks(load_averages, loaded_on, args=(str(folder), loaded_as), env=TORCHRUN):
+        for each in found:
+            assert_same(each, wanted)
+
+
+@pytest.fixture(scope="module")
+def averages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
+    """A folder where two fsdp ranks saved averages of their weights, and these."""
+    folder = tmp_path_factory.mktemp("averages")
+    return folder, run_ranks(save_averages, 2, args=(str(folder), "fsdp"), env=TORCHRUN)[0]
