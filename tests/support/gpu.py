@@ -64,7 +64,8 @@ def batches(count: int) -> list[torch.Tensor]:
 
 
 def gpu_fabric(**arguments: Any) -> Fabric:
-    return Fabric(**{"accelerator": DEVICE.type, "devices": 1, **arguments})
+    given: dict[str, Any] = {"accelerator": DEVICE.type, "devices": 1, **arguments}
+    return Fabric(**given)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ def lone_rank(**arguments: Any) -> Iterator[Fabric]:
     """Launch a Fabric of one rank, on the CPU unless told otherwise, and take it down afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCAL_RANK", "0")  # the rank exists: nothing is started
-        fabric = Fabric(**{"accelerator": "cpu", "devices": 1, **arguments})
+        given: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **arguments}
+        fabric = Fabric(**given)
         try:
             fabric.launch()
             yield fabric
