@@ -28,6 +28,15 @@ class StorageSuite:
         assert storage.exists(key)
         assert [entry.key for entry in storage.list()] == [key]
 
+    def test_a_copy_replaces_what_is_there(self, storage: Storage) -> None:
+        storage.write("a/first.bin", b"first")
+        storage.write("second.bin", b"second")
+        storage.copy("a/first.bin", "second.bin")
+        storage.write("a/first.bin", b"changed")
+        assert storage.read("second.bin") == b"first"
+        with pytest.raises(NotFoundError):
+            storage.copy("absent", "third.bin")
+
     def test_an_empty_object_is_an_object(self, storage: Storage) -> None:
         storage.write("empty", b"")
         assert storage.read("empty") == b""

@@ -23,6 +23,7 @@ from leyden.core.storage.local import existing_file
 from leyden.core.storage.storage import Entry, Storage, checked_key, checked_range, whole
 
 _STREAM_BYTES = 8 * 2**20
+_S3_COPY_BYTES = 5 * 2**30  # of one CopyObject request; more goes through this machine
 _MESSAGE_CHARACTERS = 400
 
 _HINTS = {
@@ -128,6 +129,15 @@ class RemoteStorage(Storage):
                     file.write(chunk)
                 if file.tell() != size:
                     raise CorruptDataError(f"{self.url}/{key}: {file.tell():,} of {size:,} bytes came. Try again.")
+
+    def copy(self, key: str, to: str) -> None:
+        """Put the same object at another key too; the service does it, where it can."""
+        if self._scheme in {"http", "https"} or (self._scheme == "s3" and self.size(key) > _S3_COPY_BYTES):
+            super().copy(key, to)
+            return
+        target = self._name(checked_key(to))
+        with self._translated(key) as name:
+            obstore.copy(self._store, name, target)
 
     def _list(self, prefix: str) -> Iterator[Entry]:
         with self._translated():

@@ -5,6 +5,7 @@ several writers wins. Keys are relative, with `/` between parts.
 """
 
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -78,6 +79,13 @@ class Storage(ABC):
     @abstractmethod
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
         """Copy an object to a local file, which appears complete or not at all."""
+
+    def copy(self, key: str, to: str) -> None:
+        """Put the same object at another key too, replacing what is there; where the service can, nothing is transferred."""
+        with tempfile.TemporaryDirectory(prefix="leyden-copy-") as folder:
+            local = os.path.join(folder, "object")  # noqa: PTH118 - what both calls take
+            self.download_file(key, local)
+            self.upload_file(local, to)
 
     def exists(self, key: str) -> bool:
         """Return whether there is such an object."""

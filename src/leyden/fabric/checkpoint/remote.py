@@ -188,3 +188,23 @@ def remove(url: str, options: Any = None) -> None:
     keys = _checked_keys(storage, f"remove({url!r})")
     storage.delete(META)
     _delete_all_but(storage, keys, None)
+
+
+def copy(url: str, to: str, options: Any = None) -> None:
+    """Put the checkpoint at a URL at a second one beside it, of a directory `meta.json` last.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    root, name = split_url(url.rstrip("/"))
+    _, other = split_url(to.rstrip("/"))
+    storage = open_storage(root, options)
+    if storage.exists(name):
+        storage.copy(name, other)
+        return
+    keys = sorted((entry.key for entry in storage.list(name)), key=lambda key: key == f"{name}/{META}")
+    if not keys:
+        raise NotFoundError(f"there is no checkpoint at {url}: no object of that name and none below it.")
+    begin_directory(to.rstrip("/"), options)
+    for key in keys:
+        storage.copy(key, other + key.removeprefix(name))
