@@ -215,6 +215,7 @@ def complete(
     if "offload_optimizer" in zero:
         done.setdefault("zero_force_ds_cpu_optimizer", False)  # the user's optimizer runs on the CPU too; a warning tells the faster one
     done.setdefault("zero_allow_untested_optimizer", True)
+    done.setdefault("gradient_clipping", 0.0)  # DeepSpeed would clip to 1.0 where nobody asked for it
     return done
 
 

@@ -133,6 +133,11 @@ def test_precision_enables_its_section_and_keeps_the_rest_of_it():
         done({}, precision="64-true")
 
 
+def test_gradients_are_clipped_only_where_the_configuration_says_so():
+    assert done({})["gradient_clipping"] == 0.0, "DeepSpeed's own default is 1.0"
+    assert done({"gradient_clipping": 0.5})["gradient_clipping"] == 0.5
+
+
 def test_the_given_configuration_is_left_as_it_was():
     given = {"zero_optimization": {"stage": 1, "overlap_comm": True}}
     done(given)
