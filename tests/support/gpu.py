@@ -4,6 +4,7 @@
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -131,7 +132,9 @@ def no_waiting() -> Iterator[None]:
         yield
         return
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that not every kind of waiting is noticed
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

