@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from leyden.fabric.loggers import Logger
-from leyden.trainer.core.logging import log
+from leyden.trainer.core.logging import log, log_dict
+from leyden.trainer.engine.state import RunState
 from leyden.trainer.metrics.rows import Rows
 from leyden.trainer.metrics.store import MetricStore
 
@@ -33,6 +34,7 @@ class Module:
         self._log_sink = sink
 
     log = log
+    log_dict = log_dict
 
 
 Hook = Callable[[Module, int], None]
@@ -71,8 +73,9 @@ class Loops:
         self.logger = MemoryLogger()
         self.store = MetricStore()
         self.module = Module(self.store)
-        self.rows = Rows(self.store, [self.logger])
-        self.log_step = 0
+        self.state = RunState()
+        self.clock = self.state.clock
+        self.rows = Rows(self.store, [self.logger], self.state)
         self.returned: Any = None
 
     def call(self, stage: str, hook: str, number: int) -> None:
@@ -93,40 +96,39 @@ class Loops:
                 self.call("train", "training_step", index)
                 self.call("train", "on_train_batch_end", index)
                 stepped = self.is_manual or (index + 1) % self.accumulate == 0 or index + 1 == self.batches
-                if stepped and (self.log_step + 1) % self.log_every == 0:
-                    self.rows.write_step(self.log_step, epoch=epoch)
+                if stepped and (self.clock.log_step + 1) % self.log_every == 0:
+                    self.rows.train_step(self.clock)
                 seen += 1
                 is_due = seen % self.val_every == 0 if self.val_every else index + 1 == self.batches
                 if self.val_batches and is_due:
-                    self.evaluate("validate", self.log_step, epoch)
-                self.log_step += stepped
+                    self.evaluate("validate")
+                self.clock.log_step += stepped
             self.store.batch = None
             self.store.publish("train")
             self.call("train", "on_train_epoch_end", epoch)
-            self.rows.write_epoch("train", self.log_step - 1, epoch=epoch)
+            self.rows.train_epoch(self.clock)
+            self.clock.epoch += 1
         return self
 
-    def evaluate(self, stage: str, step: int, epoch: int) -> None:
+    def evaluate(self, stage: str) -> None:
         prefix = "validation" if stage == "validate" else "test"
         has_several = len(self.val_batches) > 1
         self.store.begin_epoch(stage)
+        self.rows.begin_eval(stage, len(self.val_batches))
         for loader, batches in enumerate(self.val_batches):
             self.store.dataloader_idx = loader if has_several else None
             for index in range(batches):
                 self.store.batch = torch.zeros(2, 1)
                 self.call(stage, f"{prefix}_step", 100 * loader + index)
-                if self.store.stage(stage).on_step:
-                    self.rows.write_eval_step(stage, loader)
+                self.rows.eval_step(stage, loader)
         self.store.dataloader_idx, self.store.batch = None, None
         self.store.publish(stage)
-        self.call(stage, f"on_{prefix}_epoch_end", epoch)
-        self.rows.write_epoch(stage, step, epoch=epoch)
+        self.call(stage, f"on_{prefix}_epoch_end", self.clock.epoch)
+        self.returned = self.rows.eval_epoch(stage, self.clock, len(self.val_batches))
 
     def entry(self, stage: str) -> "Loops":
         self.store.clear()
-        self.rows.begin_evaluation(stage)
-        self.evaluate(stage, 0, 0)
-        self.returned = self.store.results(stage, len(self.val_batches))
+        self.evaluate(stage)
         return self
 
     def outcome(self) -> dict[str, Any]:
@@ -135,7 +137,6 @@ class Loops:
             "callback_metrics": numbers(self.store.callback_metrics),
             "logged_metrics": numbers(self.store.logged_metrics),
             "progress_bar_metrics": self.store.progress_bar_metrics,
-            "returned": self.returned,
         }
 
 

@@ -12,53 +12,63 @@ import torch
 from torch import Tensor
 
 from leyden.fabric.loggers import Logger
+from leyden.trainer.engine.clock import Clock
+from leyden.trainer.engine.state import RunState
 from leyden.trainer.metrics.store import MetricStore
 
 Row = dict[str, Any]
 
 
 class Rows:
-    """Writes the rows of a run. Loops set `loggers` anew when the trainer's change.
+    """Writes the rows of a run. Every rank calls every method, for they may be collectives.
 
     Args:
         store: Where values come from.
-        loggers: Where rows go; may be empty: ranks exchange values at the same moments then.
-        eval_steps: Stage → how many step rows each loader has had; `RunState.eval_rows`, so that a checkpoint has it.
+        loggers: Where rows go; may be empty, and set anew. Ranks exchange values all the same.
+        state: The run's position, which has the number of step rows of each evaluated loader.
 
     Example:
-        >>> store = MetricStore()
+        >>> store, state = MetricStore(), RunState()
         >>> store.current = store.slots("train", "training_step")
         >>> store.log("loss", 0.5)
-        >>> Rows(store, []).write_step(0, epoch=0)
+        >>> Rows(store, [], state).train_step(state.clock)
         >>> store.logged_metrics
         {'loss': tensor(0.5000)}
     """
 
-    def __init__(self, store: MetricStore, loggers: Sequence[Logger], eval_steps: dict[str, list[int]] | None = None) -> None:
+    def __init__(self, store: MetricStore, loggers: Sequence[Logger], state: RunState) -> None:
         self.loggers = loggers
-        self.eval_steps: dict[str, list[int]] = eval_steps if eval_steps is not None else {}
         self._store = store
+        self._state = state
 
-    def write_step(self, step: int, *, epoch: int) -> None:
-        """Write the training step's row; every rank must call it."""
-        self._write(self._store.step_row("train"), step, epoch)
+    def train_step(self, clock: Clock) -> None:
+        """Write the row of the training step that is being finished."""
+        self._write(self._store.step_row("train"), clock.log_step, clock.epoch)
 
-    def write_eval_step(self, stage: str, loader: int = 0) -> None:
-        """Write an evaluation batch's row, at the loader's own step; every rank must call it."""
-        counts = self.eval_steps.setdefault(stage, [])
-        counts.extend([0] * (loader + 1 - len(counts)))
-        row = self._store.step_row(stage)
-        if stage != "sanity":
-            self._write(row, counts[loader], None)
+    def train_epoch(self, clock: Clock) -> None:
+        """End the training epoch: its row belongs to its last step."""
+        self._write(self._store.end_epoch("train"), clock.log_step - 1, clock.epoch)
+
+    def begin_eval(self, stage: str, num_loaders: int) -> None:
+        """Make room for the counts of a stage's loaders. They run on over epochs, except in the sanity check."""
+        counts = self._state.eval_rows.setdefault(stage, [])
+        if stage == "sanity":
+            counts.clear()
+        counts.extend([0] * (num_loaders - len(counts)))
+
+    def eval_step(self, stage: str, loader: int = 0) -> None:
+        """Write the row of an evaluated batch, at the loader's own step and without an epoch."""
+        counts = self._state.eval_rows[stage]
+        if self._store.stage(stage).on_step:
+            row = self._store.step_row(stage)
+            if stage != "sanity":
+                self._write(row, counts[loader], None)
         counts[loader] += 1
 
-    def write_epoch(self, stage: str, step: int, *, epoch: int) -> None:
-        """End the epoch of a stage and write its row; every rank must call it."""
-        self._write(self._store.end_epoch(stage), step, epoch)
-
-    def begin_evaluation(self, stage: str) -> None:
-        """Count step rows from 0 again: `validate` or `test` was called, or the sanity check begins."""
-        self.eval_steps.pop(stage, None)
+    def eval_epoch(self, stage: str, clock: Clock, num_loaders: int = 1) -> list[dict[str, float]]:
+        """End an evaluation, write its row at the training step it lies at, and return its values per loader."""
+        self._write(self._store.end_epoch(stage), clock.log_step, clock.epoch)
+        return self._store.results(stage, num_loaders)
 
     def save(self) -> None:
         """Bring what was written to where it belongs; at the end of an epoch, not per row."""

@@ -9,9 +9,10 @@ How loops use it; all of it is cheap, and only what is marked may be a collectiv
    batches of one of several evaluated loaders run, else `None`.
 3. `begin_epoch(stage)` before the epoch's first hook (values of `on_<stage>_start` stay).
 4. Rows: `step_row(stage)` (collective) when one is due, in evaluations after every batch if `store.stage(stage).on_step`.
-5. The end of an epoch: `publish(stage)` (collective) before the epoch-end hook's callees, so that they find the epoch's
-   values in `callback_metrics`; again after the module's own epoch-end hook, before the callbacks that monitor; `end_epoch(stage)`
-   (collective) returns the row and forgets the values. `results(stage, num_loaders)` is what `validate` and `test` return.
+5. The end of an epoch: `publish(stage)` (collective) before the callees of `on_<stage>_epoch_end`, so that they find the epoch's
+   values in `callback_metrics`, also those that the module logs in that hook; after it, `end_epoch(stage)` (collective) returns
+   the row and forgets the values. `results(stage, num_loaders)` is what `validate` and `test` return.
+   `Rows` calls `step_row`, `end_epoch` and `results`.
 6. Checkpoints: `state_dict()` is the same on all ranks, `rank_state()` is each rank's own; `load_state_dict` and then
    `load_rank_states` with those of all saved ranks, once metric objects exist.
 
@@ -287,7 +288,13 @@ class MetricStore:
 
     @property
     def callback_metrics(self) -> dict[str, Any]:
-        """All values, as tensors, under plain and forked names; of evaluations those of an epoch."""
+        """All values, as tensors, under plain and forked names; of evaluations those of an epoch.
+
+        A collective where an epoch has ended and something synced was logged since `publish`, in a hook at its end.
+        """
+        for stage in self._stages.values():
+            if stage.is_published:
+                self.publish(stage.name)
         return self._shown.callback
 
     @property

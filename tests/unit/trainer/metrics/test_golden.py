@@ -67,16 +67,19 @@ def test_rows_and_dictionaries_of_fit_are_the_documented_ones(case: str) -> None
 
 def test_validate_returns_epoch_values_and_counts_its_own_steps() -> None:
     loops = Loops(val(**BOTH), val_batches=[2]).entry("validate")
+    assert loops.returned == GOLDEN["validate_test_returned"]["validate"]["returned"]
     assert loops.outcome() == {name: GOLDEN["validate_test_returned"]["validate"][name] for name in loops.outcome()}
 
 
 def test_test_returns_epoch_values_and_counts_its_own_steps() -> None:
     loops = Loops({"test_step": val(**BOTH)["validation_step"]}, val_batches=[2]).entry("test")
+    assert loops.returned == GOLDEN["validate_test_returned"]["test"]["returned"]
     assert loops.outcome() == {name: GOLDEN["validate_test_returned"]["test"][name] for name in loops.outcome()}
 
 
 def test_validate_returns_one_dictionary_per_loader() -> None:
     loops = Loops(val(), val_batches=[2, 2]).entry("validate")
+    assert loops.returned == GOLDEN["validate_two"]["validate"]["returned"]
     assert loops.outcome() == {name: GOLDEN["validate_two"]["validate"][name] for name in loops.outcome()}
 
 
