@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from leyden.trainer.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler as GradientAccumulationScheduler
     from leyden.trainer.callbacks.hang_watchdog import HangWatchdog as HangWatchdog
     from leyden.trainer.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from leyden.trainer.callbacks.model_summary import ModelSummary as ModelSummary
     from leyden.trainer.callbacks.non_finite_guard import NonFiniteGuard as NonFiniteGuard
     from leyden.trainer.callbacks.prediction_writer import BasePredictionWriter as BasePredictionWriter
+    from leyden.trainer.callbacks.progress.plain_progress import PlainProgressBar as PlainProgressBar
+    from leyden.trainer.callbacks.progress.progress_bar import ProgressBar as ProgressBar
+    from leyden.trainer.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
+    from leyden.trainer.callbacks.progress.rich_theme import RichProgressBarTheme as RichProgressBarTheme
+    from leyden.trainer.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
+    from leyden.trainer.callbacks.rich_model_summary import RichModelSummary as RichModelSummary
     from leyden.trainer.callbacks.spike import SpikeDetection as SpikeDetection
     from leyden.trainer.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
     from leyden.trainer.callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
@@ -35,8 +42,15 @@ else:
             "GradientAccumulationScheduler": ".gradient_accumulation_scheduler",
             "HangWatchdog": ".hang_watchdog",
             "LambdaCallback": ".lambda_function",
+            "ModelSummary": ".model_summary",
             "NonFiniteGuard": ".non_finite_guard",
+            "PlainProgressBar": ".progress.plain_progress",
+            "ProgressBar": ".progress.progress_bar",
+            "RichModelSummary": ".rich_model_summary",
+            "RichProgressBar": ".progress.rich_progress",
+            "RichProgressBarTheme": ".progress.rich_theme",
             "SpikeDetection": ".spike",
+            "TQDMProgressBar": ".progress.tqdm_progress",
             "ThroughputMonitor": ".throughput_monitor",
             "WeightAveraging": ".weight_averaging",
         },

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
-    from leyden.trainer.callbacks.progress.choice import default_progress_bar as default_progress_bar
     from leyden.trainer.callbacks.progress.plain_progress import PlainProgressBar as PlainProgressBar
     from leyden.trainer.callbacks.progress.progress_bar import ProgressBar as ProgressBar
     from leyden.trainer.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
@@ -20,6 +19,5 @@ else:
             "RichProgressBar": ".rich_progress",
             "RichProgressBarTheme": ".rich_theme",
             "TQDMProgressBar": ".tqdm_progress",
-            "default_progress_bar": ".choice",
         },
     )

@@ -53,7 +53,7 @@ class Screen(Protocol):
         ...
 
 
-class StagedProgressBar(ProgressBar):
+class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook that moves a bar
     """Base of the bars that draw one row for each stage.
 
     Args:

@@ -1,6 +1,7 @@
-"""Which progress bar a trainer gets that was given none."""
+"""Which progress bar and which summary a trainer gets that was given none."""
 
 from leyden.core.optional import installed
+from leyden.trainer.callbacks.model_summary import ModelSummary
 from leyden.trainer.callbacks.progress.progress_bar import ProgressBar
 
 
@@ -16,3 +17,12 @@ def default_progress_bar() -> ProgressBar:
     from leyden.trainer.callbacks.progress.plain_progress import PlainProgressBar
 
     return PlainProgressBar()
+
+
+def default_model_summary() -> ModelSummary:
+    """Return `RichModelSummary()`, or `ModelSummary()` where rich is not installed."""
+    if installed("rich"):
+        from leyden.trainer.callbacks.rich_model_summary import RichModelSummary
+
+        return RichModelSummary()
+    return ModelSummary()
