@@ -11,7 +11,7 @@ from leyden.fabric.accelerators import (
     MPSAccelerator,
     XPUAccelerator,
 )
-from tests.conformance.accelerator_suite import AcceleratorSuite
+from leyden.fabric.testing import AcceleratorConformance
 
 
 class VendorAccelerator(IndexedAccelerator):
@@ -19,24 +19,29 @@ class VendorAccelerator(IndexedAccelerator):
     collective_backend = "hccl"
 
 
-class TestCPU(AcceleratorSuite):
-    accelerator = CPUAccelerator()
+class TestCPU(AcceleratorConformance):
+    def make(self):
+        return CPUAccelerator()
 
 
-class TestCUDA(AcceleratorSuite):
-    accelerator = CUDAAccelerator()
+class TestCUDA(AcceleratorConformance):
+    def make(self):
+        return CUDAAccelerator()
 
 
-class TestMPS(AcceleratorSuite):
-    accelerator = MPSAccelerator()
+class TestMPS(AcceleratorConformance):
+    def make(self):
+        return MPSAccelerator()
 
 
-class TestXPU(AcceleratorSuite):
-    accelerator = XPUAccelerator()
+class TestXPU(AcceleratorConformance):
+    def make(self):
+        return XPUAccelerator()
 
 
-class TestVendor(AcceleratorSuite):
-    accelerator = VendorAccelerator()
+class TestVendor(AcceleratorConformance):
+    def make(self):
+        return VendorAccelerator()
 
     @pytest.fixture(autouse=True)
     def registered(self):

@@ -11,7 +11,8 @@ import pytest
 from leyden.fabric.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from leyden.fabric.loggers.logger import rank_zero_experiment
 from leyden.fabric.rank_zero import rank_zero_only
-from tests.conformance.logger_suite import LoggerSuite, Points, ThreadedLoggerSuite
+from leyden.fabric.testing import LoggerConformance, ThreadedLoggerConformance
+from leyden.fabric.testing.logger import Points
 from tests.support.event_files import read_scalars
 from tests.support.wandb_files import read_history
 
@@ -40,7 +41,7 @@ class JSONLogger(Logger):
         self.hparams = dict(params)
 
 
-class TestForeign(LoggerSuite):
+class TestForeign(LoggerConformance):
     def make(self, root: Path, **options: Any) -> Logger:
         return JSONLogger(root)
 
@@ -49,7 +50,7 @@ class TestForeign(LoggerSuite):
         return [(name, step, value) for step, metrics in rows for name, value in metrics.items()]
 
 
-class TestCSV(ThreadedLoggerSuite):
+class TestCSV(ThreadedLoggerConformance):
     def make(self, root: Path, **options: Any) -> Logger:
         return CSVLogger(root, **options)
 
@@ -59,7 +60,7 @@ class TestCSV(ThreadedLoggerSuite):
         return [(name, int(row["step"]), float(text)) for row in rows for name, text in row.items() if name != "step" and text]
 
 
-class TestTensorBoard(ThreadedLoggerSuite):
+class TestTensorBoard(ThreadedLoggerConformance):
     def make(self, root: Path, **options: Any) -> Logger:
         return TensorBoardLogger(root, default_hp_metric=False, **options)
 
@@ -67,7 +68,7 @@ class TestTensorBoard(ThreadedLoggerSuite):
         return read_scalars(Path(str(logger.log_dir)))
 
 
-class TestWandb(ThreadedLoggerSuite):
+class TestWandb(ThreadedLoggerConformance):
     @pytest.fixture(autouse=True)
     def _wandb(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         wandb = pytest.importorskip("wandb")
@@ -85,7 +86,7 @@ class TestWandb(ThreadedLoggerSuite):
         return read_history(root)
 
 
-class TestMLFlow(ThreadedLoggerSuite):
+class TestMLFlow(ThreadedLoggerConformance):
     @pytest.fixture(autouse=True)
     def _mlflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("mlflow")

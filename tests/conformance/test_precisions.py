@@ -1,27 +1,46 @@
-import pytest
+"""The precisions of fabric keep the promises."""
+
 import torch
 
 from leyden.fabric.precision import DoublePrecision, FSDPPrecision, HalfPrecision, MixedPrecision, Precision
-from tests.conformance import precision_suite as suite
-
-PRECISIONS = {
-    "32-true": Precision,
-    "64-true": DoublePrecision,
-    "bf16-true": lambda: HalfPrecision("bf16-true"),
-    "16-true": lambda: HalfPrecision("16-true"),
-    "bf16-mixed": lambda: MixedPrecision("bf16-mixed", "cpu"),
-    "16-mixed": lambda: MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0)),
-    "fsdp 32-true": FSDPPrecision,
-    "fsdp bf16-true": lambda: FSDPPrecision("bf16-true"),
-}
+from leyden.fabric.testing import PrecisionConformance
 
 
-@pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_a_precision(name, check):
-    check(PRECISIONS[name]())
+class TestFloat32(PrecisionConformance):
+    def make(self):
+        return Precision()
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_a_precision_keeps_its_state(name):
-    suite.keeps_its_state(PRECISIONS[name](), PRECISIONS[name]())
+class TestFloat64(PrecisionConformance):
+    def make(self):
+        return DoublePrecision()
+
+
+class TestBfloat16(PrecisionConformance):
+    def make(self):
+        return HalfPrecision("bf16-true")
+
+
+class TestFloat16(PrecisionConformance):
+    def make(self):
+        return HalfPrecision("16-true")
+
+
+class TestMixedBfloat16(PrecisionConformance):
+    def make(self):
+        return MixedPrecision("bf16-mixed", "cpu")
+
+
+class TestMixedFloat16(PrecisionConformance):
+    def make(self):
+        return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+
+class TestSharded(PrecisionConformance):
+    def make(self):
+        return FSDPPrecision()
+
+
+class TestShardedBfloat16(PrecisionConformance):
+    def make(self):
+        return FSDPPrecision("bf16-true")

@@ -18,7 +18,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        """Store `checkpoint` at `path`. Called on rank 0 only."""
+        """Store `checkpoint` at `path`, in the place of what is there. Called on rank 0 only."""
 
     @abstractmethod
     def load_checkpoint(
@@ -31,7 +31,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def remove_checkpoint(self, path: str) -> None:
-        """Delete what is stored at `path`."""
+        """Delete what is stored at `path`; nothing happens if there is nothing, since pruning is tried again after a kill."""
 
     def teardown(self) -> None:  # noqa: B027 - most plug-ins have nothing under way
         """Finish what is under way."""

@@ -33,7 +33,10 @@ class Writer:
         return self._thread is not None and self._thread.is_alive()
 
     def submit(self, function: Callable[[], None]) -> None:
-        """Run `function` in the thread; waits for the one before, and raises its error instead."""
+        """Run `function` in the thread; waits for the one before, and raises its error instead. In that thread: at once."""
+        if self._thread is threading.current_thread():
+            function()  # a plug-in that saves in the background inside one that does
+            return
         self.wait()
         if not self._is_registered:
             atexit.register(self._at_exit)

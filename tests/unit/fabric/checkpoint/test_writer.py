@@ -70,3 +70,10 @@ def test_waiting_inside_the_thread_is_no_deadlock() -> None:
     writer.submit(lambda: (writer.wait(), seen.append(1)))
     writer.wait()
     assert seen == [1]
+
+
+def test_what_the_thread_submits_is_part_of_what_it_does() -> None:
+    writer, seen = Writer(), []
+    writer.submit(lambda: (writer.submit(lambda: seen.append("inner")), seen.append("outer")))
+    writer.wait()
+    assert seen == ["inner", "outer"]
