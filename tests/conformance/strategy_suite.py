@@ -102,6 +102,7 @@ STRATEGIES: dict[str, tuple[Callable[[], Any], int]] = {
 VARIANTS: dict[str, tuple[Callable[[], Any], int]] = {
     "ddp_unused": (lambda: "ddp_find_unused_parameters_true", 2),
     "fsdp_zero2": (lambda: FSDPStrategy(sharding_strategy="SHARD_GRAD_OP"), 2),
+    "fsdp_freed": (lambda: FSDPStrategy(reshard_after_forward=True), 2),
     "fsdp_root": (lambda: FSDPStrategy(auto_wrap_policy=None), 2),
     "fsdp_offload": (lambda: "fsdp_cpu_offload", 2),
     "fsdp_checkpointed": (lambda: FSDPStrategy(activation_checkpointing_policy={Block}), 2),
@@ -311,22 +312,16 @@ def teardown(word: str) -> tuple[bool, int]:
 
 
 def collectives_per_step(word: str) -> tuple[int, int]:
-    """Return how many collectives five steps of ours and five of torch's own DDP cost (gloo counts them, buffers included)."""
-    from torch import distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
+    """Return how many collectives five steps of ours and five of torch's own way cost (gloo counts them, buffers included)."""
     fabric = make(word)
     model, optimizer = fresh(fabric)
-    raw = DistributedDataParallel(Net())
+    raw, group = RAW[word](Net(), fabric)
     raw_optimizer = torch.optim.AdamW(raw.parameters(), lr=1e-2)
     batches = list(data(fabric))
 
-    def count() -> int:
-        return dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
-
     def our_step(batch: Any) -> None:
         optimizer.zero_grad()
-        fabric.backward(model.training_step(batch))
+        fabric.backward(F.mse_loss(model(batch[0]), batch[1]))
         optimizer.step()
         fabric.stop_requested()
 
@@ -338,12 +333,36 @@ def collectives_per_step(word: str) -> tuple[int, int]:
     def cost(one_step: Callable[[Any], None]) -> int:
         for batch in batches[:3]:  # DDP rebuilds its buckets after the first step
             one_step(batch)
-        before = count()
+        before = group._get_sequence_number_for_group()
         for batch in batches[3:8]:
             one_step(batch)
-        return count() - before
+        return group._get_sequence_number_for_group() - before
 
     return cost(our_step), cost(raw_step)
+
+
+def raw_ddp(net: Net, fabric: Fabric) -> tuple[nn.Module, Any]:
+    from torch import distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(net), dist.distributed_c10d._get_default_group()
+
+
+def raw_fsdp(net: Net, fabric: Fabric) -> tuple[nn.Module, Any]:
+    from torch.distributed.fsdp import fully_shard
+
+    for unit in (*net.blocks, net):
+        fully_shard(unit, mesh=fabric.strategy.mesh.device_mesh)
+    return net, fabric.strategy.mesh.group("dp")
+
+
+# What our step may cost: torch's own wrapper with its defaults, and the group that it talks over.
+RAW: dict[str, Callable[[Net, Fabric], tuple[nn.Module, Any]]] = {
+    "ddp": raw_ddp,
+    "fsdp": raw_fsdp,
+    "fsdp_zero2": raw_fsdp,
+    "fsdp_freed": raw_fsdp,
+}
 
 
 def everything(word: str) -> dict[str, Any]:
@@ -352,7 +371,7 @@ def everything(word: str) -> dict[str, Any]:
     results |= {"accumulation": accumulation(word), "methods": methods(word), "contexts": contexts(word), "two_models": two_models(word)}
     if not word.startswith("tp"):  # the parallelize functions of this suite know `Net` only
         results |= {"tied": tied(word), "empty": empty(word)}
-    if word.startswith("ddp"):
+    if word in RAW:
         results["collectives"] = collectives_per_step(word)
     return results
 
@@ -360,6 +379,11 @@ def everything(word: str) -> dict[str, Any]:
 def losses_of_variants() -> dict[str, list[float]]:
     """Train with each variant, one after the other in the same ranks."""
     return {word: losses_of(word) for word in VARIANTS}
+
+
+def collectives_of_variants() -> dict[str, tuple[int, int]]:
+    """Count the collectives of those variants that have something to be compared with."""
+    return {word: collectives_per_step(word) for word in VARIANTS if word in RAW}
 
 
 def save_all(folder: str, words: list[str]) -> dict[str, list[float]]:

@@ -110,11 +110,19 @@ def test_initial_weights_from_meta_do_not_depend_on_the_number_of_ranks(word):
         assert all(torch.equal(rank["empty"][name], value) for name, value in expected.items())
 
 
-@each(["ddp"])
-def test_a_ddp_step_costs_no_collective_beyond_torchs_own(word):
+@each(["ddp", "fsdp"])
+def test_a_step_costs_no_collective_beyond_torchs_own(word):
     for ours, raw in (rank["collectives"] for rank in results(word)):
         assert raw > 0
         assert ours == raw
+
+
+def test_what_is_freed_after_forward_is_what_costs_another_gather():
+    for rank in run_ranks(suite.collectives_of_variants, 2, timeout=240):
+        ours, raw = rank["fsdp_freed"]  # the root too: one gather more in each of five steps
+        assert ours == raw + 5
+        ours, raw = rank["fsdp_zero2"]  # nothing: two blocks less
+        assert ours == raw - 10
 
 
 BY_RANKS = {1: ["single"], 2: ["ddp", "fsdp", "tp"], 4: ["tp_fsdp"]}

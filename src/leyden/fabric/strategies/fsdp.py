@@ -3,10 +3,9 @@
 Zhao et al., *PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel*, 2023, https://arxiv.org/abs/2304.11277.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,27 +13,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.core.errors import ConfigError, ConfigTypeError
-from leyden.fabric import rng
 from leyden.fabric.mesh import Mesh
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.precision.sharded import FSDPPrecision
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.strategies import fsdp_options
 from leyden.fabric.strategies.activation_checkpointing import checkpoint_activations
-from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
+from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT
+from leyden.fabric.strategies.sharded import ShardedStrategy
 from leyden.fabric.strategies.sharding import (
     Repointing,
     broadcast_from_rank_zero,
-    clip_grad_norm,
-    clip_grad_value,
     is_sharded,
-    materialise,
     merge_units,
     own_modules,
     refuse_old_fsdp,
     without_gradient_sync,
 )
-from leyden.fabric.strategies.strategy import PrecisionKind, StateFilter, StateLayout, entered
+from leyden.fabric.strategies.strategy import PrecisionKind
 from leyden.fabric.strategies.wrapping import units
 
 if TYPE_CHECKING:
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
     from leyden.fabric.environments.environment import ClusterEnvironment
 
 
-class FSDPStrategy(ParallelStrategy):
+class FSDPStrategy(ShardedStrategy):
     """Shards parameters, gradients and optimizer state; a unit's parameters are gathered only while it computes.
 
     Args:
@@ -59,10 +55,12 @@ class FSDPStrategy(ParallelStrategy):
         auto_wrap_policy: `"auto"` (repeated blocks, then the root), `None` (root only), classes, a function, a torch policy.
         activation_checkpointing: Classes whose activations are recomputed.
         activation_checkpointing_policy: The same as a policy, like `auto_wrap_policy`.
-        sharding_strategy: `"FULL_SHARD"`, `"SHARD_GRAD_OP"`, `"HYBRID_SHARD"` or `"_HYBRID_SHARD_ZERO2"`.
+        sharding_strategy: `"FULL_SHARD"` (units are freed after forward, the root after backward), `"SHARD_GRAD_OP"` (all after
+            backward), `"HYBRID_SHARD"` or `"_HYBRID_SHARD_ZERO2"` (the same two, replicated over nodes).
         state_dict_type: `"sharded"` (a directory, every rank writes) or `"full"` (a single file).
         device_mesh: `(replicate, shard)` or a two-dimensional `DeviceMesh`.
-        **kwargs: The old FSDP's other keywords; what FSDP2 cannot honour is refused.
+        **kwargs: `reshard_after_forward`, FSDP2's own word: `True` frees the root after forward too, a number of ranks frees down
+            to that many. The old FSDP's other keywords; what FSDP2 cannot honour is refused.
 
     Raises:
         ConfigError: Arguments that contradict each other, or a keyword nobody knows.
@@ -72,8 +70,6 @@ class FSDPStrategy(ParallelStrategy):
         'sharded'
     """
 
-    state_layout: ClassVar[StateLayout] = "sharded"
-    supports_no_sync: ClassVar[bool] = True
     precision_kind: ClassVar[PrecisionKind] = "fsdp"
 
     def __init__(  # noqa: PLR0913 - the documented signature
@@ -102,14 +98,14 @@ class FSDPStrategy(ParallelStrategy):
             process_group_backend=process_group_backend,
             timeout=timeout,
         )
-        reshard, hybrid = fsdp_options.sharding(sharding_strategy)
+        frees, hybrid = fsdp_options.sharding(sharding_strategy)
         if device_mesh is not None and not hybrid:
             raise ConfigError(
                 f'device_mesh={device_mesh!r} divides ranks for hybrid sharding; pass sharding_strategy="HYBRID_SHARD" with it.'
             )
         ignored, init = fsdp_options.leftovers(kwargs)
         self.options = fsdp_options.ShardOptions(
-            reshard_after_forward=reshard,
+            reshard_after_forward=fsdp_options.reshard_after_forward(kwargs, sharding_strategy, frees=frees),
             is_hybrid=hybrid,
             device_mesh=device_mesh,
             auto_wrap_policy=auto_wrap_policy,
@@ -120,7 +116,10 @@ class FSDPStrategy(ParallelStrategy):
             param_init_fn=init,
         )
         self.state_dict_type = fsdp_options.state_dict_type(state_dict_type)
-        self._num_built_empty = 0  # models built on the meta device by us that have not been set up
+
+    @property
+    def saves_one_file(self) -> bool:
+        return self.state_dict_type == "full"
 
     def mesh_axes(self) -> dict[str, int]:
         if not self.options.is_hybrid:
@@ -139,16 +138,6 @@ class FSDPStrategy(ParallelStrategy):
         # Over one axis `fully_shard` shards; so an axis to replicate over is never the only one.
         return Mesh(axes, device_type=self.root_device.type, rank=self.global_rank, keep_all=axes.get("dp_replicate", 1) > 1)
 
-    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
-        if not empty_init:
-            # Ranks build on the CPU and shard from there: the device never holds more than one whole unit.
-            return self.precision.module_init_context()
-        self._num_built_empty += 1
-        return entered(torch.device("meta"), self.precision.module_init_context())
-
-    def module_to_device(self, module: nn.Module) -> None:
-        """Do nothing: units move to the device one at a time, while they are sharded."""
-
     def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
         refuse_old_fsdp(module)
         if self.options.activation_checkpointing is not None:
@@ -165,26 +154,21 @@ class FSDPStrategy(ParallelStrategy):
         policy = self.options.auto_wrap_policy
         chosen = merge_units(module, units(module, policy))
         names = {id(child): name for name, child in module.named_modules()}
-        ignored = self._ignored_parameters()
+        ignored, reshard = self._ignored_parameters(), self.options.reshard_after_forward
         keywords: dict[str, Any] = {
             "mesh": self._shard_mesh(),
-            "reshard_after_forward": self.options.reshard_after_forward,
             "mp_policy": fsdp_options.mixed_precision_policy(self.options.mixed_precision, self._default_policy()),
             "offload_policy": fsdp_options.offload_policy(self.options.offload, pin_memory=self.root_device.type == "cuda"),
             **({"ignored_params": ignored} if ignored else {}),
+            # Without the word the root stays whole until backward, which would gather it again at once.
+            **({} if reshard is None else {"reshard_after_forward": reshard}),
         }
         for unit in [*chosen, module]:
             own = [(_joined(names[id(unit)], name), child) for name, child in own_modules(unit, chosen)]
-            materialise(
-                own,
-                device=self.root_device,
-                seed=rng.run_seed() or 0,
-                init=self.options.param_init_fn,
-                may_stay_empty=self._num_built_empty > 0,
-            )
+            self.fill(own, self.options.param_init_fn)
             broadcast_from_rank_zero(own, device=self.root_device)
             fully_shard(unit, **keywords)
-        self._num_built_empty = max(0, self._num_built_empty - 1)
+        self.forget_built()
         return module
 
     def setup_module_and_optimizers(
@@ -195,10 +179,19 @@ class FSDPStrategy(ParallelStrategy):
         repointing.apply(module)
         return module, optimizers, scheduler
 
-    def mark_forward_method(self, module: nn.Module, name: str) -> None:
-        from torch.distributed.fsdp import register_fsdp_forward_method  # a second of import
+    def method_of(self, module: nn.Module, name: str) -> Callable[..., Any]:
+        run = super().method_of(module, name)
+        root: Any = getattr(module, "_orig_mod", module)
+        if self.options.reshard_after_forward is not None or not hasattr(root, "set_requires_gradient_sync"):
+            return run
 
-        register_fsdp_forward_method(module, name)
+        def with_root_freed(*args: Any, **kwargs: Any) -> Any:
+            output = run(*args, **kwargs)
+            if not torch.is_grad_enabled():
+                root.reshard()  # no backward will: whole weights would outlive the next step or load
+            return output
+
+        return with_root_freed
 
     def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         inner = getattr(module, "_orig_mod", module)
@@ -207,35 +200,6 @@ class FSDPStrategy(ParallelStrategy):
         if not hasattr(inner, "set_requires_gradient_sync"):
             raise ConfigTypeError("Blocking gradient synchronization is only possible with a module set up by this FSDPStrategy.")
         return without_gradient_sync(inner)
-
-    def clip_gradients_norm(
-        self,
-        module: nn.Module,
-        optimizer: Optimizer,
-        max_norm: float,
-        norm_type: float = 2.0,
-        error_if_nonfinite: bool = True,
-    ) -> Tensor:
-        self.precision.unscale_gradients(optimizer)
-        return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
-
-    def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
-        self.precision.unscale_gradients(optimizer)
-        clip_grad_value(self.precision.main_params(optimizer), clip_val)
-
-    def save_checkpoint(
-        self,
-        path: str | Path,
-        state: dict[str, Any],
-        storage_options: Any = None,
-        filter: StateFilter | None = None,
-        *,
-        blocking: bool = True,
-        format: str = "auto",
-    ) -> None:
-        if format == "auto" and self.state_dict_type == "full":
-            format = "file"
-        super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
 
     def _default_policy(self) -> Any:
         from torch.distributed.fsdp import MixedPrecisionPolicy  # a second of import

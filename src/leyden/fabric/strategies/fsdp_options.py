@@ -29,7 +29,7 @@ SHARDING = {
 # FSDP2 does these by itself, always; another value than the one named cannot be honoured.
 AUTOMATIC = {"use_orig_params": True, "limit_all_gathers": True, "sync_module_states": True}
 WITHOUT_EFFECT = frozenset({"forward_prefetch", "backward_prefetch", "device_id"})
-TAKEN = frozenset({"ignored_states", "ignored_modules", "param_init_fn"})
+TAKEN = frozenset({"ignored_states", "ignored_modules", "param_init_fn", "reshard_after_forward"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,8 @@ class ShardOptions:
     """How weights are sharded.
 
     Args:
-        reshard_after_forward: Whether gathered parameters are freed after forward (less memory, one more gather).
+        reshard_after_forward: What `fully_shard` is told about freeing gathered parameters after forward (less memory, one more
+            gather); `None`: units are, the root is not.
         is_hybrid: Whether weights are replicated over nodes and sharded inside each.
         device_mesh: `(replicate, shard)` sizes or a `DeviceMesh` of the user's; `None` derives it.
         auto_wrap_policy: Which submodules are gathered as a unit (see `wrapping`).
@@ -48,7 +49,7 @@ class ShardOptions:
         param_init_fn: Initialises a module that came from the meta device.
     """
 
-    reshard_after_forward: bool
+    reshard_after_forward: bool | int | None
     is_hybrid: bool
     device_mesh: "tuple[int, int] | DeviceMesh | None"
     auto_wrap_policy: object
@@ -71,6 +72,31 @@ def sharding(word: object) -> tuple[bool, bool]:
     if name not in SHARDING:
         raise ConfigError(f"sharding_strategy={word!r}: accepted are {listed(SHARDING)}.{closest(name, SHARDING)}")
     return SHARDING[name]
+
+
+def reshard_after_forward(kwargs: Mapping[str, Any], word: object, *, frees: bool) -> bool | int | None:
+    """Return what `fully_shard` is told, from FSDP2's keyword if it is there, else from the documented word.
+
+    Args:
+        kwargs: The keywords.
+        word: The sharding strategy, for the error.
+        frees: What it says.
+
+    Raises:
+        ConfigTypeError: No bool and no number of ranks.
+        ConfigError: The word says that nothing is freed, and the keyword that it is.
+    """
+    given = kwargs.get("reshard_after_forward")
+    if given is None:
+        return None if frees else False
+    if not isinstance(given, int) or given < 0:
+        raise ConfigTypeError(f"reshard_after_forward={given!r}: expected True, False, or the number of ranks to free down to.")
+    if given and not frees:
+        raise ConfigError(
+            f"sharding_strategy={word!r} keeps parameters whole until backward, and reshard_after_forward={given!r} frees them. "
+            'Pass sharding_strategy="FULL_SHARD" (or "HYBRID_SHARD"), or drop reshard_after_forward.'
+        )
+    return given
 
 
 def state_dict_type(word: object) -> StateDictType:

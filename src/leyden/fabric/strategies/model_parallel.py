@@ -7,29 +7,18 @@ The function is called once, after launch, with the module and the mesh; what it
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnavailableError
 from leyden.core.log import get_logger
-from leyden.fabric import rng
 from leyden.fabric.mesh import Mesh, MeshSpec
-from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
-from leyden.fabric.strategies.sharding import (
-    Repointing,
-    broadcast_from_rank_zero,
-    clip_grad_norm,
-    clip_grad_value,
-    is_sharded,
-    materialise,
-    refuse_old_fsdp,
-    without_gradient_sync,
-)
-from leyden.fabric.strategies.strategy import PrecisionKind, StateFilter, StateLayout, entered
+from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT
+from leyden.fabric.strategies.sharded import ShardedStrategy
+from leyden.fabric.strategies.sharding import Repointing, broadcast_from_rank_zero, is_sharded, refuse_old_fsdp, without_gradient_sync
+from leyden.fabric.strategies.strategy import PrecisionKind, entered
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -44,7 +33,7 @@ DOCUMENTED_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-class ModelParallelStrategy(ParallelStrategy):
+class ModelParallelStrategy(ShardedStrategy):
     """Parallelises by the user's function over a mesh `(data_parallel, tensor_parallel)`, or over a `MeshSpec`'s axes.
 
     Args:
@@ -65,8 +54,6 @@ class ModelParallelStrategy(ParallelStrategy):
         'sharded'
     """
 
-    state_layout: ClassVar[StateLayout] = "sharded"
-    supports_no_sync: ClassVar[bool] = True
     precision_kind: ClassVar[PrecisionKind] = "model_parallel"
 
     def __init__(
@@ -89,7 +76,10 @@ class ModelParallelStrategy(ParallelStrategy):
         self._sizes = (data_parallel_size, tensor_parallel_size)
         self._spec = mesh
         self._save_distributed_checkpoint = save_distributed_checkpoint
-        self._num_built_empty = 0  # models built on the meta device by us that have not been set up
+
+    @property
+    def saves_one_file(self) -> bool:
+        return not self._save_distributed_checkpoint
 
     @property
     def device_mesh(self) -> "DeviceMesh | Mesh":
@@ -130,15 +120,6 @@ class ModelParallelStrategy(ParallelStrategy):
             keep_all=has_documented_axes,  # `parallelize_fn` asks for both by name, also where one has one rank
         )
 
-    def module_init_context(self, empty_init: bool | None = None) -> AbstractContextManager[Any]:
-        if not empty_init:
-            return self.precision.module_init_context()
-        self._num_built_empty += 1
-        return entered(torch.device("meta"), self.precision.module_init_context())
-
-    def module_to_device(self, module: nn.Module) -> None:
-        """Do nothing: a module moves while it is parallelised."""
-
     def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
         refuse_old_fsdp(module)
         repointing = Repointing(module, optimizers)
@@ -146,52 +127,16 @@ class ModelParallelStrategy(ParallelStrategy):
         parallel: Any = self._parallelize_fn(module, self.device_mesh)
         if not isinstance(parallel, nn.Module):
             raise ConfigTypeError(f"The `parallelize_fn` must return a `nn.Module` instance, but it returned {type(parallel).__name__}.")
-        materialise(
-            parallel.named_modules(), device=self.root_device, seed=rng.run_seed() or 0, init=None, may_stay_empty=self._num_built_empty > 0
-        )
-        self._num_built_empty = max(0, self._num_built_empty - 1)
+        self.fill(parallel.named_modules())
+        self.forget_built()
         repointing.apply(parallel)
         return parallel
-
-    def mark_forward_method(self, module: nn.Module, name: str) -> None:
-        from torch.distributed.fsdp import register_fsdp_forward_method  # a second of import
-
-        register_fsdp_forward_method(module, name)
 
     def no_backward_sync(self, module: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
         inner = getattr(module, "_orig_mod", module)
         if not enabled or not is_sharded(inner):
             return nullcontext()  # tensor parallel alone: the reduction is part of the forward's own graph
         return entered(*[without_gradient_sync(child) for child in inner.modules() if hasattr(child, "set_requires_gradient_sync")])
-
-    def clip_gradients_norm(
-        self,
-        module: nn.Module,
-        optimizer: Optimizer,
-        max_norm: float,
-        norm_type: float = 2.0,
-        error_if_nonfinite: bool = True,
-    ) -> Tensor:
-        self.precision.unscale_gradients(optimizer)
-        return clip_grad_norm(self.precision.main_params(optimizer), max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
-
-    def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
-        self.precision.unscale_gradients(optimizer)
-        clip_grad_value(self.precision.main_params(optimizer), clip_val)
-
-    def save_checkpoint(
-        self,
-        path: str | Path,
-        state: dict[str, Any],
-        storage_options: Any = None,
-        filter: StateFilter | None = None,
-        *,
-        blocking: bool = True,
-        format: str = "auto",
-    ) -> None:
-        if format == "auto" and not self._save_distributed_checkpoint:
-            format = "file"
-        super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
 
 
 def _has_meta(module: nn.Module) -> bool:

@@ -4,7 +4,9 @@
 Strategy (abstract)
 ├── SingleDeviceStrategy
 └── ParallelStrategy (abstract: process group, mesh, collectives)
-    ├── DDPStrategy  FSDPStrategy  ModelParallelStrategy  DeepSpeedStrategy      all final
+    ├── DDPStrategy  DeepSpeedStrategy
+    └── ShardedStrategy (abstract: weights in parts)
+        └── FSDPStrategy  ModelParallelStrategy      the leaves are final
 ```
 
 Callers branch on the class constants `state_layout`, `supports_no_sync` and `owns_backward`, never on types.

@@ -70,6 +70,41 @@ def test_unknown_words_name_the_closest():
         FSDPStrategy(state_dict_type="shared")
 
 
+@pytest.mark.parametrize(
+    ("keywords", "meaning"),
+    [
+        ({}, None),
+        ({"reshard_after_forward": True}, True),
+        ({"reshard_after_forward": 2}, 2),
+        ({"reshard_after_forward": False}, False),
+        ({"sharding_strategy": "SHARD_GRAD_OP"}, False),
+        ({"sharding_strategy": "_HYBRID_SHARD_ZERO2", "reshard_after_forward": False}, False),
+    ],
+    ids=str,
+)
+def test_the_root_stays_whole_until_backward_unless_the_user_asks(keywords, meaning):
+    assert FSDPStrategy(**keywords).options.reshard_after_forward is meaning
+
+
+def test_freeing_and_keeping_at_once_is_refused():
+    with pytest.raises(ConfigError, match='Pass sharding_strategy="FULL_SHARD"'):
+        FSDPStrategy(sharding_strategy="SHARD_GRAD_OP", reshard_after_forward=True)
+    with pytest.raises(ConfigTypeError, match="the number of ranks to free down to"):
+        FSDPStrategy(reshard_after_forward="yes")
+
+
+def test_without_gradients_the_root_is_freed_when_the_call_ends():
+    with lone_rank(strategy=FSDPStrategy()) as fabric:
+        model = fabric.setup_module(net())
+        sharded = [type(parameter) for parameter in model.parameters()]
+        with torch.no_grad():
+            before = model(torch.ones(1, 4))
+            assert [type(parameter) for parameter in model.parameters()] == sharded
+            for parameter in model.parameters():
+                parameter.zero_()  # as a step or a load does
+            assert not torch.equal(model(torch.ones(1, 4)), before)
+
+
 @pytest.mark.parametrize("word", ["NO_SHARD", ShardingStrategy.NO_SHARD], ids=str)
 def test_no_sharding_is_ddp(word):
     with pytest.raises(ConfigError, match='use strategy="ddp"'):
