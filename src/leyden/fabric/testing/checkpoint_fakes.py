@@ -168,7 +168,7 @@ class FullDiskCheckpointIO(FaultyCheckpointIO):
     Example:
         >>> FullDiskCheckpointIO().save_checkpoint({"step": 3}, "there")
         Traceback (most recent call last):
-        leyden.core.errors.StorageError: [Errno 28] cannot write 'there': No space left on device.
+        leyden.core.errors.StorageError: cannot write 'there': No space left on device.
     """
 
     is_full = True
