@@ -119,7 +119,7 @@ class BaseFinetuning(Callback):
     @staticmethod
     def filter_on_optimizer(optimizer: Optimizer, params: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         """Return those of `params` that the optimizer does not have; warn of the others."""
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        held = _held(optimizer)
         given = list(params)
         new = [parameter for parameter in given if id(parameter) not in held]
         if len(new) < len(given):
@@ -147,9 +147,12 @@ class BaseFinetuning(Callback):
             initial_denom_lr: See there.
             train_bn: Whether batch norms join in.
         """
+        trained = {id(parameter) for parameter in BaseFinetuning.filter_params(modules, requires_grad=True)}
+        trained &= _held(optimizer)  # such as batch norms that never stopped: nothing to add, nothing to warn of
         BaseFinetuning.make_trainable(modules)
         rate = optimizer.param_groups[0]["lr"] / initial_denom_lr if lr is None else float(lr)
-        new = BaseFinetuning.filter_on_optimizer(optimizer, BaseFinetuning.filter_params(modules, train_bn=train_bn, requires_grad=True))
+        unfrozen = BaseFinetuning.filter_params(modules, train_bn=train_bn, requires_grad=True)
+        new = BaseFinetuning.filter_on_optimizer(optimizer, (parameter for parameter in unfrozen if id(parameter) not in trained))
         if new:
             optimizer.add_param_group({"params": new, "lr": rate})
 
@@ -235,6 +238,10 @@ class BaseFinetuning(Callback):
         norms = ((name, module) for name, module in pl_module.named_modules() if isinstance(module, _BatchNorm))
         self._training = (training, [name for name, module in norms if module.track_running_stats])
         self._joined_late = [parameter for parameter in self._frozen_at_setup if parameter.requires_grad]
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _named(group: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
