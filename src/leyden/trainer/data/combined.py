@@ -45,7 +45,7 @@ def _min_size(lanes: Sequence[Lane]) -> Iterator[list[Any]]:
     while True:
         row = []
         for lane in lanes:
-            item = lane.take()
+            item = END if lane.is_exhausted else lane.take()
             if item is END:
                 return
             row.append(item)
@@ -55,8 +55,6 @@ def _min_size(lanes: Sequence[Lane]) -> Iterator[list[Any]]:
 def _max_size_cycle(lanes: Sequence[Lane]) -> Iterator[list[Any]]:
     while True:
         row = [lane.take() for lane in lanes]
-        for lane, item in zip(lanes, row, strict=True):
-            lane.is_exhausted |= item is END
         if all(lane.is_exhausted for lane in lanes):  # asked before any begins again: that would draw random numbers
             return
         for position, lane in enumerate(lanes):
@@ -80,7 +78,6 @@ def _max_size(lanes: Sequence[Lane]) -> Iterator[list[Any]]:
         row: list[Any] = []
         for lane in lanes:
             item = END if lane.is_exhausted else lane.take()
-            lane.is_exhausted |= item is END
             row.append(None if item is END else item)
         if all(lane.is_exhausted for lane in lanes):
             return

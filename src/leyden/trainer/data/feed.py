@@ -51,14 +51,14 @@ class Feed:
         epoch: int = 0,
         name: str = "loader",
     ) -> None:
-        self._shape = loaders
+        self.loaders = loaders
         leaves = flattened(loaders)
         self.lanes = [Lane(loader, name=f"{name}.{position}") for position, loader in enumerate(leaves)]
         for lane, limit in zip(self.lanes, limits or [math.inf] * len(leaves), strict=True):
             lane.limit = limit
         self.mode = mode
         self.num_batches = _as_list(num_batches, len(leaves) if mode == "sequential" else 1)
-        self._transfer = transfer
+        self.transfer = transfer
         self.batch_idx = -1
         self.dataloader_idx = 0
         self.is_last = False
@@ -86,7 +86,7 @@ class Feed:
         return self._batches  # pyrefly: ignore[bad-return] - `open` made it
 
     def open(self) -> None:
-        """Begin a pass, or go on inside a restored one, without yielding anything; the next `iter` hands it out.
+        """Go on inside a restored pass, or stand before a new one, without yielding anything; the next `iter` hands it out.
 
         Afterwards `batch_idx`, `dataloader_idx` and `is_last` describe the batch yielded last before the interruption.
         """
@@ -104,7 +104,7 @@ class Feed:
         if self.mode == "sequential":
             self._batches = self._sequence(first)
         else:
-            self._batches = self._rest(0) if is_collection(self._shape) else self._one(0)
+            self._batches = self._rest(0) if is_collection(self.loaders) else self._one(0)
 
     def end(self) -> None:
         """Say that the pass is over, whatever is left of it; the state becomes the beginning of the next one."""
@@ -153,7 +153,10 @@ class Feed:
         return left[0] if left else wanted[-1] if wanted else 0
 
     def _enter(self, number: int, *, is_resumed: bool) -> None:
-        """Build the iterators, and fetch ahead again what the interrupted run had."""
+        """Go on inside restored passes, and fetch ahead again what the interrupted run had.
+
+        Others begin with their first batch: some samplers draw their order only then, and between the two nothing may be drawn.
+        """
         lanes, (limit, is_counted) = self._lanes_of(number), self._limit(number)
         taken = max(lane.taken for lane in lanes)
         self.batch_idx, self.is_last = taken - 1, 0 < limit <= taken and self._is_final(number)
@@ -162,9 +165,9 @@ class Feed:
         if is_resumed and all(lane.is_exhausted for lane in lanes):
             self.is_last = self._is_final(number)
             return
-        under = next((lane.under for lane in lanes if lane.under is not None), None)
+        under = next((draws for lane in lanes if (draws := lane.under()) is not None), None)
         for lane in lanes:
-            if not (lane.is_exhausted and self.mode == "max_size"):
+            if lane.is_restored and not (lane.is_exhausted and self.mode == "max_size"):
                 lane.begin()
         if not taken or is_counted or taken >= limit:
             return
@@ -187,9 +190,9 @@ class Feed:
 
     def _source(self, number: int) -> Iterator[Any]:
         """Return what yields batches; it keeps no state of its own."""
-        if self.mode == "sequential" or not is_collection(self._shape):
+        if self.mode == "sequential" or not is_collection(self.loaders):
             return iter(self.lanes[number].take, END)
-        return (filled(self._shape, row) for row in rows(self.mode, self.lanes))
+        return (filled(self.loaders, row) for row in rows(self.mode, self.lanes))
 
     # -- yielding ------------------------------------------------------------------------------------------------
 
@@ -204,12 +207,15 @@ class Feed:
 
     def _one(self, number: int) -> Iterator[Any]:
         """Yield one loader's batches. Where they are counted, this is the loop that costs a step least."""
-        lane, transfer = self.lanes[number], self._transfer
+        lane, transfer = self.lanes[number], self.transfer
         limit, is_counted = self._limit(number)
+        if lane.is_exhausted:
+            self._ahead = None
+            return
         if not is_counted:
             yield from self._rest(number)
             return
-        if lane.is_exhausted or limit <= lane.taken:
+        if lane.taken >= limit:
             return
         if lane.iterator is None:
             lane.begin()
@@ -219,12 +225,13 @@ class Feed:
             self.batch_idx = index
             self.is_last = is_final and index == last
             yield batch if transfer is None else transfer(batch, number)
+        lane.is_exhausted = lane.taken < limit  # it has fewer than it said
 
     def _rest(self, number: int) -> Iterator[Any]:
         """Yield batches of any source, fetching one ahead where nobody knows how many there are."""
         if not self.lanes:
             return
-        lanes, transfer, is_final, source = self._lanes_of(number), self._transfer, self._is_final(number), self._source(number)
+        lanes, transfer, is_final, source = self._lanes_of(number), self.transfer, self._is_final(number), self._source(number)
         limit, is_counted = self._limit(number)
         pending, self._ahead = self._ahead, None
         index = max(lane.taken for lane in lanes) if pending is None else self.batch_idx + 1

@@ -54,13 +54,18 @@ class Lane:
         self.is_over = False  # whether the latest pass was left
         self._reopen = False  # whether the next `begin` goes on inside a restored pass
         self._drop = False  # whether the loader was restored inside a pass that was left
-        self._under: Draws | None = None  # the random numbers under which the pass began, or has to go on
+        self._under: Draws | None = None  # the random numbers under which a restored pass goes on
         self._kept: tuple[dict[str, Any], Draws | None] | None = None  # the state from before a batch was fetched ahead
 
     @property
     def is_started(self) -> bool:
         """Whether something of the run over it, restored ones included, is done."""
         return self.taken > 0 or self._reopen or self.is_exhausted
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether the next `begin` goes on inside a restored pass."""
+        return self._reopen
 
     @property
     def length(self) -> float:
@@ -80,22 +85,24 @@ class Lane:
             self._drop = False
             _leave(iter(self.loader))  # restored inside a pass that was left: enter it, so that the next one is another
         if not self._reopen:
-            self.count, self._under = 0, Draws()
+            self.count = 0
             self.iterator = iter(self.loader)
         else:
             self._reopen = False
-            with (self._under or Draws()).again():  # the interrupted run had drawn these numbers already
+            with Draws().again():  # the interrupted run had drawn these numbers already
                 self.iterator = iter(self.loader)
         self.is_over = False
 
     def take(self) -> Any:
         """Return the next batch of the pass, or `END`."""
-        if self.count >= self.limit:
-            return END
-        if self.iterator is None:
-            self.begin()
-        item = next(self.iterator, END)  # pyrefly: ignore[bad-argument-type] - `begin` made one
-        if item is not END:
+        item: Any = END
+        if self.count < self.limit:
+            if self.iterator is None:
+                self.begin()
+            item = next(self.iterator, END)  # pyrefly: ignore[bad-argument-type] - `begin` made one
+        if item is END:
+            self.is_exhausted = True
+        else:
             self.count += 1
             self.taken += 1
         return item
@@ -135,11 +142,7 @@ class Lane:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the batch consumed, as plain values and tensors."""
-        if self._kept is not None:
-            state, under = self._kept
-        else:
-            is_untouched = self.iterator is not None and self.count == 0
-            state, under = self._state(), self._under if is_untouched or self._reopen else None
+        state, under = self._kept or (self._state(), self._under)
         state["lane"]["under"] = None if under is None else under.packed()
         return state
 
@@ -166,10 +169,10 @@ class Lane:
         self._drop = self.is_over and bool(state_dict.get("batches"))
         self._under, self._kept = None if record["under"] is None else Draws(record["under"]), None
 
-    @property
     def under(self) -> Draws | None:
-        """The random numbers under which a restored pass has to go on, as far as they are known."""
-        return self._under
+        """Return the random numbers under which a restored pass fetches its next batch, if it had been fetched; known once."""
+        under, self._under = self._under, None
+        return under
 
     def _loader_state(self) -> dict[str, Any]:
         return dict(self.loader.state_dict()) if hasattr(self.loader, "state_dict") else {}

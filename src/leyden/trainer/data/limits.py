@@ -81,8 +81,8 @@ def check_validation(interval: Any, every_n_epochs: Any) -> None:
         check_limit("val_check_interval", interval)
         if every_n_epochs is None and isinstance(interval, float):
             raise ConfigError(
-                f"`val_check_interval` should be an integer or a time-based duration when `check_val_every_n_epoch=None`, got {interval!r}: "
-                "a fraction is one of an epoch. Use val_check_interval=100, or '00:00:10:00' for ten minutes."
+                f"`val_check_interval` should be an integer or a time-based duration when `check_val_every_n_epoch=None`, "
+                f"got {interval!r}: a fraction is one of an epoch. Use val_check_interval=100, or '00:00:10:00' for ten minutes."
             )
 
 
