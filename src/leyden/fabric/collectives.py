@@ -12,7 +12,7 @@ import base64
 import pickle
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -35,6 +35,7 @@ REDUCE_OPS = {
     "max": ReduceOp.MAX,
     "product": ReduceOp.PRODUCT,
 }
+BUFFER_BYTES = 1 << 26  # as large as a bandwidth needs, and small beside a unit of weights
 _NARROW = {torch.bool: torch.int32, torch.int16: torch.int32}  # what gloo cannot add, and in which type it can
 _gather_flat = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
@@ -130,12 +131,53 @@ def broadcast(obj: Any, src: int = 0, *, group: Any = None, device: torch.device
             told = [(tree, [_Slot.of(tensor) for tensor in tensors])]
         dist.broadcast_object_list(told, src=src, group=group, device=_object_device(group, device))
         if is_source:
-            for tensor in tensors:
-                _send(tensor, src, group)
+            broadcast_into([tensor.detach().contiguous() for tensor in tensors], src, group=group)
             return obj
         tree, slots = told[0]
-        received = [_receive(slot, src, group, device) for slot in slots]
+        received = [torch.empty(slot.shape, dtype=slot.dtype, device="cpu" if slot.on_cpu else device) for slot in slots]
+        broadcast_into(received, src, group=group)
         return map_leaves(tree, lambda leaf: received[leaf.index] if isinstance(leaf, _Place) else leaf)
+
+
+def broadcast_into(tensors: Iterable[Tensor], src: int = 0, *, group: Any = None, buffer_bytes: int = BUFFER_BYTES) -> None:
+    """Fill contiguous tensors, of which every rank has the same shapes in the same order, with rank `src`'s values.
+
+    They travel as bytes, since gloo knows few dtypes, and small ones together: a model has hundreds of them, and each
+    collective costs a round trip.
+
+    Args:
+        tensors: What to fill.
+        src: The global rank that has the values.
+        group: The process group; `None` is all ranks.
+        buffer_bytes: How much is copied together at most; a tensor that is longer travels alone and is not copied.
+    """
+    parts = [tensor.view(-1).view(torch.uint8) for tensor in tensors if tensor.numel()]
+    is_source = dist.get_rank() == src
+    for together in _packed_bytes(parts, buffer_bytes):
+        if len(together) == 1:
+            dist.broadcast(together[0], src=src, group=group)
+            continue
+        lengths = [part.numel() for part in together]
+        buffer = torch.cat(together) if is_source else torch.empty(sum(lengths), dtype=torch.uint8, device=together[0].device)
+        dist.broadcast(buffer, src=src, group=group)
+        if not is_source:
+            for part, piece in zip(together, buffer.split(lengths), strict=True):
+                part.copy_(piece)
+
+
+def _packed_bytes(parts: list[Tensor], limit: int) -> Iterator[list[Tensor]]:
+    """Yield the parts in runs that lie on one kind of device and hold at most `limit` bytes, or one part each."""
+    run: list[Tensor] = []
+    size = 0
+    for part in parts:
+        if run and (size + part.numel() > limit or part.device.type != run[0].device.type):
+            yield run
+            run, size = [part], part.numel()
+        else:
+            run.append(part)
+            size += part.numel()
+    if run:
+        yield run
 
 
 def barrier(name: str | None = None, *, group: Any = None, watch: StallWatch | None = None, device: torch.device | None = None) -> None:
@@ -318,18 +360,6 @@ def _without_tensors(obj: Any) -> tuple[Any, list[Tensor]]:
 def _object_device(group: Any, device: torch.device | None) -> torch.device | None:
     """Return where pickles travel: on the CPU unless the group has no backend for it."""
     return None if "cpu:" in str(dist.get_backend_config(group)) else device
-
-
-def _send(tensor: Tensor, src: int, group: Any) -> None:
-    if tensor.numel():
-        dist.broadcast(tensor.detach().contiguous().view(-1).view(torch.uint8), src=src, group=group)
-
-
-def _receive(slot: _Slot, src: int, group: Any, device: torch.device | None) -> Tensor:
-    tensor = torch.empty(slot.shape, dtype=slot.dtype, device="cpu" if slot.on_cpu else device)
-    if tensor.numel():
-        dist.broadcast(tensor.view(-1).view(torch.uint8), src=src, group=group)
-    return tensor
 
 
 def _packed(error: BaseException) -> str:

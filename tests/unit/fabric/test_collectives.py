@@ -201,6 +201,33 @@ def test_tensors_and_objects_are_broadcast_together() -> None:
     run_ranks(_broadcast_everything, 2)
 
 
+def _broadcast_together() -> list[int]:
+    """Return how many collectives each set of tensors took."""
+    rank, costs = dist.get_rank(), []
+    mixed = [torch.full((), rank == 0), torch.full((2, 3), 7 - rank).bfloat16(), torch.empty(0), torch.full((5,), 1j * (1 - rank))]
+    sets = [
+        ([torch.full((3,), rank).to(dtype) for dtype in _DTYPES[6:10]], 1 << 20),
+        (mixed, 99),
+        ([torch.full((10,), rank, dtype=torch.uint8) for _ in range(7)], 25),  # two each
+        ([torch.full((size,), rank, dtype=torch.uint8) for size in (4, 100, 4, 4)], 25),  # the second alone
+        ([], 25),
+    ]
+    for tensors, limit in sets:
+        before = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
+        collectives.broadcast_into(tensors, buffer_bytes=limit)
+        costs.append(dist.distributed_c10d._get_default_group()._get_sequence_number_for_group() - before)
+    assert all(not tensor.any() for each in (sets[0], sets[2], sets[3]) for tensor in each[0])
+    first, second, _, last = mixed
+    assert first.item() is True
+    assert second.tolist() == [[7.0] * 3] * 2
+    assert last.tolist() == [1j] * 5
+    return costs
+
+
+def test_small_tensors_travel_together_up_to_a_limit_and_large_ones_alone() -> None:
+    assert run_ranks(_broadcast_together, 2) == [[1, 1, 4, 3, 0]] * 2
+
+
 def _subgroup() -> list[float]:
     group = dist.new_group([0, 1])
     other = dist.new_group([2])

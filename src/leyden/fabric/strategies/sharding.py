@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.core.log import get_logger
 from leyden.fabric import rng
+from leyden.fabric.collectives import broadcast_into
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -148,22 +149,22 @@ def _whole_tensors(module: nn.Module, device: torch.device) -> Iterator[None]:
 def broadcast_from_rank_zero(
     modules: Iterable[tuple[str, nn.Module]], *, device: torch.device, group: "ProcessGroup | None" = None
 ) -> None:
-    """Give every rank rank 0's parameters and buffers of these modules, moved to `device`."""
-    import torch.distributed as dist
+    """Give every rank rank 0's parameters and buffers of these modules, moved to `device`; small ones travel together."""
+    moved: dict[int, tuple[Tensor, Tensor]] = {}  # once each, so that what is tied stays tied; the first keeps its id taken
+
+    def move(tensor: Tensor) -> Tensor:
+        if id(tensor) not in moved:
+            moved[id(tensor)] = (tensor, tensor.data.to(device).contiguous())
+        return moved[id(tensor)][1]
 
     for _, module in modules:
-        own: list[dict[str, Any]] = [module._parameters, module._buffers]
-        for tensors in own:
-            for key, tensor in tensors.items():
-                if tensor is None or hasattr(tensor, "full_tensor"):
-                    continue
-                moved = tensor.data.to(device).contiguous()
-                if moved.numel():
-                    dist.broadcast(moved.view(-1).view(torch.uint8), src=0, group=group)  # as bytes: gloo knows few dtypes
-                if isinstance(tensor, nn.Parameter):
-                    tensor.data = moved
-                else:
-                    tensors[key] = moved
+        for parameter in module._parameters.values():
+            if parameter is not None and not hasattr(parameter, "full_tensor"):
+                parameter.data = move(parameter)
+        for key, buffer in module._buffers.items():
+            if buffer is not None and not hasattr(buffer, "full_tensor"):
+                module._buffers[key] = move(buffer)
+    broadcast_into([target for _, target in moved.values()], group=group)
 
 
 def plain_name(name: str) -> str:
