@@ -7,14 +7,14 @@ from leyden.core.errors import ConfigError
 from leyden.fabric.strategies.single import SingleDeviceStrategy
 from leyden.trainer.callbacks import DeviceStatsMonitor
 from leyden.trainer.callbacks.device_stats_monitor import ProcessorStats, processor_times
-from tests.support.fake_trainer import FakeModule, FakeTrainer, RowLogger
+from tests.support.module_trainer import FakeModule, ModuleTrainer, RowLogger
 
 CPU_KEYS = {"cpu_percent", "cpu_vm_percent", "cpu_swap_percent"}
 
 
 def trained(monitor: DeviceStatsMonitor, *, batches: int = 4, **options: Any) -> list[tuple[int | None, dict[str, Any]]]:
     logger, module = RowLogger(), FakeModule()
-    trainer = FakeTrainer(callbacks=[monitor], loggers=[logger], log_every_n_steps=2, **options)
+    trainer = ModuleTrainer(callbacks=[monitor], loggers=[logger], log_every_n_steps=2, **options)
     trainer.start(module)
     trainer.epoch(module, [torch.ones(1, 4)] * batches)
     trainer.validation(module, [torch.ones(1, 4)])
@@ -48,12 +48,12 @@ def test_processors_are_left_out_where_asked() -> None:
 
 def test_without_a_logger_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="Cannot use `DeviceStatsMonitor` callback with `Trainer\\(logger=False\\)`"):
-        DeviceStatsMonitor().setup(FakeTrainer(), FakeModule(), "fit")
+        DeviceStatsMonitor().setup(ModuleTrainer(), FakeModule(), "fit")
 
 
 def test_a_number_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"no 'cpu'. There are cpu_percent, cpu_swap_percent, cpu_vm_percent"):
-        DeviceStatsMonitor(filter_keys=["cpu"]).setup(FakeTrainer(loggers=[RowLogger()]), FakeModule(), "fit")
+        DeviceStatsMonitor(filter_keys=["cpu"]).setup(ModuleTrainer(loggers=[RowLogger()]), FakeModule(), "fit")
 
 
 def test_other_ranks_log_nothing() -> None:

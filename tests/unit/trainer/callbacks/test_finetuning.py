@@ -8,7 +8,7 @@ from torch.optim import SGD, Adam
 
 from leyden.core.errors import ConfigError, StateError
 from leyden.trainer.callbacks import BackboneFinetuning, BaseFinetuning
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 from tests.support.training_state import assert_same_tree
 
 
@@ -22,22 +22,22 @@ class Net(FakeModule):
         return self.head(self.backbone(x))
 
 
-def fitted(callback: BaseFinetuning, *, make: Any = lambda p: SGD(p, lr=0.4), seed: int = 0) -> tuple[FakeTrainer, Net]:
+def fitted(callback: BaseFinetuning, *, make: Any = lambda p: SGD(p, lr=0.4), seed: int = 0) -> tuple[ModuleTrainer, Net]:
     """Return a trainer and a module whose optimizer was made after the callback's setup, as the trainer does."""
     torch.manual_seed(seed)
-    module, trainer = Net(), FakeTrainer(callbacks=[callback])
+    module, trainer = Net(), ModuleTrainer(callbacks=[callback])
     callback.setup(trainer, module, "fit")
     trainer.optimizers = [make([p for p in module.parameters() if p.requires_grad])]
     return trainer, module
 
 
-def train(trainer: FakeTrainer, module: Net, epochs: int) -> None:
+def train(trainer: ModuleTrainer, module: Net, epochs: int) -> None:
     for _ in range(epochs):
         generator = torch.Generator().manual_seed(trainer.current_epoch)
         trainer.epoch(module, [torch.randn(8, 4, generator=generator) for _ in range(3)])
 
 
-def begun(trainer: FakeTrainer, module: Net) -> None:
+def begun(trainer: ModuleTrainer, module: Net) -> None:
     trainer.fire("on_fit_start", module)
     trainer.fire("on_train_start", module)
 
@@ -140,12 +140,12 @@ def test_verbose_tells_both_rates(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_module_without_a_backbone_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"should have a nn.Module `backbone` attribute"):
-        BackboneFinetuning().setup(FakeTrainer(), FakeModule(), "fit")
+        BackboneFinetuning().setup(ModuleTrainer(), FakeModule(), "fit")
 
 
 def test_nothing_is_frozen_for_other_stages() -> None:
     module = Net()
-    BackboneFinetuning().setup(FakeTrainer(), module, "test")
+    BackboneFinetuning().setup(ModuleTrainer(), module, "test")
     assert all(p.requires_grad for p in module.parameters())
 
 

@@ -6,7 +6,7 @@ import torch
 
 from leyden.core.errors import ConfigError
 from leyden.trainer.callbacks import GarbageCollection
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +20,9 @@ def collections(generation: int = 1) -> int:
     return int(gc.get_stats()[generation]["collections"])
 
 
-def run(callbacks: list[GarbageCollection], batches: int, trainer: FakeTrainer | None = None) -> list[int]:
+def run(callbacks: list[GarbageCollection], batches: int, trainer: ModuleTrainer | None = None) -> list[int]:
     """Train without an end, and return after which batches something was collected."""
-    trainer = trainer or FakeTrainer()
+    trainer = trainer or ModuleTrainer()
     trainer.callbacks = list(callbacks)
     module = FakeModule()
     trainer.start(module)
@@ -41,7 +41,7 @@ def test_garbage_is_collected_every_n_steps_and_at_no_other_time() -> None:
 
 
 def test_a_resumed_run_collects_at_the_same_steps() -> None:
-    trainer = FakeTrainer()
+    trainer = ModuleTrainer()
     trainer.run.clock.log_step = 4
     assert run([GarbageCollection(every_n_steps=3)], 6, trainer) == [2, 5]
 
@@ -58,9 +58,9 @@ def test_the_collector_is_as_before_when_training(how: str) -> None:
     callback = GarbageCollection(every_n_steps=1)
     run([callback], 3)
     if how == "ends":
-        callback.on_train_end(FakeTrainer(), FakeModule())
+        callback.on_train_end(ModuleTrainer(), FakeModule())
     else:
-        callback.on_exception(FakeTrainer(), FakeModule(), RuntimeError())
+        callback.on_exception(ModuleTrainer(), FakeModule(), RuntimeError())
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 
@@ -69,7 +69,7 @@ def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     callback = GarbageCollection()
     run([callback], 1)
-    callback.on_train_end(FakeTrainer(), FakeModule())
+    callback.on_train_end(ModuleTrainer(), FakeModule())
     assert not gc.isenabled()
 
 

@@ -6,7 +6,7 @@ import torch
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
 from leyden.fabric.strategies.single import SingleDeviceStrategy
 from leyden.trainer.callbacks import GradientAccumulationScheduler
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 
 def test_the_factor_of_the_latest_entry_holds() -> None:
@@ -37,8 +37,8 @@ def test_a_factor_that_is_no_count_is_refused(factor: Any) -> None:
         GradientAccumulationScheduler({0: factor})
 
 
-def started(scheduler: GradientAccumulationScheduler, **options: Any) -> FakeTrainer:
-    trainer = FakeTrainer(callbacks=[scheduler], **options)
+def started(scheduler: GradientAccumulationScheduler, **options: Any) -> ModuleTrainer:
+    trainer = ModuleTrainer(callbacks=[scheduler], **options)
     trainer.start(FakeModule())
     return trainer
 
@@ -54,7 +54,7 @@ def test_each_epoch_gets_its_factor() -> None:
 
 
 def test_a_run_resumed_within_an_epoch_has_its_factor_from_the_start() -> None:
-    trainer = FakeTrainer(callbacks=[GradientAccumulationScheduler({0: 1, 2: 4})])
+    trainer = ModuleTrainer(callbacks=[GradientAccumulationScheduler({0: 1, 2: 4})])
     trainer.run.clock.epoch = 2
     trainer.start(FakeModule())
     assert trainer.accumulate_grad_batches == 4
@@ -73,7 +73,7 @@ def test_another_factor_of_the_trainer_is_refused() -> None:
 
 def test_manual_optimisation_is_refused() -> None:
     with pytest.raises(ConfigError, match="not supported for manual optimization"):
-        FakeTrainer(callbacks=[GradientAccumulationScheduler({0: 2})]).start(FakeModule(automatic_optimization=False))
+        ModuleTrainer(callbacks=[GradientAccumulationScheduler({0: 2})]).start(FakeModule(automatic_optimization=False))
 
 
 def test_a_strategy_that_owns_the_backward_is_refused() -> None:

@@ -10,7 +10,7 @@ from leyden.core.errors import ConfigError
 from leyden.fabric.launch.store import MemoryStore
 from leyden.trainer.callbacks import HangWatchdog
 from leyden.trainer.callbacks.hang_watchdog import HangWatch, StandstillRule, stacks
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 DEADLINE = 20.0
 
@@ -104,7 +104,7 @@ def threads() -> list[str]:
 @pytest.mark.parametrize("end", ["teardown", "exception", "strategy"])
 def test_the_thread_ends_with_the_run(end: str) -> None:
     dog, module = HangWatchdog(), FakeModule()
-    trainer = FakeTrainer(callbacks=[dog])
+    trainer = ModuleTrainer(callbacks=[dog])
     trainer.start(module)
     assert threads()
     if end == "teardown":
@@ -118,7 +118,7 @@ def test_the_thread_ends_with_the_run(end: str) -> None:
 
 def test_a_run_that_moves_is_left_alone(told: Told) -> None:
     dog, module = HangWatchdog(timeout_seconds=60), FakeModule()
-    trainer = FakeTrainer(callbacks=[dog])
+    trainer = ModuleTrainer(callbacks=[dog])
     trainer.start(module)
     trainer.validation(module)
     trainer.end(module)

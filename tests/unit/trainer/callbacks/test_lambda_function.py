@@ -5,13 +5,13 @@ from leyden.trainer.callbacks import LambdaCallback
 from leyden.trainer.core.callback import Callback
 from leyden.trainer.engine.hookspec import HOOKS
 from leyden.trainer.engine.plan import is_overridden
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 
 def test_given_functions_are_called_with_the_hooks_arguments() -> None:
     called = []
     callback = LambdaCallback(on_train_batch_end=lambda *args: called.append(args), setup=lambda *args: called.append(args))
-    trainer, module = FakeTrainer(), FakeModule()
+    trainer, module = ModuleTrainer(), FakeModule()
     callback.setup(trainer, module, "fit")
     callback.on_train_batch_end(trainer, module, {"loss": 1}, "batch", 3)
     assert called == [(trainer, module, "fit"), (trainer, module, {"loss": 1}, "batch", 3)]

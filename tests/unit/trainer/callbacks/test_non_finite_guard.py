@@ -8,12 +8,12 @@ from torch import Tensor
 from leyden.core.errors import ConfigError, UnsupportedError
 from leyden.trainer.callbacks import NonFiniteGuard
 from leyden.trainer.callbacks.non_finite_guard import NonFiniteError
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 
-def trainer_with(guard: NonFiniteGuard, **options: Any) -> FakeTrainer:
+def trainer_with(guard: NonFiniteGuard, **options: Any) -> ModuleTrainer:
     module = FakeModule()
-    trainer = FakeTrainer(callbacks=[guard], optimizers=[torch.optim.SGD(module.parameters(), lr=0.0)], **options)
+    trainer = ModuleTrainer(callbacks=[guard], optimizers=[torch.optim.SGD(module.parameters(), lr=0.0)], **options)
     trainer.start(module)
     return trainer
 

@@ -5,7 +5,7 @@ import pytest
 from leyden.core.errors import ConfigError
 from leyden.trainer.callbacks import BasePredictionWriter
 from leyden.trainer.callbacks.prediction_writer import WriteInterval
-from tests.support.fake_trainer import FakeModule, FakePredictLoop, FakeTrainer
+from tests.support.module_trainer import FakeModule, FakePredictLoop, ModuleTrainer
 
 
 class Recorder(BasePredictionWriter):
@@ -27,7 +27,7 @@ EPOCH = (["p", "q"], [[[4, 5], [6]]])
 @pytest.mark.parametrize(("interval", "written"), [("batch", [BATCH]), ("epoch", [EPOCH]), ("batch_and_epoch", [BATCH, EPOCH])])
 def test_predictions_and_their_indices_are_written_when_asked(interval: str, written: list[Any]) -> None:
     writer = Recorder(interval)
-    trainer = FakeTrainer(predict_loop=FakePredictLoop(EPOCH[0], EPOCH[1], [4, 5]))
+    trainer = ModuleTrainer(predict_loop=FakePredictLoop(EPOCH[0], EPOCH[1], [4, 5]))
     writer.on_predict_batch_end(trainer, FakeModule(), "p", "batch", 2, 1)
     writer.on_predict_epoch_end(trainer, FakeModule())
     assert writer.written == written

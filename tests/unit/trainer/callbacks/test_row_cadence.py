@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from leyden.trainer.callbacks.row_cadence import row_is_due
-from tests.support.fake_trainer import FakeTrainer
+from tests.support.module_trainer import ModuleTrainer
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,6 @@ from tests.support.fake_trainer import FakeTrainer
     ],
 )
 def test_rows_are_due_at_the_cadence_at_a_stop_and_in_dev_runs(options: dict[str, Any], log_step: int, is_due: bool) -> None:
-    trainer = FakeTrainer(**options)
+    trainer = ModuleTrainer(**options)
     trainer.run.clock.log_step = log_step
     assert row_is_due(trainer) is is_due

@@ -6,7 +6,7 @@ import torch
 
 from leyden.trainer.callbacks import ThroughputMonitor
 from tests.support.fake_clock import FakeClock
-from tests.support.fake_trainer import FakeModule, FakeTrainer, RowLogger
+from tests.support.module_trainer import FakeModule, ModuleTrainer, RowLogger
 
 
 class Timed:
@@ -20,7 +20,7 @@ class Timed:
         self.module: Any = FakeModule()
         self.module.flops_per_batch = flops
         optimizers = [torch.optim.SGD(self.module.parameters(), lr=0.1)]
-        self.trainer = FakeTrainer(callbacks=[self.monitor], loggers=[self.logger], optimizers=optimizers, **options)
+        self.trainer = ModuleTrainer(callbacks=[self.monitor], loggers=[self.logger], optimizers=optimizers, **options)
 
     def loss(self, module: Any, batch: Any) -> Any:
         self.clock.advance(1.0)
@@ -112,12 +112,12 @@ def test_totals_go_on_after_a_resume() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: (FakeTrainer(), FakeModule()), "no effect without a logger"),
-        (lambda: (FakeTrainer(loggers=[RowLogger()]), FakeModule()), "no `flops_per_batch`"),
+        (lambda: (ModuleTrainer(), FakeModule()), "no effect without a logger"),
+        (lambda: (ModuleTrainer(loggers=[RowLogger()]), FakeModule()), "no `flops_per_batch`"),
     ],
     ids=["logger", "flops"],
 )
-def test_what_will_be_missing_is_warned_of(make: Callable[[], tuple[FakeTrainer, Any]], words: str) -> None:
+def test_what_will_be_missing_is_warned_of(make: Callable[[], tuple[ModuleTrainer, Any]], words: str) -> None:
     trainer, module = make()
     if "logger" in words:
         module.flops_per_batch = 1

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
 from leyden.fabric.strategies.single import SingleDeviceStrategy
 from leyden.trainer.callbacks import EMAWeightAveraging, WeightAveraging
-from tests.support.fake_trainer import FakeModule, FakeTrainer
+from tests.support.module_trainer import FakeModule, ModuleTrainer
 from tests.support.training_state import assert_same_tree
 
 
@@ -21,16 +21,16 @@ def layers() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
 
 
-def fitted(callback: WeightAveraging, *, start: bool = True, seed: int = 0, **options: Any) -> tuple[FakeTrainer, FakeModule]:
+def fitted(callback: WeightAveraging, *, start: bool = True, seed: int = 0, **options: Any) -> tuple[ModuleTrainer, FakeModule]:
     torch.manual_seed(seed)
     module = FakeModule(layers())
-    trainer = FakeTrainer(callbacks=[callback], optimizers=[torch.optim.Adam(module.parameters(), lr=0.1)], **options)
+    trainer = ModuleTrainer(callbacks=[callback], optimizers=[torch.optim.Adam(module.parameters(), lr=0.1)], **options)
     if start:
         trainer.start(module)
     return trainer, module
 
 
-def train(trainer: FakeTrainer, module: FakeModule, batches: int = 3) -> None:
+def train(trainer: ModuleTrainer, module: FakeModule, batches: int = 3) -> None:
     generator = torch.Generator().manual_seed(trainer.run.clock.batches)
     trainer.epoch(module, [torch.randn(8, 4, generator=generator) for _ in range(batches)])
 
@@ -167,7 +167,7 @@ def test_what_is_live_and_what_is_average_is_told_apart_at_any_moment(moment: st
 @pytest.mark.parametrize("moment", ["between", "validation", "end"])
 @pytest.mark.parametrize("callback", [AtEpochs, WeightAveraging, lambda: EMAWeightAveraging(decay=0.9)])
 def test_a_resumed_run_ends_where_the_unbroken_one_does(moment: str, callback: Any) -> None:
-    def rest(trainer: FakeTrainer, module: FakeModule) -> None:
+    def rest(trainer: ModuleTrainer, module: FakeModule) -> None:
         if moment == "validation":
             trainer.fire("on_validation_epoch_end", module)
         if moment != "end":
@@ -205,7 +205,7 @@ def test_tied_weights_are_averaged_once_and_stored_under_both_names() -> None:
             return self.two(self.one(x))
 
     module = FakeModule(Tied())
-    trainer = FakeTrainer(callbacks=[WeightAveraging()], optimizers=[torch.optim.SGD(module.parameters(), lr=0.1)])
+    trainer = ModuleTrainer(callbacks=[WeightAveraging()], optimizers=[torch.optim.SGD(module.parameters(), lr=0.1)])
     trainer.start(module)
     train(trainer, module)
     stored = trainer.checkpoint(module)["state_dict"]
@@ -236,7 +236,7 @@ def test_evaluation_of_a_checkpoint_sees_the_average() -> None:
     trainer, module = fitted(WeightAveraging())
     train(trainer, module)
     checkpoint = trainer.checkpoint(module)
-    other = FakeTrainer(callbacks=[WeightAveraging()])
+    other = ModuleTrainer(callbacks=[WeightAveraging()])
     other.state.fn = "test"
     other.callbacks[0].setup(other, module, "test")
     other.callbacks[0].on_load_checkpoint(other, module, checkpoint)
