@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from leyden.core.errors import ConfigError, ConfigTypeError, closest, listed
+from leyden.fabric.names import class_name
 
 Scope = Literal["blocks", "model"]
 SCOPES = ("blocks", "model")
@@ -69,7 +70,7 @@ class CompilePolicy:
         blocks = list(self._instances(module))
         if not blocks:
             raise ConfigError(
-                f'compile="blocks", but {type(module).__name__} has no repeated block. Name the classes, '
+                f'compile="blocks", but {class_name(module)} has no repeated block. Name the classes, '
                 'compile=CompilePolicy("blocks", blocks=(Block,)), or use compile="model".'
             )
         for block in blocks:

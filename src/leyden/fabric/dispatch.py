@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from leyden.core.errors import StateError
+from leyden.fabric.names import class_name
 
 
 class Dispatch(nn.Module):
@@ -54,8 +55,8 @@ def guard(method: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
         def refuse(submodule: nn.Module, _inputs: Any) -> None:
             if id(submodule) in watched and threading.get_ident() == thread:
                 raise StateError(
-                    f"You are calling the method `{type(module).__name__}.{name}()` from outside the model. It runs "
-                    f"`{type(submodule).__name__}.forward`, but this call does not go through the strategy: its gradients would be wrong. "
+                    f"You are calling the method `{class_name(module)}.{name}()` from outside the model. It runs "
+                    f"`{class_name(submodule)}.forward`, but this call does not go through the strategy: its gradients would be wrong. "
                     f'Declare it once after setup: model.mark_forward_method("{name}").'
                 )
 

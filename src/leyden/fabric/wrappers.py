@@ -18,6 +18,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.fabric.compilation import take_apart
 from leyden.fabric.dispatch import guard
 from leyden.fabric.loading.loader import FabricDataLoader
+from leyden.fabric.names import class_name
 from leyden.fabric.strategies.strategy import Strategy
 from leyden.fabric.trees import map_tensors
 
@@ -92,7 +93,7 @@ class FabricModule(nn.Module):
         original = self.__dict__["_original_module"]
         if not callable(getattr(original, name, None)):
             raise AttributeError(
-                f"You marked {name!r} as a forward method, but {type(original).__name__}.{name} does not exist or is not a method."
+                f"You marked {name!r} as a forward method, but {class_name(original)}.{name} does not exist or is not a method."
             )
         self.__dict__["_strategy"].mark_forward_method(self.__dict__["_forward_module"], name)
         self.__dict__["_forward_methods"][name] = self._bind(name)

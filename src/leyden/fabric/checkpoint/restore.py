@@ -20,6 +20,7 @@ from leyden.fabric.checkpoint.restore_module import module_action
 from leyden.fabric.checkpoint.restore_optimizer import optimizer_action
 from leyden.fabric.checkpoint.saved import Saved, SavedModule, SavedOptimizer, as_module, as_optimizer
 from leyden.fabric.checkpoint.tree import Path
+from leyden.fabric.names import class_name
 
 if TYPE_CHECKING:
     from leyden.fabric.checkpoint.keeper import Keeper
@@ -177,7 +178,7 @@ class _Planner:
         kind = {SavedModule: "a module", SavedOptimizer: "an optimizer"}.get(type(found), f"a {type(found).__name__}")
         article = "an" if item.kind == "optimizer" else "a"
         return ConfigError(
-            f"{_place(item.path)} is {article} {item.kind} ({type(item.value).__name__}), but {self._saved.path} holds {kind} there. "
+            f"{_place(item.path)} is {article} {item.kind} ({class_name(item.value)}), but {self._saved.path} holds {kind} there. "
             "Swap the keys, or drop it from `state`."
         )
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, closest, listed
 from leyden.core.optional import installed, require
+from leyden.fabric.names import class_name
 from leyden.fabric.precision.convert import cast_floating, default_dtype
 from leyden.fabric.precision.precision import Precision
 
@@ -75,7 +76,7 @@ class BitsandbytesPrecision(Precision):
         if not names and not any(isinstance(part, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)) for part in module.modules()):
             ignored = f" besides {listed(sorted(self.ignore_modules))}" if self.ignore_modules else ""
             raise ConfigTypeError(
-                f"BitsandbytesPrecision quantises linear layers, but your model {type(module).__name__} has none{ignored}. "
+                f"BitsandbytesPrecision quantises linear layers, but your model {class_name(module)} has none{ignored}. "
                 "Use precision='bf16-true' for it."
             )
         module.to(dtype=self.compute_dtype)

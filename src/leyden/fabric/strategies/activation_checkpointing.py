@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from leyden.core.errors import ConfigError
+from leyden.fabric.names import class_name
 from leyden.fabric.strategies.wrapping import units
 
 
@@ -22,8 +23,8 @@ def checkpoint_activations(module: nn.Module, policy: object) -> None:
     blocks = [block for block in units(module, policy) if not _is_checkpointed(block)]
     if not blocks and not any(_is_checkpointed(block) for block in module.modules()):
         raise ConfigError(
-            f"activation_checkpointing={policy!r} matches no submodule of {type(module).__name__}. "
-            f"Its classes are: {', '.join(sorted({type(child).__name__ for child in module.modules()}))}."
+            f"activation_checkpointing={policy!r} matches no submodule of {class_name(module)}. "
+            f"Its classes are: {', '.join(sorted({class_name(child) for child in module.modules()}))}."
         )
     for block in blocks:
         block.forward = _Recomputed(block.forward)

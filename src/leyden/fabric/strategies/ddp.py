@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, closest, listed
 from leyden.core.log import get_logger
 from leyden.fabric.dispatch import Dispatch
+from leyden.fabric.names import class_name
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy, StartMethod
 
@@ -99,9 +100,7 @@ class DDPStrategy(ParallelStrategy):
 
     def setup_module(self, module: nn.Module) -> nn.Module:
         if not any(parameter.requires_grad for parameter in module.parameters()):
-            logger.info(
-                "%s has no parameter that requires gradients, so it is not wrapped in DistributedDataParallel.", type(module).__name__
-            )
+            logger.info("%s has no parameter that requires gradients, so it is not wrapped in DistributedDataParallel.", class_name(module))
             return module
         device_ids = None if self.root_device.type in ("cpu", "mps") else [self.root_device.index]
         wrapped = DistributedDataParallel(Dispatch(module), device_ids=device_ids, **self._ddp_kwargs)

@@ -24,6 +24,7 @@ from leyden.core import settings
 from leyden.core.errors import ConfigError, MissingDependencyError, StateError, UnavailableError, UnsupportedError, listed
 from leyden.core.log import get_logger
 from leyden.core.optional import installed
+from leyden.fabric.names import class_name
 from leyden.fabric.strategies.deepspeed_config import stage_of
 
 OLDEST = (0, 19)
@@ -403,7 +404,7 @@ def load_whole_state_dict(engine: Any, module: nn.Module, state: Mapping[str, An
     """
     live = whole_shapes(module)
     found = {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in state.items()}
-    check_fit(live, found, type(module).__name__, is_strict=is_strict)
+    check_fit(live, found, class_name(module), is_strict=is_strict)
     fitting = {name: value for name, value in state.items() if name in live and found[name] == live[name]}
     for name, part in module.named_modules(remove_duplicate=False):
         # The whole parameters of one part at a time; leaving cuts them up again, by what rank 0 holds.

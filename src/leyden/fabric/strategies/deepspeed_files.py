@@ -26,6 +26,7 @@ from leyden.fabric.checkpoint.peers import Peers
 from leyden.fabric.checkpoint.restore import restore
 from leyden.fabric.checkpoint.restricted import read_torch
 from leyden.fabric.checkpoint.saved import Saved
+from leyden.fabric.names import class_name
 from leyden.fabric.strategies.deepspeed_engine import Engines, check_fit, load_whole_state_dict, whole_shapes
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def check(strategy: EngineOwner, directory: Path, objects: Mapping[str, Any], *,
         check_origin(directory, states, stage=strategy.stage, world_size=strategy.world_size, with_optimizer=_has_optimizer(objects))
         live, found = whole_shapes(started.module), saved_shapes(states)
         live = {name: shape for name, shape in live.items() if name in found or name not in frozen}
-        check_fit(live, found, type(started.module).__name__, is_strict=is_strict)
+        check_fit(live, found, class_name(started.module), is_strict=is_strict)
 
     Peers.of(cast("Strategy", strategy)).agreed("look at DeepSpeed's files", look)
 

@@ -17,6 +17,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.core.log import get_logger
 from leyden.fabric import rng
 from leyden.fabric.collectives import broadcast_into
+from leyden.fabric.names import class_name
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -113,7 +114,7 @@ def materialise(
         reset: Any = init if init is not None else getattr(module, "reset_parameters", None)
         if reset is None and not may_stay_empty:
             raise ConfigError(
-                f"{name or 'the root module'} ({type(module).__name__}) has parameters on the meta device but no reset_parameters() that "
+                f"{name or 'the root module'} ({class_name(module)}) has parameters on the meta device but no reset_parameters() that "
                 "could give them values. Add one, build the model inside fabric.init_module(), or pass param_init_fn=… to the strategy."
             )
         with _whole_tensors(module, device), rng.isolate_rng(), torch.no_grad():

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from leyden.core.errors import UnsupportedError
 from leyden.fabric.loading.transfer import move_data_to_device
 from leyden.fabric.mesh import Mesh
+from leyden.fabric.names import class_name
 from leyden.fabric.precision.precision import Precision
 from leyden.fabric.precision.registry import PrecisionKind
 
@@ -163,7 +164,7 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
         on_meta = (name for name, parameter in module.named_parameters() if parameter.is_meta)
         if self.root_device.type != "meta" and (name := next(on_meta, None)):
             raise UnsupportedError(
-                f"{name!r} of {type(module).__name__} is on the meta device and has no values, and {type(self).__name__} gives it none. "
+                f"{name!r} of {class_name(module)} is on the meta device and has no values, and {type(self).__name__} gives it none. "
                 "Build the module inside fabric.init_module(), or use strategy='fsdp', which fills such modules shard by shard."
             )
         module.to(self.root_device)
