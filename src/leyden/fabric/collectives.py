@@ -201,7 +201,14 @@ def barrier(name: str | None = None, *, group: Any = None, watch: StallWatch | N
 
 @contextmanager
 def rank_zero_first(
-    store: KeyValueStore, *, rank: int, world_size: int, local: bool = False, local_rank: int | None = None, node_rank: int = 0
+    store: KeyValueStore,
+    *,
+    rank: int,
+    world_size: int,
+    local: bool = False,
+    local_rank: int | None = None,
+    node_rank: int = 0,
+    num_local: int | None = None,
 ) -> Iterator[None]:
     """Let (local) rank 0 run the block before the others; they wait for it without a time-out.
 
@@ -212,6 +219,7 @@ def rank_zero_first(
         local: Whether rank 0 of each node goes first, instead of rank 0 of all.
         local_rank: This process's rank on its node.
         node_rank: The number of this node.
+        num_local: How many ranks this node has; `None`: all of them.
 
     Raises:
         Exception: On the others, whatever the block raised on rank 0.
@@ -225,6 +233,10 @@ def rank_zero_first(
     key = f"{scope}/{turn}"
     if not is_first:
         answer = wait_for_ever(own_client(store), key)
+        num_waiting = ((num_local or world_size) if local else world_size) - 1
+        if store.add(f"{key}/heard", 1) == num_waiting:  # nobody asks again: a long run would fill the store
+            store.delete_key(key)
+            store.delete_key(f"{key}/heard")
         if answer != b"ok":
             _raise_remote(answer)
         yield

@@ -519,6 +519,7 @@ class Fabric:  # noqa: SIZE002, SIZE003 - the facade whose members the field kno
             local=local,
             local_rank=self.local_rank,
             node_rank=self.node_rank,
+            num_local=self._strategy.num_processes,
         )
 
     # -- checkpoints ---------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What this machine offers a run: cores for loader workers, and whether nodes see the same files."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -66,5 +67,7 @@ def _appears(file: Path, timeout: float) -> bool:
     while not file.exists():
         if time.monotonic() > deadline:
             return False
+        with contextlib.suppress(OSError):
+            os.listdir(file.parent)  # noqa: PTH208 - NFS keeps in mind that a file is absent until the directory is listed
         time.sleep(0.05)  # a network file system offers nothing to wait on
     return True

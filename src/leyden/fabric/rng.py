@@ -85,7 +85,7 @@ def _checked(seed: int) -> int:
         raise ConfigTypeError(f"seed={seed!r} is of type {type(seed).__name__}; a seed is an int: seed_everything(42).")
     seed = int(seed)
     if not MIN_SEED <= seed <= MAX_SEED:
-        raise ConfigError(f"seed={seed} is not in bounds: numpy takes {MIN_SEED} to {MAX_SEED}. Use seed={seed % (MAX_SEED + 1)}.")
+        raise ConfigError(f"seed={seed} is not in bounds: numpy takes {MIN_SEED} to {MAX_SEED}. Use seed={abs(seed) % (MAX_SEED + 1)}.")
     return seed
 
 

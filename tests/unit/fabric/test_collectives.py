@@ -320,26 +320,31 @@ def _in_order() -> list[str]:
     with _raises(StrangeError if rank == 0 else RuntimeError, "code 7"), collectives.rank_zero_first(store, rank=rank, world_size=2):
         raise StrangeError(code=7)
     ran = store.check(["rank 1 ran"])
+    dist.barrier()
+    left = sum(store.check([f"first/{turn}{suffix}"]) for turn in range(1, 6) for suffix in ("", "/heard"))
     dist.barrier()  # the store goes with rank 0
-    return [first, str(ran)]
+    return [first, str(ran), str(left)]
 
 
 def test_rank_zero_goes_first_and_its_exception_is_everybodys() -> None:
-    assert run_ranks(_in_order, 2) == [["0", "False"]] * 2
+    assert run_ranks(_in_order, 2) == [["0", "False", "0"]] * 2
 
 
-def _local_zero_first() -> str:
+def _local_zero_first() -> list[str]:
     rank, store = dist.get_rank(), _store()
     local_rank, node_rank = rank % 2, rank // 2
-    with collectives.rank_zero_first(store, rank=rank, world_size=4, local=True, local_rank=local_rank, node_rank=node_rank):
+    place = {"local": True, "local_rank": local_rank, "node_rank": node_rank, "num_local": 2}
+    with collectives.rank_zero_first(store, rank=rank, world_size=4, **place):
         store.compare_set(f"first on {node_rank}", "", str(rank))
     first = store.get(f"first on {node_rank}").decode()
     dist.barrier()
-    return first
+    left = store.check([f"first/{node_rank}/1"])
+    dist.barrier()
+    return [first, str(left)]
 
 
 def test_local_rank_zero_goes_first_on_each_node() -> None:
-    assert run_ranks(_local_zero_first, 4) == ["0", "0", "2", "2"]
+    assert run_ranks(_local_zero_first, 4) == [["0", "False"], ["0", "False"], ["2", "False"], ["2", "False"]]
 
 
 def test_one_process_just_runs_the_block() -> None:

@@ -48,10 +48,11 @@ def test_our_variable_is_read_first_and_never_contradicts(monkeypatch: pytest.Mo
     assert rng.run_seed() == 5
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_out_of_bounds_is_refused(seed: int) -> None:
-    with pytest.raises(ConfigError, match="is not in bounds"):
+@pytest.mark.parametrize(("seed", "advice"), [(-1, 1), (-7, 7), (2**32, 0), (2**32 + 5, 5)])
+def test_a_seed_out_of_bounds_is_refused_with_one_that_is_not(seed: int, advice: int) -> None:
+    with pytest.raises(ConfigError, match=f"is not in bounds.* Use seed={advice}\\.$"):
         rng.seed_everything(seed)
+    assert rng.seed_everything(advice, verbose=False) == advice
 
 
 @pytest.mark.parametrize("seed", [1.5, "7", True])

@@ -5,6 +5,7 @@ gets its `load_state_dict` instead, with what it had kept aside until it has suc
 """
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -13,11 +14,11 @@ from leyden.core.errors import ConfigError, StateError
 from leyden.fabric.checkpoint.items import Item
 from leyden.fabric.checkpoint.saved import FileTensor, SavedModule, SavedTensor, fill, is_dtensor
 from leyden.fabric.checkpoint.tree import plain_name
+from leyden.fabric.names import class_name
 
 if TYPE_CHECKING:
     from leyden.fabric.checkpoint.keeper import Keeper
 
-_PREFIXES = ("module.", "model.", "_orig_mod.", "_forward_module.")
 _SHOWN = 10
 
 
@@ -37,7 +38,7 @@ def module_action(
             value.check()
     if not _loads_plainly(module):
         return _own_code(module, live, saved, strategy, is_strict=is_strict)
-    pairs = _pairs(live, saved, f"{type(module).__name__} (state[{item.key!r}])", where, is_strict=is_strict)
+    pairs = _pairs(live, saved, f"{class_name(module)} (state[{item.key!r}])", where, is_strict=is_strict)
     if any(target.is_meta for target, _ in pairs):
         raise StateError(
             f"state[{item.key!r}] has parameters on the meta device, which hold nothing to load into. Set it up first, or build it "
@@ -84,12 +85,29 @@ def _difference(what: str, where: str, missing: list[str], unexpected: list[str]
 
 
 def _hint(missing: list[str], unexpected: list[str]) -> str:
-    for prefix in _PREFIXES:
-        if missing and set(missing) <= {name.removeprefix(prefix) for name in unexpected if name.startswith(prefix)}:
-            return f"The checkpoint's names begin with {prefix!r}: load into the wrapper that was saved, or convert the file."
-        if unexpected and set(unexpected) <= {name.removeprefix(prefix) for name in missing if name.startswith(prefix)}:
-            return f"The module's names begin with {prefix!r}: pass what it wraps, such as state = {{'model': model.{prefix.rstrip('.')}}}."
+    if prefix := _prefix(missing, unexpected):
+        return f"The checkpoint's names begin with {prefix!r}: load into the wrapper that was saved, or convert the file."
+    if prefix := _prefix(unexpected, missing):
+        return f"The module's names begin with {prefix!r}: pass what it wraps, such as state = {{'model': model.{prefix.rstrip('.')}}}."
+    ours, theirs = _common_prefix(missing), _common_prefix(unexpected)
+    if missing and {name.removeprefix(ours) for name in missing} == {name.removeprefix(theirs) for name in unexpected}:
+        return f"The checkpoint's names begin with {theirs!r} where the module's begin with {ours!r}: build it under the saved names."
     return "Build the module with the configuration it was saved with, or pass strict=False to load what fits."
+
+
+def _prefix(names: list[str], longer: list[str]) -> str | None:
+    """Return what `longer` has before each of `names`, of any number of levels; `None` if there is no such prefix."""
+    if not names:
+        return None
+    found = set(longer)
+    prefixes = [name.removesuffix(names[0]) for name in longer if name.endswith(f".{names[0]}")]
+    return next((prefix for prefix in sorted(prefixes, key=len) if all(prefix + name in found for name in names)), None)
+
+
+def _common_prefix(names: list[str]) -> str:
+    """Return the levels with which all names begin, the last dot included."""
+    levels = zip(*(name.split(".")[:-1] for name in names), strict=False)  # as many as the shortest has
+    return "".join(f"{level[0]}." for level in takewhile(lambda level: len(set(level)) == 1, levels))
 
 
 def _loads_plainly(module: nn.Module) -> bool:

@@ -43,6 +43,10 @@ class KeyValueStore(Protocol):
         """Set the key if it has the expected value (`""`: none yet), and return what it has now."""
         ...
 
+    def delete_key(self, key: str, /) -> bool:
+        """Forget a key; returns whether there was one."""
+        ...
+
 
 @final
 class MemoryStore:
@@ -108,6 +112,11 @@ class MemoryStore:
                 self._values[key] = present = desired.encode()
                 self._changed.notify_all()
             return present
+
+    def delete_key(self, key: str) -> bool:
+        """Forget a key; returns whether there was one."""
+        with self._changed:
+            return self._values.pop(key, None) is not None
 
     def clone(self) -> "MemoryStore":
         """Return this store: it may be used by several threads."""

@@ -106,6 +106,35 @@ def test_a_prefix_is_recognised(tmp_path: Path) -> None:
         load(tmp_path / "plain", {"model": outer})
 
 
+def nested(*names: str) -> nn.Module:
+    """Return a layer inside modules of these names."""
+    module: nn.Module = nn.Linear(2, 2)
+    for name in reversed(names):
+        module = nn.ModuleDict({name: module})
+    return module
+
+
+@pytest.mark.parametrize(
+    ("saved", "wanted", "hint"),
+    [
+        (["model", "net"], ["net"], r"checkpoint's names begin with 'model\.': load into the wrapper"),
+        (["model", "net"], [], r"checkpoint's names begin with 'model\.net\.': load into the wrapper"),
+        (["encoder"], [], r"checkpoint's names begin with 'encoder\.': load into the wrapper"),
+        (
+            [],
+            ["model", "net"],
+            r"module's names begin with 'model\.net\.': pass what it wraps, such as .*'model': model\.model\.net}",
+        ),
+        (["net"], ["model", "net"], r"module's names begin with 'model\.': pass what it wraps"),
+        (["model", "net"], ["backbone"], r"checkpoint's names begin with 'model\.net\.' where the module's begin with 'backbone\.'"),
+    ],
+)
+def test_a_prefix_of_any_number_of_levels_is_recognised(tmp_path: Path, saved: list[str], wanted: list[str], hint: str) -> None:
+    save(tmp_path / "saved", {"model": nested(*saved)})
+    with pytest.raises(ConfigError, match=hint):
+        load(tmp_path / "saved", {"model": nested(*wanted)})
+
+
 def test_compiled_modules_load_and_save_under_plain_names(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     marked = nn.Module()

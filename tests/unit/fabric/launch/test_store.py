@@ -37,6 +37,14 @@ def test_compare_set_lets_the_first_win(store: KeyValueStore) -> None:
     assert store.check(["absent"]) is False
 
 
+def test_a_deleted_key_is_absent(store: KeyValueStore) -> None:
+    store.set("k", "1")
+    assert store.delete_key("k") is True
+    assert store.check(["k"]) is False
+    assert store.delete_key("k") is False
+    assert store.compare_set("k", "", "again") == b"again"
+
+
 def test_wait_ends_with_the_key_or_the_time(store: KeyValueStore) -> None:
     client = own_client(store)
     threading.Timer(0.02, lambda: client.set("late", "x")).start()
