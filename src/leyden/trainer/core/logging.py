@@ -171,7 +171,7 @@ class MutedSink:
         """Keep nothing."""
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(self._reason, stacklevel=4)
+            warnings.warn(self._reason, stacklevel=3)
 
 
 class FabricSink:

@@ -96,7 +96,7 @@ def reduction(reduce_fx: Any, name: str) -> Reduce:
         ('mean', 'max', 'min')
     """
     for reduce in REDUCTIONS:
-        if reduce_fx == reduce or reduce_fx is getattr(torch, reduce) or reduce_fx is getattr(builtins, reduce, None):
+        if reduce_fx in (reduce, getattr(torch, reduce), getattr(builtins, reduce, reduce)):
             return reduce
     if reduce_fx == "avg":
         return "mean"

@@ -95,7 +95,7 @@ class Slot:
                 self.double = True
             value = value.item()
         elif type(value) is not float:
-            if is_metric(value):
+            if not isinstance(value, (Tensor, Real)) and is_metric(value):
                 self._follow(value)
                 return
             value = self.accept(value)
