@@ -1,252 +1,197 @@
-"""A trainer for tests of callbacks: a plain class with the documented properties, and a loop of thirty lines that fires hooks.
+"""A trainer that trains nothing: the documented properties that callbacks read, hooks in the documented order, real files.
 
-Nothing in it is clever: tests set what they need (`trainer.callback_metrics["loss"] = …`) and call hooks themselves, or let
-`fit` call them in the documented order.
+It stands in for `Trainer` where a callback's own rules are tested; what both have to do with each other is tested with
+the real one, in `tests/integration/trainer`.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from leyden.fabric.loggers.logger import Logger
+from leyden.fabric.checkpoint import read
 from leyden.fabric.strategies.single import SingleDeviceStrategy
+from leyden.trainer.core.callback import Callback
+from leyden.trainer.engine.clock import Clock
 
 
-@dataclass
-class FakeRunClock:
-    """The counters of `trainer.run.clock`."""
+@final
+class FakeClockOfRun(Clock):
+    """The counters of a run, whose seconds a test moves."""
 
-    epoch: int = 0
-    batch: int = 0
-    batches: int = 0
-    step: int = 0
-    log_step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
+    now: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.now
 
 
-@dataclass
+@final
 class FakeRun:
-    """`trainer.run`: the clock, and requests that one rank agrees to at once."""
-
-    clock: FakeRunClock = field(default_factory=FakeRunClock)
-    validation_is_due: bool = False
-    hook: str | None = None
-    requested: list[tuple[str, str]] = field(default_factory=list)
-
-    def request(self, kind: str, payload: str = "") -> None:
-        self.requested.append((kind, payload))
-
-    def take(self, kind: str) -> bool:
-        found = [request for request in self.requested if request[0] == kind]
-        self.requested = [request for request in self.requested if request[0] != kind]
-        return bool(found)
-
-
-@dataclass
-class FakeState:
-    """`trainer.state`."""
-
-    fn: str | None = "fit"
-    stage: str | None = "train"
-
-
-@dataclass
-class FakePredictLoop:
-    """What `trainer.predict_loop` shows."""
-
-    predictions: list[Any] = field(default_factory=list)
-    epoch_batch_indices: list[Any] = field(default_factory=list)
-    current_batch_indices: Sequence[int] | None = None
-
-
-class RowLogger(Logger):
-    """Keeps its rows."""
-
-    name = "rows"
-    version = 0
+    """What callbacks see of a run: what is asked for is agreed on at the next batch."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int | None, dict[str, Any]]] = []
+        self.clock = FakeClockOfRun()
+        self.validation_is_due = False
+        self.hook: str | None = None
+        self._asked: set[str] = set()
+        self._agreed: set[str] = set()
 
-    @property
-    def experiment(self) -> "RowLogger":
-        return self
+    def request(self, kind: str, payload: str = "") -> None:
+        self._asked.add(kind)
 
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self.rows.append((step, dict(metrics)))
+    def take(self, kind: str) -> bool:
+        is_agreed = kind in self._agreed
+        self._agreed.discard(kind)
+        return is_agreed
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        self.hparams = params
-
-
-class FakeModule(nn.Module):
-    """A linear layer with what callbacks look at in a LightningModule; `layers` may be anything."""
-
-    def __init__(self, layers: nn.Module | None = None, *, automatic_optimization: bool = True) -> None:
-        super().__init__()
-        self.net = layers if layers is not None else nn.Linear(4, 2)
-        self.automatic_optimization = automatic_optimization
-        self.logged: dict[str, Any] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def log(self, name: str, value: Any, **kwargs: Any) -> None:
-        self.logged[name] = value
+    def boundary(self) -> None:
+        """Let a batch end."""
+        self._agreed |= self._asked
+        self._asked.clear()
 
 
-@dataclass
+@final
 class FakeTrainer:
-    """A trainer that is whatever a test makes of it."""
+    """Runs hooks of callbacks over epochs and batches.
 
-    callbacks: list[Any] = field(default_factory=list)
-    loggers: list[Logger] = field(default_factory=list)
-    strategy: Any = field(default_factory=lambda: SingleDeviceStrategy("cpu"))
-    run: FakeRun = field(default_factory=FakeRun)
-    state: FakeState = field(default_factory=FakeState)
-    optimizers: list[Any] = field(default_factory=list)
-    lr_scheduler_configs: list[Any] = field(default_factory=list)
-    callback_metrics: dict[str, Tensor] = field(default_factory=dict)
-    predict_loop: FakePredictLoop = field(default_factory=FakePredictLoop)
-    lightning_module: Any = None
-    default_root_dir: str = field(default_factory=lambda: str(Path.cwd()))
-    max_epochs: int | None = 1
-    max_steps: int = -1
-    min_epochs: int | None = None
-    accumulate_grad_batches: int = 1
-    log_every_n_steps: int = 50
-    check_val_every_n_epoch: int | None = 1
-    val_check_interval: float | int = 1.0
-    num_training_batches: float = 4
-    fast_dev_run: int = 0
-    should_stop: bool = False
-    sanity_checking: bool = False
-    enable_validation: bool = True
-    precision: str = "32-true"
-    scaler: Any = None
-    ckpt_path: str | None = None
-    stop_reasons: list[str] = field(default_factory=list)
-    saved: list[tuple[str, bool]] = field(default_factory=list)
+    Args:
+        root: Where files go.
+        callbacks: Whose hooks are called.
+        attributes: More of a trainer's properties, instead of the defaults.
+    """
 
-    @property
-    def logger(self) -> Logger | None:
-        return self.loggers[0] if self.loggers else None
-
-    @property
-    def global_step(self) -> int:
-        return self.run.clock.step
+    def __init__(self, root: Path, *callbacks: Callback, **attributes: Any) -> None:
+        self.default_root_dir = str(root)
+        self.callbacks = list(callbacks)
+        self.strategy: Any = SingleDeviceStrategy()
+        self.run = FakeRun()
+        self.state = SimpleNamespace(fn="fit")
+        self.loggers: list[Any] = []
+        self.optimizers: list[Any] = []
+        self.lr_scheduler_configs: list[Any] = []
+        self.callback_metrics: dict[str, Tensor] = {}
+        self.ckpt_path: str | None = None
+        self.sanity_checking = self.fast_dev_run = self.should_stop = False
+        self.enable_validation = False
+        self.val_check_interval: Any = 1.0
+        self.check_val_every_n_epoch: int | None = 1
+        self.log_every_n_steps = 1
+        self.accumulate = 1
+        self.num_training_batches: int | float = 4
+        self.saved: list[str] = []
+        self.stop_reasons: list[str] = []
+        self.is_full = False  # whether the disk is
+        self.__dict__.update(attributes)
 
     @property
     def current_epoch(self) -> int:
         return self.run.clock.epoch
 
     @property
-    def global_rank(self) -> int:
-        return int(self.strategy.global_rank)
-
-    @property
-    def world_size(self) -> int:
-        return int(self.strategy.world_size)
+    def global_step(self) -> int:
+        return self.run.clock.step
 
     @property
     def is_global_zero(self) -> bool:
-        return bool(self.strategy.is_global_zero)
+        return self.strategy.is_global_zero
 
-    def request_stop(self, reason: str = "") -> None:
+    @property
+    def world_size(self) -> int:
+        return self.strategy.world_size
+
+    @property
+    def global_rank(self) -> int:
+        return self.strategy.global_rank
+
+    def request_stop(self, reason: str) -> None:
         self.stop_reasons.append(reason)
-        self.should_stop = True
 
-    def save_checkpoint(self, filepath: Any, weights_only: bool | None = None) -> None:
-        self.saved.append((str(filepath), bool(weights_only)))
+    def save_checkpoint(self, path: str, weights_only: bool = False, storage_options: Any = None) -> None:
+        if self.is_full:
+            raise OSError(28, "No space left on device", str(path))
+        callbacks = {} if weights_only else {each.state_key: each.state_dict() for each in self.callbacks}
+        self.strategy.save_checkpoint(path, {"global_step": self.global_step, "epoch": self.current_epoch, "callbacks": callbacks})
+        self.saved.append(Path(path).name)
 
-    def fire(self, hook: str, module: Any, *args: Any) -> None:
-        """Call a hook of all callbacks."""
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def fire(self, hook: str, *args: Any) -> None:
+        """Call a hook of every callback."""
         self.run.hook = hook
         for callback in self.callbacks:
-            getattr(callback, hook)(self, module, *args)
+            getattr(callback, hook)(self, None, *args)
         self.run.hook = None
 
-    def start(self, module: Any) -> None:
-        """Fire what comes before the first epoch."""
-        self.lightning_module = module
-        self.fire("setup", module, "fit")
-        self.fire("on_fit_start", module)
-        self.fire("on_train_start", module)
+    def begin(self) -> None:
+        """Start to fit."""
+        self.fire("setup", "fit")
+        self.fire("on_fit_start")
+        self.fire("on_train_start")
 
-    def epoch(self, module: Any, batches: Iterable[Any], loss_of: "Callable[[Any, Any], Tensor] | None" = None) -> None:
-        """Train an epoch: hooks, backward, a step of each optimizer, counters."""
+    def batch(self, index: int, *, is_last: bool = False, validates: bool = False, metrics: dict[str, float] | None = None) -> None:
+        """Train on a batch; `metrics` are what validation after it logs."""
         clock = self.run.clock
-        self.fire("on_train_epoch_start", module)
-        for index, batch in enumerate(batches):
-            clock.batch = index
-            self.fire("on_train_batch_start", module, batch, index)
-            loss = (loss_of or _loss)(module, batch)
-            self.fire("on_before_backward", module, loss)
-            loss.backward()
-            self.fire("on_after_backward", module)
-            if stepped := (index + 1) % self.accumulate_grad_batches == 0:
-                for optimizer in self.optimizers:
-                    self.fire("on_before_optimizer_step", module, optimizer)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                clock.step += 1
-            self.fire("on_train_batch_end", module, {"loss": loss.detach()}, batch, index)
-            clock.log_step += stepped
-            clock.batches += 1
-        self.fire("on_train_epoch_end", module)
-        clock.epoch += 1
+        self.fire("on_train_batch_start", None, index)
+        has_stepped = is_last or (index + 1) % self.accumulate == 0
+        clock.step += has_stepped
+        self.run.validation_is_due = validates
+        self.fire("on_train_batch_end", None, None, index)
+        self.run.validation_is_due = False
+        if validates:
+            self.validate(metrics or {})
+        clock.batches += 1
+        clock.batch = index + 1
+        clock.log_step += has_stepped
+        self.run.boundary()
 
-    def validation(self, module: Any, batches: Iterable[Any] = ()) -> None:
-        """Fire the hooks of a validation."""
-        self.fire("on_validation_start", module)
-        self.fire("on_validation_epoch_start", module)
-        with torch.no_grad():
-            for index, batch in enumerate(batches):
-                self.fire("on_validation_batch_start", module, batch, index, 0)
-                self.fire("on_validation_batch_end", module, module(batch), batch, index, 0)
-        self.fire("on_validation_epoch_end", module)
-        self.fire("on_validation_end", module)
+    def validate(self, metrics: dict[str, float]) -> None:
+        """Validate; `metrics` are logged."""
+        self.fire("on_validation_start")
+        self.log(**metrics)
+        self.fire("on_validation_end")
 
-    def end(self, module: Any) -> None:
-        """Fire what comes after the last epoch."""
-        self.fire("on_train_end", module)
-        self.fire("on_fit_end", module)
-        self.fire("teardown", module, "fit")
+    def epoch(self, *, validates_after: Iterable[int] = (), metrics: Callable[[], dict[str, float]] = dict, **logged: float) -> None:
+        """Train an epoch; validation runs after the batches of these indices, `logged` is logged before its end."""
+        length, due = int(self.num_training_batches), set(validates_after)
+        self.run.clock.batch = 0
+        self.fire("on_train_epoch_start")
+        for index in range(length):
+            self.batch(index, is_last=index + 1 == length, validates=index in due, metrics=metrics() if index in due else None)
+        self.log(**logged)
+        self.fire("on_train_epoch_end")
+        self.run.clock.epoch += 1
 
-    def checkpoint(self, module: Any) -> dict[str, Any]:
-        """Return a checkpoint as the trainer makes it: tensors are copies, as if read from a file."""
-        checkpoint: dict[str, Any] = {
-            "state_dict": module.state_dict(),
-            "callbacks": {callback.state_key: state for callback in self.callbacks if (state := callback.state_dict())},
-            "optimizer_states": [optimizer.state_dict() for optimizer in self.optimizers],
-            "clock": vars(self.run.clock).copy(),
-        }
-        self.fire("on_save_checkpoint", module, checkpoint)
+    def end(self) -> None:
+        """Stop to fit."""
+        self.fire("on_train_end")
+        self.fire("on_fit_end")
+        self.fire("teardown", "fit")
 
-        return copy.deepcopy(checkpoint)
+    def fail(self, exception: BaseException) -> None:
+        """End by an exception."""
+        self.fire("on_exception", exception)
 
-    def resume(self, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Fire what comes before the first epoch, loading a checkpoint in between as the trainer does."""
-        self.lightning_module = module
-        self.fire("setup", module, "fit")
-        module.load_state_dict(checkpoint["state_dict"])
+    def log(self, **metrics: float) -> None:
+        """Put metrics where callbacks find them."""
+        self.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
+    def resume(self, path: str | Path) -> None:
+        """Take over what a file says, as `fit(ckpt_path=path)` does; call it instead of `begin`."""
+        checkpoint = read(path)
+        self.ckpt_path = str(path)
+        self.fire("setup", "fit")
         for callback in self.callbacks:
-            callback.on_load_checkpoint(self, module, checkpoint)
             if callback.state_key in checkpoint["callbacks"]:
                 callback.load_state_dict(checkpoint["callbacks"][callback.state_key])
-        vars(self.run.clock).update(checkpoint["clock"])
-        self.fire("on_fit_start", module)
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            optimizer.load_state_dict(state)
-        self.fire("on_train_start", module)
+        self.run.clock.step, self.run.clock.epoch = checkpoint["global_step"], checkpoint["epoch"]
+        self.fire("on_fit_start")
+        self.fire("on_train_start")
 
 
-def _loss(module: Any, batch: Any) -> Tensor:
-    return module(batch).square().mean()
+def step_in(path: str | Path) -> int:
+    """Return the step that a checkpoint was written at."""
+    return int(read(path)["global_step"])
