@@ -1,0 +1,111 @@
+"""What is in a checkpoint: the documented keys, our position, and what each rank keeps for itself.
+
+Everything in it is plain data and tensors. What users put there is encoded (`core/hparams.py`), so that every file opens
+with `torch.load(path, weights_only=True)`.
+"""
+
+from typing import Any
+
+import torch
+
+from leyden import __version__ as VERSION
+from leyden.fabric.strategies.strategy import Strategy
+from leyden.trainer.checkpoint import counters
+from leyden.trainer.checkpoint.rank_state import RankState
+from leyden.trainer.core.hparams import encode
+from leyden.trainer.engine.modes import names_in_eval
+from leyden.trainer.engine.run import Run
+
+LAYOUT_VERSION = "2.6.6"
+RANK = "ranks"
+"""The key of what differs from rank to rank."""
+
+
+def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
+    """Return the checkpoint of a run; every rank calls it. Hooks are called in the documented order."""
+    module, state, clock = run.module, run.state, run.clock
+    weights = run.strategy.get_module_state_dict(module)
+    checkpoint: dict[str, Any] = {
+        "epoch": clock.epoch,
+        "global_step": clock.step,
+        "pytorch-lightning_version": LAYOUT_VERSION,
+        "leyden_version": VERSION,
+        "state_dict": weights,
+        "loops": counters.tree(state, automatic=module.automatic_optimization),
+    }
+    if not weights_only:
+        checkpoint["callbacks"] = callback_states(run)
+        checkpoint["optimizer_states"] = [run.strategy.get_optimizer_state(item.optimizer) for item in run.optimizers]
+        checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in run.schedulers]
+    _add_hparams(run, checkpoint)
+    if not weights_only:
+        if run.datamodule is not None and callable(getattr(run.datamodule, "state_dict", None)) and (own := run.datamodule.state_dict()):
+            checkpoint[type(run.datamodule).__qualname__] = own
+        _fire_callbacks(run, checkpoint)
+    run.module.on_save_checkpoint(checkpoint)
+    known = {"state_dict", "optimizer_states"}
+    encoded = {key: value if key in known else encode(value) for key, value in checkpoint.items()}
+    if weights_only:
+        return encoded
+    return {**encoded, **_position(run)} if encoded["state_dict"] is not weights else _live(run, {**encoded, **_position(run)})
+
+
+def callback_states(run: Run) -> dict[str, Any]:
+    """Return callback key → state, of those that have one."""
+    return {callback.state_key: state for callback in run.callbacks if (state := callback.state_dict())}
+
+
+def _fire_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
+    for callback in run.callbacks:
+        callback.on_save_checkpoint(run.trainer, run.module, checkpoint)
+
+
+def _add_hparams(run: Run, checkpoint: dict[str, Any]) -> None:
+    for owner, prefix in ((run.module, ""), (run.datamodule, "datamodule_")):
+        hparams = getattr(owner, "hparams", None) if owner is not None else None
+        if not hparams:
+            continue
+        if name := getattr(owner, "_hparams_name", None):
+            checkpoint[f"{prefix}hparams_name"] = name
+        checkpoint[f"{prefix}hyper_parameters"] = dict(hparams)
+
+
+def _position(run: Run) -> dict[str, Any]:
+    modes = run.training_modes
+    in_eval = names_in_eval(run.module)
+    if modes is not None:  # saved inside an evaluation: what counts are the modes to go back to
+        names = {id(part): name for name, part in run.module.named_modules()}
+        in_eval = [names[id(part)] for part, is_training in modes if not is_training and id(part) in names]
+    strategy = run.strategy
+    position = run.state.state_dict() | {"world_size": strategy.world_size}
+    extra: dict[str, Any] = {"run_state": position, "metrics": encode(run.store.state_dict()), "modules_mode": in_eval}
+    if run.state.micro:
+        extra["gradients"] = {name: parameter.grad for name, parameter in run.module.named_parameters() if parameter.grad is not None}
+    feeds = {stage: feed.state_dict() for stage, feed in (("train", run.train), ("val", run.val)) if feed is not None}
+    extra[RANK] = RankState(feeds or run.feed_states, encode(run.store.rank_state()))
+    return extra
+
+
+def _live(run: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Put the objects themselves in place of their states where the strategy keeps them in parts: each rank writes its own."""
+    if run.strategy.state_layout == "replicated":
+        return checkpoint
+    return checkpoint | {"state_dict": run.module, "optimizer_states": [item.optimizer for item in run.optimizers]}
+
+
+def save(run: Run, path: Any, *, weights_only: bool = False, storage_options: Any = None, blocking: bool = True) -> None:
+    """Write a checkpoint; every rank calls it, and no rank returns before the file is complete.
+
+    Raises:
+        StorageError: Disk, network or permission; the previous file is as it was.
+    """
+    run.state.saves += 1
+    with torch.no_grad():
+        checkpoint = build(run, weights_only=weights_only)
+    for logger in run.trainer.loggers:
+        if not getattr(logger, "is_remote", True):
+            logger.save()  # rows up to here are on disk before the checkpoint: a resumed run writes none of them again
+    strategy: Strategy = run.strategy
+    strategy.save_checkpoint(path, checkpoint, storage_options=storage_options, blocking=blocking)
+    if blocking:
+        strategy.barrier("Trainer.save_checkpoint")

@@ -1,0 +1,114 @@
+"""Fitting: sanity check, epochs, their ends. The batches are in `epoch`."""
+
+from leyden.fabric.rank_zero import rank_zero_info
+from leyden.trainer.engine.run import NOTHING, Run
+from leyden.trainer.engine.state import Phase
+from leyden.trainer.loops import feeds, schedule
+from leyden.trainer.loops.epoch import ends_here, rest_of_batch, step_plateaus, train_batches
+from leyden.trainer.loops.evaluate import sanity_check
+
+_IN_BATCH = (Phase.BATCH_END, Phase.VALIDATION, Phase.AFTER_VALIDATION)
+
+
+def fit(run: Run) -> None:
+    """Train until a limit is reached or somebody asks to stop."""
+    state, clock = run.state, run.clock
+    if run.restored is None:
+        sanity_check(run)
+    feeds.load_training(run)
+    entry, done = (state.phase, run.restored.done) if run.restored is not None else (None, NOTHING)
+    clock.start()
+    try:
+        if not any(run.train.num_batches):
+            rank_zero_info("`Trainer.fit` stopped: No training batches.")
+            return
+        if run.val is None and schedule.validates_this_epoch(run):
+            feeds.load_validation(run)
+        _open_feeds(run, entry)
+        _start(run, entry, done)
+        if entry is Phase.TRAIN_END:
+            run.at(Phase.TRAIN_END)
+            run.fire("on_train_end", done=done)
+            return
+        while not (entry is None and schedule.is_finished(run)):
+            train_epoch(run, entry, done)
+            entry, done = None, NOTHING
+        run.at(Phase.TRAIN_END)
+        run.fire("on_train_end")
+    finally:
+        clock.stop()
+
+
+def _open_feeds(run: Run, entry: Phase | None) -> None:
+    """Build the iterators that a restored position lies in, and only then put random numbers and metrics back."""
+    if run.restored is None:
+        return
+    if (entry in (*_IN_BATCH, Phase.BATCH, Phase.MID_BATCH) and run.clock.batch > 0) or entry in _IN_BATCH:
+        run.train.open()
+    if entry is Phase.VALIDATION and run.val is not None and run.state.eval is not None:
+        run.val.open()
+
+
+def _start(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
+    """Run `on_train_start`: in full, except where the checkpoint was written inside it."""
+    if entry is not None:
+        phase, run.state.phase = run.state.phase, Phase.TRAIN_START
+        position, run.state.eval = run.state.eval, None
+        run.fire("on_train_start", done=done if entry is Phase.TRAIN_START else NOTHING)
+        run.state.phase, run.state.eval = phase, position
+        run.restored.put_back(run)
+        return
+    run.store.begin_epoch("train")
+    run.is_fresh = True  # what `on_train_start` logs belongs to the first epoch
+    run.at(Phase.TRAIN_START)
+    run.fire("on_train_start")
+
+
+def train_epoch(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
+    """Run one epoch, or what is left of a restored one."""
+    state, clock = run.state, run.clock
+    schedule.plan_rows(run)
+    is_over = False
+    if entry in (None, Phase.TRAIN_START, Phase.EPOCH_START):
+        _begin_epoch(run, done if entry is Phase.EPOCH_START else NOTHING)
+        schedule.plan_validation(run, clock.batch)
+    elif entry in _IN_BATCH:
+        schedule.plan_validation(run, clock.batch)
+        is_over = rest_of_batch(run, entry, done)
+    elif entry is Phase.EPOCH_END:
+        is_over = True
+    else:
+        schedule.plan_validation(run, clock.batch)
+        is_over = entry is Phase.BATCH and ends_here(run)
+    run.accumulate = run.trainer.accumulate_grad_batches
+    if not is_over:
+        train_batches(run)
+    _end_epoch(run, done if entry is Phase.EPOCH_END else NOTHING)
+    state.last_batch = False
+
+
+def _begin_epoch(run: Run, done: frozenset[str]) -> None:
+    feeds.reload_if_due(run)
+    run.clock.batch = 0
+    if not run.is_fresh and not done:
+        run.store.begin_epoch("train")
+    run.is_fresh = False
+    run.at(Phase.EPOCH_START)
+    run.fire("on_train_epoch_start", done=done)
+
+
+def _end_epoch(run: Run, done: frozenset[str]) -> None:
+    clock = run.clock
+    run.train.end()
+    run.at(Phase.EPOCH_END)
+    if not done:
+        run.store.publish("train")
+    run.fire("on_train_epoch_end", done=done)
+    plateaus = [config for config in run.schedulers if config.interval == "epoch" and config.reduce_on_plateau]
+    if run.module.automatic_optimization:
+        step_plateaus(run, plateaus, clock.epoch)
+    run.rows.train_epoch(clock)
+    run.rows.save()
+    clock.epoch += 1
+    clock.batch = 0
+    run.at(Phase.EPOCH_START)

@@ -1,0 +1,253 @@
+"""One entry point from beginning to end: attach, set up, load, loop, tear down. The same for fit, validate, test and predict.
+
+```
+attach model, data, callbacks → check → prepare_data → setup → configure_model → [load weights, callbacks]
+→ fit: optimizers → the strategy wraps → on_fit_start → [load optimizers, position] → loop → on_fit_end → teardown
+an exception: callbacks and data module hear of it → loggers "failed" → it goes on; no teardown hooks
+```
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from leyden.core.errors import ConfigError
+from leyden.core.log import get_logger
+from leyden.fabric.compilation import take_apart
+from leyden.fabric.wrappers import FabricModule
+from leyden.trainer.checkpoint import restore
+from leyden.trainer.core.optimizer import LightningOptimizer, plan_optimizers
+from leyden.trainer.data.sources import has_hook
+from leyden.trainer.engine.run import Run
+from leyden.trainer.engine.signatures import parameter, positional_count
+from leyden.trainer.engine.stop import Interrupted
+from leyden.trainer.loops import feeds, hparams_rows
+from leyden.trainer.loops.assemble import make_boundary, profiled
+from leyden.trainer.loops.check import check_configuration
+from leyden.trainer.loops.evaluate import PREFIX, evaluate, grad_free
+from leyden.trainer.loops.fit import fit
+from leyden.trainer.loops.optimize import NoOptimizer
+from leyden.trainer.loops.predict import Prediction, predictions
+
+_logger = get_logger(__name__)
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+
+
+def execute(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> None:
+    """Run fit, validate or test; what goes wrong is told to callbacks and loggers, and raised."""
+    with told_of_errors(run):
+        set_up(run, ckpt_path=ckpt_path, weights_only=weights_only)
+        if run.state.fn == "fit":
+            with torch.autograd.set_detect_anomaly(True) if run.config.defaults.detect_anomaly else contextlib.nullcontext():
+                fit(run)
+            run.fire("on_fit_end")
+        else:
+            feeds.load_evaluation(run, run.stage)
+            if any(run.val.num_batches):
+                with grad_free(run, in_fit=False):
+                    evaluate(run, run.val, run.module, ticks=True)
+        tear_down(run)
+
+
+def execute_predict(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Iterator[Prediction]:
+    """Run predict, yielding as it goes."""
+    with told_of_errors(run):
+        set_up(run, ckpt_path=ckpt_path, weights_only=weights_only)
+        feeds.load_evaluation(run, "predict")
+        if any(run.val.num_batches):
+            stream = predictions(run, run.val)
+            try:
+                while True:
+                    with grad_free(run, in_fit=False):  # not around the caller's code
+                        prediction = next(stream, None)
+                    if prediction is None:
+                        break
+                    yield prediction
+            finally:
+                with grad_free(run, in_fit=False):
+                    stream.close()
+        tear_down(run)
+
+
+# -- set-up ------------------------------------------------------------------------------------------------------
+
+
+def set_up(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> None:
+    """Do everything before the loop."""
+    module, strategy = run.module, run.strategy
+    check_configuration(run)
+    prepare_data(run)
+    stage = run.state.fn
+    strategy.barrier("setup")
+    if run.datamodule is not None and callable(getattr(run.datamodule, "setup", None)):
+        run.datamodule.setup(stage)
+    run.fire("setup", stage)
+    with strategy.module_init_context():
+        module.configure_model()
+    restored = restore.open_checkpoint(run, ckpt_path, weights_only=weights_only) if ckpt_path is not None else None
+    if restored is not None:
+        restore.load_model(run, restored)
+        restore.load_callbacks(run, restored)
+    run.module_validates = run.plan.overrides("validation_step")
+    wrap(run, restored)
+    if restored is not None and strategy.state_layout != "replicated":
+        restore.load_sharded(run, restored)
+    if run.log_hparams:
+        hparams_rows.write(run)
+    if stage == "fit":
+        run.fire("on_fit_start")
+        if restored is not None:
+            restore.load_training_state(run, restored)
+            run.restored, run.resumed_from = restored, restored.path
+    run.boundary = make_boundary(run)
+    module.zero_grad()
+
+
+def prepare_data(run: Run) -> None:
+    """Call `prepare_data` once per node, or once, while the other ranks wait."""
+    strategy = run.strategy
+    for owner in (run.datamodule, run.module):
+        if owner is None or not has_hook(owner, "prepare_data"):
+            continue
+        per_node = getattr(owner, "prepare_data_per_node", True)
+        if not isinstance(per_node, bool):
+            raise ConfigError(f"`prepare_data_per_node` should be True or False, not {per_node!r}.")
+        if strategy.local_rank == 0 and (per_node or strategy.node_rank == 0):
+            owner.prepare_data()
+
+
+def wrap(run: Run, restored: restore.Restored | None) -> None:
+    """Configure optimizers and hand everything to the strategy, in fabric's order."""
+    strategy, module = run.strategy, run.module
+    is_fit = run.state.fn == "fit"
+    policy = run.compile_policy
+    if run.config.defaults.sync_batchnorm and strategy.world_size > 1:
+        run.layer_sync.apply(module)
+    inner = strategy.precision.convert_module(module)
+    strategy.module_to_device(inner)
+    inner = strategy.prepare_module(inner)
+    if policy is not None:
+        policy.compile_blocks(inner)
+    optimizers, scheduler = [], None
+    late = strategy.state_layout == "sharded"  # parameters become sharded ones: an optimizer is built over those
+    if is_fit and not late:
+        optimizers = configure_optimizers(run)
+    if optimizers:
+        forward_module, optimizers, scheduler = strategy.setup_module_and_optimizers(inner, optimizers, scheduler)
+    else:
+        forward_module = strategy.setup_module(inner)
+    if is_fit and late:
+        optimizers = [strategy.setup_optimizer(item) for item in configure_optimizers(run)]
+    if run.recompile is not None:
+        forward_module = run.recompile(forward_module)
+    if policy is not None:
+        forward_module = policy.compile_model(forward_module)
+    run.model = FabricModule(forward_module, strategy, original_module=take_apart(inner)[0])
+    optimizers = optimizers or ([NoOptimizer()] if is_fit and module.automatic_optimization else [])
+    run.optimizers = [LightningOptimizer(item, strategy, run, module) for item in optimizers]
+    run.steps = {name: make_step_call(run, name) for name in STEPS}
+    run.accumulate = run.trainer.accumulate_grad_batches
+
+
+def configure_optimizers(run: Run) -> list[Any]:
+    """Call `configure_optimizers` and take its result apart."""
+    returned = run.plan.method("configure_optimizers")()
+    automatic = run.module.automatic_optimization
+    plan = plan_optimizers(returned, automatic=automatic, custom_step=run.plan.overrides("lr_scheduler_step"))
+    run.schedulers = plan.schedulers
+    if automatic and len(plan.optimizers) > 1:
+        raise ConfigTooManyOptimizers(
+            "Training with multiple optimizers is only supported with manual optimization. Set `self.automatic_optimization = False` in "
+            "`__init__` and step in `training_step`: opt_a, opt_b = self.optimizers()."
+        )
+    return plan.optimizers
+
+
+class ConfigTooManyOptimizers(ConfigError, RuntimeError):
+    """Several optimizers where the loop steps one."""
+
+
+def make_step_call(run: Run, name: str) -> Callable[..., Any]:
+    """Return a step through strategy and precision, as `(batch, batch_idx[, dataloader_idx])`, whatever the user's takes."""
+    user = getattr(run.module, name)
+    marked = name in run.model.__dict__["_forward_methods"]
+    call = run.model.__dict__["_forward_methods"][name] if marked else user
+    if run.profiler is not None:
+        call = profiled(run.profiler, f"[Strategy]{type(run.strategy).__name__}.{name}", call)
+    count = positional_count(user)
+    if name == "predict_step" and not run.plan.overrides(name):
+        return lambda batch, *_: call(batch)
+    if count is None:
+        return call
+    if name == "training_step" or (count >= 2 and parameter(user, "dataloader_idx") is not None):
+        return call if count >= 2 else lambda batch, *_: call(batch)
+    if count >= 3:
+        return call
+    return (lambda batch, index, *_: call(batch, index)) if count == 2 else lambda batch, *_: call(batch)
+
+
+# -- ends --------------------------------------------------------------------------------------------------------
+
+
+def tear_down(run: Run) -> None:
+    """Do everything after the loop, when all went well."""
+    stage = run.state.fn
+    if run.datamodule is not None and callable(getattr(run.datamodule, "teardown", None)):
+        run.datamodule.teardown(stage)
+    run.fire("teardown", stage)
+    for logger in run.trainer.loggers:
+        logger.finalize("success")
+    if run.profiler is not None:
+        run.profiler.describe()
+
+
+@contextlib.contextmanager
+def told_of_errors(run: Run) -> Iterator[None]:
+    """Release everything at the end, and tell callbacks, data module and loggers of an exception before it goes on."""
+    try:
+        yield
+    except GeneratorExit:
+        tear_down(run)
+        raise
+    except BaseException as error:
+        raised = Interrupted() if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted) else error
+        run.failure = raised
+        _tell(run, raised)
+        if raised is error:
+            raise
+        raise raised from error
+    finally:
+        release(run)
+
+
+def _tell(run: Run, error: BaseException) -> None:
+    for _, call in run.plan["on_exception"]:
+        try:
+            call(error)
+        except Exception as other:  # the first exception wins
+            _logger.exception("on_exception failed")
+            error.add_note(f"Besides, a callback's on_exception raised {type(other).__name__}: {other}")
+    if run.datamodule is not None and callable(getattr(run.datamodule, "on_exception", None)):
+        with contextlib.suppress(Exception):
+            run.datamodule.on_exception(error)
+    for logger in run.trainer.loggers:
+        with contextlib.suppress(Exception):
+            logger.finalize("failed")
+
+
+def release(run: Run) -> None:
+    """Let go of iterators, threads and handlers."""
+    run.feed_states = {}
+    for stage, feed in (("train", run.train), ("val", run.val)):
+        if feed is not None:
+            with contextlib.suppress(Exception):
+                run.feed_states[stage] = feed.state_dict()
+            feed.close()
+    run.boundary.close()
+    run.store.current = None
+    run.state.calls = ()
+    run.module.__dict__["_log_sink"] = None
+    for prefix in PREFIX.values():
+        run.steps.pop(f"{prefix}_step", None)
