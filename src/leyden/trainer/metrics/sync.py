@@ -101,7 +101,7 @@ class Sync:
         header = [_fingerprint([part.identity for part in parts]), float(len(numbers))]
         while True:
             capacity = self._capacities.get(group, _FIRST_CAPACITY)
-            rows: list[list[float]] = self._all_gather(self._vector(header, numbers, capacity), group).tolist()
+            rows = self._gathered(self._vector(header, numbers, capacity), group)
             if any(row[:_HEADER] != header for row in rows):
                 raise _differing(self._all_keys([part.key for part in parts], group))
             if len(numbers) <= capacity:
@@ -118,11 +118,15 @@ class Sync:
             vector[places] = torch.stack(values)
         return vector
 
+    def _gathered(self, vector: Tensor, group: Any) -> list[list[Any]]:
+        rows = self._all_gather(vector, group)
+        return rows.reshape(-1, len(vector)).tolist()  # a group of one rank gives the vector back as it is
+
     def _all_keys(self, keys: list[str], group: Any) -> list[set[str]]:
         text = "\n".join(keys).encode()
-        lengths = [int(row[0]) for row in self._all_gather(torch.tensor([float(len(text))], device=self._device), group).tolist()]
-        padded = list(text.ljust(max(*lengths, 1), b"\n"))
-        rows = self._all_gather(torch.tensor(padded, dtype=torch.uint8, device=self._device), group).tolist()
+        lengths = [int(row[0]) for row in self._gathered(torch.tensor([len(text)], device=self._device), group)]
+        padded = list(text.ljust(max(lengths), b"\n"))
+        rows = self._gathered(torch.tensor(padded, dtype=torch.uint8, device=self._device), group)
         return [set(bytes(row).decode().split("\n")) - {""} for row in rows]
 
 
