@@ -160,7 +160,8 @@ class Slot:
         total = self.total
         if not isinstance(total, Tensor):
             with torch.inference_mode(mode=False):  # an accumulator outlives the mode it is made in
-                total = torch.tensor(total, dtype=torch.float64 if value.is_cpu else torch.float32, device=value.device)
+                # `full` runs on the device; `torch.tensor` would copy from the host and wait for that.
+                total = torch.full((), total, dtype=torch.float64 if value.is_cpu else torch.float32, device=value.device)
         if self.reduce == "mean":
             self.weight += size
         if self.graph or type(value) is float:
@@ -221,7 +222,7 @@ def _reduced(total: Tensor, value: Any, reduce: Reduce, size: float) -> Tensor:
         return total + value * size
     if reduce == "sum":
         return total + value
-    value = torch.as_tensor(value, dtype=total.dtype, device=total.device)
+    value = value.to(total.dtype) if isinstance(value, Tensor) else torch.full_like(total, value)
     return torch.maximum(total, value) if reduce == "max" else torch.minimum(total, value)
 
 
