@@ -85,6 +85,22 @@ class AveragedTensors:
                 yield plain_name(name), _local(value)
 
 
+@final
+class StateHolder(nn.Module):
+    """A state dict that goes into a checkpoint as a module does: where modules are stored in parts, in parts.
+
+    Args:
+        state: The state dict.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        self._state = state
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyrefly: ignore[bad-override] - its options mean nothing here
+        return self._state
+
+
 def equal_average(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
     """Let every value weigh the same."""
     torch._foreach_lerp_(averages, values, 1.0 / (int(count) + 1))

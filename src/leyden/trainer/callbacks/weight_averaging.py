@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, closest
+from leyden.fabric.checkpoint import read
 from leyden.trainer.callbacks.averaged_tensors import (
     AveragedTensors,
     MultiAverage,
+    StateHolder,
     equal_average,
     exponential_average,
     load_live,
@@ -69,7 +71,7 @@ class WeightAveraging(Callback):
         self._module_id = 0
         self._in_module: Literal["", "validation", "end"] = ""  # why the module holds the average now
         self._resume_in = ""
-        self._resume_from: tuple[dict[str, Tensor], int] | None = None
+        self._resume_from: tuple[dict[str, Tensor] | None, int] | None = None
         self._latest_update_step = 0
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -108,7 +110,7 @@ class WeightAveraging(Callback):
         self._average = AveragedTensors(pl_module, device=self.device, use_buffers=self.use_buffers)
         if self._resume_from is not None:  # then the module holds the average now
             live, self._average.count = self._resume_from
-            load_live(pl_module, strategy.get_module_state_dict(pl_module), live)
+            self._take_live_weights(trainer, pl_module, live)
             self._resume_from = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -163,8 +165,10 @@ class WeightAveraging(Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._average is None:
             return
-        held = checkpoint["state_dict"]
-        beside = self._average.put_into(held, pl_module) if self._average.count else held
+        held: Any = checkpoint["state_dict"]
+        beside: Any = self._average.put_into(held, pl_module) if self._average.count else held
+        if trainer.strategy.state_layout == "sharded":  # as modules, each rank writes its parts of both
+            held, beside = pl_module, StateHolder(beside)
         live, average = (beside, held) if self._in_module else (held, beside)
         checkpoint["state_dict"] = average
         checkpoint["current_model_state"] = live
@@ -172,9 +176,15 @@ class WeightAveraging(Callback):
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # `state_dict` stays as it is: the Trainer loads it before or after this, and `on_fit_start` takes it for the average.
-        if trainer.state.fn == "fit" and "current_model_state" in checkpoint:
-            count = int(checkpoint.get("averaging_state", {}).get("n_averaged", 0))
-            self._resume_from = (checkpoint["current_model_state"], count)
+        if trainer.state.fn == "fit" and "averaging_state" in checkpoint:
+            self._resume_from = (checkpoint.get("current_model_state"), int(checkpoint["averaging_state"]["n_averaged"]))
+
+    def _take_live_weights(self, trainer: Any, pl_module: Any, live: dict[str, Tensor] | None) -> None:
+        if live is not None:
+            load_live(pl_module, trainer.strategy.get_module_state_dict(pl_module), live)
+            return
+        # In a directory of shards they are apart from the tree: each rank reads its own.
+        read(trainer.ckpt_path, {"current_model_state": pl_module}, strategy=trainer.strategy, restore_rng=False)
 
 
 class EMAWeightAveraging(WeightAveraging):

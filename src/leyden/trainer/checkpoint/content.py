@@ -7,6 +7,7 @@ with `torch.load(path, weights_only=True)`.
 from typing import Any
 
 import torch
+from torch import nn
 
 from leyden import __version__ as VERSION
 from leyden.fabric.strategies.strategy import Strategy
@@ -44,10 +45,11 @@ def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
         _fire_callbacks(run, checkpoint)
     run.module.on_save_checkpoint(checkpoint)
     known = {"state_dict", "optimizer_states"}
-    encoded = {key: value if key in known else encode(value) for key, value in checkpoint.items()}
+    encoded = {key: value if key in known or isinstance(value, nn.Module) else encode(value) for key, value in checkpoint.items()}
     if weights_only:
         return encoded
-    return {**encoded, **_position(run)} if encoded["state_dict"] is not weights else _live(run, {**encoded, **_position(run)})
+    is_live = encoded["state_dict"] is weights or isinstance(encoded["state_dict"], nn.Module)  # what callbacks made plain stays so
+    return _live(run, {**encoded, **_position(run)}) if is_live else {**encoded, **_position(run)}
 
 
 def callback_states(run: Run) -> dict[str, Any]:
@@ -90,7 +92,9 @@ def _live(run: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Put the objects themselves in place of their states where the strategy keeps them in parts: each rank writes its own."""
     if run.strategy.state_layout == "replicated":
         return checkpoint
-    return checkpoint | {"state_dict": run.module, "optimizer_states": [item.optimizer for item in run.optimizers]}
+    weights = checkpoint["state_dict"]
+    module = weights if isinstance(weights, nn.Module) else run.module  # a callback may have put another one there
+    return checkpoint | {"state_dict": module, "optimizer_states": [item.optimizer for item in run.optimizers]}
 
 
 def save(run: Run, path: Any, *, weights_only: bool = False, storage_options: Any = None, blocking: bool = True) -> None:
