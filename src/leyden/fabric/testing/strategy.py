@@ -100,6 +100,7 @@ class StrategyConformance(ABC):
 
     def test_the_clipped_norm_is_torchs_over_everything(self) -> None:
         for reported, before, after in (rank["norm"] for rank in self._results()):
+            expect(before > 1, f"the exercise's gradients should need clipping, but their norm is {before}")
             expect_close([reported], [before], "the norm that clip_gradients returns", relative=self.tolerance)
             expect_close([after], [1.0], "the norm after clipping to 1", relative=1e-4)
 
