@@ -159,6 +159,12 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
         self._rows[stage] = done
         self._screen.move(stage, done)
         self._draw_if_due(stage)
+        return self._following(stage, done)
+
+    def _following(self, stage: Stage, done: int) -> float:
+        """Return the count at which to look next."""
+        if not self.is_enabled:
+            return math.inf
         following = done - done % self._refresh_rate + self._refresh_rate
         total = self._total(stage)
         return following if total is None or done >= total else min(following, total)
@@ -200,7 +206,7 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
         self._reset("train")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._next_train = 0 if self.is_enabled else math.inf
+        self._next_train = self._following("train", 0)
         self._reset("train")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -217,9 +223,10 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
 
     def _on_eval_batch_start(self, stage: Stage, dataloader_idx: int) -> None:
         if dataloader_idx != self._current_eval_dataloader_idx:
-            self._finish(stage)
+            if self._current_eval_dataloader_idx is not None:
+                self._finish(stage)
             self._current_eval_dataloader_idx = dataloader_idx
-            self._next_eval = 0 if self.is_enabled else math.inf
+            self._next_eval = self._following(stage, 0)
             self._reset(stage)
 
     def _on_eval_end(self, stage: Stage) -> None:
