@@ -54,7 +54,7 @@ def tree(state: RunState, *, automatic: bool) -> dict[str, Any]:
 
 
 def position(loops: Mapping[str, Any], epoch: int, global_step: int, *, length: float) -> dict[str, Any]:
-    """Return the position that a file without `run_state` says, as `RunState.state_dict` writes it; callees all done.
+    """Return the position that a file without `run_state` says, as `RunState.state_dict` writes it; no callee left.
 
     Args:
         loops: The tree.
@@ -69,7 +69,7 @@ def position(loops: Mapping[str, Any], epoch: int, global_step: int, *, length: 
     step = int(optimizer.get("step", {}).get("total", {}).get("completed", 0)) or log_step
     total = int(fit.get("epoch_loop.batch_progress", {}).get("total", {}).get("completed", 0))
     state: dict[str, Any] = {
-        "v": 1, "fn": "fit", "done": ["*"], "epoch": epoch, "batches": total, "step": step, "log_step": log_step,
+        "v": 1, "fn": "fit", "epoch": epoch, "batches": total, "step": step, "log_step": log_step,
         "micro": 0, "stepped": True, "last_batch": bool(fit.get("epoch_loop.batch_progress", {}).get("is_last_batch", False)),
         "eval": None,
     }  # fmt: skip

@@ -18,7 +18,7 @@ from leyden.trainer.checkpoint.rank_state import RankState
 from leyden.trainer.core.errors import CheckpointNotFoundError
 from leyden.trainer.core.hparams import decode
 from leyden.trainer.engine.modes import set_modes
-from leyden.trainer.engine.run import NOTHING, Run
+from leyden.trainer.engine.run import Left, Run
 
 _OURS = ("state_dict", "run_state", "loops", "pytorch-lightning_version")
 
@@ -35,7 +35,7 @@ class Restored:
 
     def __init__(self, path: str, tree: dict[str, Any], rank: RankState, generators: dict[str, Any] | None) -> None:
         self.path, self.tree, self.rank, self.generators = path, tree, rank, generators
-        self.done: frozenset[str] = NOTHING
+        self.left: Left = None
 
     def feed_state(self, stage: str) -> Any:
         """Return where the saved run stood in a stage's loaders; once, since reloaded ones begin anew."""
@@ -174,11 +174,7 @@ def load_training_state(run: Run, restored: Restored) -> None:
     position = tree.get("run_state")
     if position is None:
         position = counters.position(tree.get("loops", {}), tree["epoch"], tree["global_step"], length=float("inf"))
-    restored.done = run.state.load_state_dict(dict(position))
-    if "*" in restored.done:
-        restored.done = frozenset(
-            [name for name, _ in run.plan["on_train_batch_end"]] + [name for name, _ in run.plan["on_train_epoch_end"]]
-        )
+    restored.left = run.state.load_state_dict(dict(position))
     limit = run.config.limits.max_epochs
     if limit != -1 and run.clock.epoch > limit:
         raise ConfigError(

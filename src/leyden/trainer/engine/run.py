@@ -13,7 +13,8 @@ from leyden.trainer.engine.clock import Clock
 from leyden.trainer.engine.plan import CallbackList, HookPlan
 from leyden.trainer.engine.state import Calls, Phase, RunState, remaining
 
-NOTHING: frozenset[str] = frozenset()
+Left = frozenset[str] | None
+"""Of a hook that a saved run was inside: the callees that come yet. `None`: all of them."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -102,11 +103,9 @@ class Run:
             return True
         return False
 
-    def fire(self, name: str, *args: Any, done: frozenset[str] = NOTHING) -> None:
-        """Call a hook's callees in order, except those that a resumed run has called already."""
-        calls = self.plan[name]
-        if done:
-            calls = remaining(calls, done)
+    def fire(self, name: str, *args: Any, left: Left = None) -> None:
+        """Call a hook's callees in order; in a resumed run those that come yet."""
+        calls = remaining(self.plan[name], left)
         if calls:
             self.call(name, calls, *args)
 

@@ -1,10 +1,10 @@
 """`RunState`: where a run stands, all of it. Nothing is inferred from counters.
 
 A save may happen in any hook. What it writes is the *seam* it lies in: the phase, and which callees of the running hook
-were called already (the saver included). A resumed run enters at that seam and calls the rest.
+were called already (the saver included) and which come yet. A resumed run enters at that seam and calls the rest.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -85,19 +85,22 @@ class RunState:
     calls: Calls = ()
     callee: str = ""
 
-    def done(self) -> list[str]:
-        """Return the callees of the running hook that were called, the one that runs included."""
+    def split(self) -> tuple[list[str], list[str]]:
+        """Return the callees of the running hook that were called, the one that runs included, and those that come yet."""
         ids = [name for name, _ in self.calls]
-        return ids[: ids.index(self.callee) + 1] if self.callee in ids else []
+        at = ids.index(self.callee) + 1 if self.callee in ids else 0
+        return ids[:at], ids[at:]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position as plain values."""
         position = self.eval
+        done, left = self.split()
         return {
             "v": FORMAT,
             "fn": self.fn,
             "phase": str(self.phase),
-            "done": self.done(),
+            "done": done,
+            "left": left,
             **self.clock.state_dict(),
             "micro": self.micro,
             "stepped": self.stepped,
@@ -111,7 +114,7 @@ class RunState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> frozenset[str]:
-        """Take over a position and return the callees of its hook that were called already.
+        """Take over a position and return the callees of its hook that come yet.
 
         Raises:
             CorruptDataError: It is no position, or one of a newer version.
@@ -127,15 +130,14 @@ class RunState:
         self.triggers = dict(state.get("triggers", {}))
         self.should_stop = bool(state.get("should_stop", False))
         self.skipped_steps, self.saves = int(state.get("skipped_steps", 0)), int(state.get("saves", 0))
-        return frozenset(state.get("done", ()))
+        return frozenset(state.get("left", ()))
 
 
-def remaining(calls: Calls, done: Iterable[str]) -> Calls:
-    """Return the callees that are not in `done`; unknown names there mean nothing.
+def remaining(calls: Calls, left: frozenset[str] | None) -> Calls:
+    """Return the callees that come yet; `None` is all of them. Callees that the saved run did not have are none of them.
 
     Example:
-        >>> [name for name, _ in remaining((("a", print), ("b", print)), ["a", "gone"])]
+        >>> [name for name, _ in remaining((("a", print), ("b", print)), frozenset(["b", "gone"]))]
         ['b']
     """
-    left = set(done)
-    return tuple(entry for entry in calls if entry[0] not in left)
+    return calls if left is None else tuple(entry for entry in calls if entry[0] in left)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leyden.core.errors import ConfigError, closest, listed
 from leyden.fabric.rank_zero import rank_zero_warn
-from leyden.trainer.engine.run import NOTHING, Run
+from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import schedule
 from leyden.trainer.loops.assemble import make_plan
@@ -86,20 +86,20 @@ def train_batches(run: Run) -> None:
             return
 
 
-def rest_of_batch(run: Run, phase: Phase, done: frozenset[str]) -> bool:
+def rest_of_batch(run: Run, phase: Phase, left: Left) -> bool:
     """Do what a resumed batch has still before it, from `phase` on; return whether its epoch is over then."""
     state, clock = run.state, run.clock
     index = clock.batch
     if phase is Phase.BATCH_END:
         run.validation_is_due = schedule.is_validation_due(run, index)
         state.phase = phase
-        run.fire("on_train_batch_end", None, None, index, done=done)
+        run.fire("on_train_batch_end", None, None, index, left=left)
         if state.stepped and (clock.log_step == run.next_row or state.should_stop):
             write_row(run)
         if schedule.is_validation_due(run, index):
             validate_and_plan(run, index)
     elif phase is Phase.VALIDATION:
-        validate_and_plan(run, index, done=done)
+        validate_and_plan(run, index, left=left)
     plateaus = [config for config in run.schedulers if config.interval == "step" and config.reduce_on_plateau]
     if plateaus and state.stepped and run.module.automatic_optimization:
         step_plateaus(run, plateaus, index)
@@ -151,11 +151,11 @@ def write_row(run: Run) -> None:
     schedule.plan_rows_after(run)
 
 
-def validate_and_plan(run: Run, index: int, done: frozenset[str] = NOTHING) -> None:
+def validate_and_plan(run: Run, index: int, left: Left = None) -> None:
     """Validate, and work out when next."""
     run.validation_is_due = False
     run.state.phase = Phase.VALIDATION
-    validate(run, done=done)
+    validate(run, left=left)
     run.state.triggers["validation"] = run.clock.seconds
     run.state.phase = Phase.AFTER_VALIDATION
     schedule.plan_validation(run, index + 1)

@@ -7,7 +7,7 @@ import torch
 
 from leyden.fabric.rng import isolate_rng
 from leyden.trainer.engine.modes import capture_modes, restore_modes
-from leyden.trainer.engine.run import NOTHING, Run
+from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import EvalPhase, EvalPosition, remaining
 from leyden.trainer.loops import feeds
 from leyden.trainer.loops.decide import tick
@@ -16,7 +16,7 @@ PREFIX = {"sanity": "validation", "validate": "validation", "test": "test", "pre
 _ORDER = tuple(EvalPhase)
 
 
-def validate(run: Run, done: frozenset[str] = NOTHING) -> None:
+def validate(run: Run, left: Left = None) -> None:
     """Validate inside fit, from the saved position on if there is one."""
     module, plan = run.module, run.plan
     if run.val is None:
@@ -28,38 +28,38 @@ def validate(run: Run, done: frozenset[str] = NOTHING) -> None:
     stage, run.stage = run.stage, "validate"
     try:
         with grad_free(run, in_fit=True):
-            evaluate(run, run.val, module, done=done, ticks=True)
+            evaluate(run, run.val, module, left=left, ticks=True)
     finally:
         run.stage = stage
 
 
 def sanity_check(run: Run) -> None:
     """Run a few validation batches before training, without a trace in random numbers, metrics or loaders."""
-    feeds.load_sanity(run)
-    feed = run.sanity
-    if feed is None or not any(feed.num_batches):
+    if not run.config.cadence.num_sanity_val_steps or not run.trainer.enable_validation:
         return
-    untouched = run.val.state_dict()
     stage, run.stage = run.stage, "sanity"
     with isolate_rng():
         run.fire("on_sanity_check_start")
-        with grad_free(run, in_fit=True):
-            evaluate(run, feed, run.module, ticks=False)
+        feeds.load_sanity(run)
+        untouched = run.val.state_dict()
+        if any(run.sanity.num_batches):
+            with grad_free(run, in_fit=True):
+                evaluate(run, run.sanity, run.module, ticks=False)
         run.fire("on_sanity_check_end")
     run.store.discard("sanity")
     run.stage = stage
-    feed.close()
+    run.sanity.close()
     run.val.load_state_dict(untouched)
 
 
-def evaluate(run: Run, feed: Any, module: Any, *, done: frozenset[str] = NOTHING, ticks: bool) -> None:
+def evaluate(run: Run, feed: Any, module: Any, *, left: Left = None, ticks: bool) -> None:
     """Run the evaluation hooks and steps of `run.stage` over a feed.
 
     Args:
         run: The run; `run.state.eval` is where to go on, if it is there.
         feed: The batches.
         module: The user's module.
-        done: Callees of the hook that the saved run had called already.
+        left: Callees of the hook that the saved run was inside, which come yet.
         ticks: Whether the boundary is asked after each batch.
     """
     stage, prefix = run.stage, PREFIX[run.stage]
@@ -71,17 +71,17 @@ def evaluate(run: Run, feed: Any, module: Any, *, done: frozenset[str] = NOTHING
     if resumed is None:
         run.store.begin_epoch(stage)
         run.rows.begin_eval(stage, len(feed.num_batches))
-    _fire(run, f"on_{prefix}_start", EvalPhase.START, entry, done)
-    _fire(run, f"on_{prefix}_epoch_start", EvalPhase.EPOCH_START, entry, done)
+    _fire(run, f"on_{prefix}_start", EvalPhase.START, entry, left)
+    _fire(run, f"on_{prefix}_epoch_start", EvalPhase.EPOCH_START, entry, left)
     if entry <= _ORDER.index(EvalPhase.BATCH_END):
-        _batches(run, feed, position, done if resumed is not None and resumed.phase is EvalPhase.BATCH_END else NOTHING, ticks=ticks)
+        _batches(run, feed, position, left if resumed is not None and resumed.phase is EvalPhase.BATCH_END else None, ticks=ticks)
     feed.end()
     if entry < _ORDER.index(EvalPhase.EPOCH_END):
         run.store.publish(stage)
-    _fire(run, f"on_{prefix}_epoch_end", EvalPhase.EPOCH_END, entry, done)
+    _fire(run, f"on_{prefix}_epoch_end", EvalPhase.EPOCH_END, entry, left)
     if entry < _ORDER.index(EvalPhase.END):
         run.results = run.rows.eval_epoch(stage, run.clock, len(feed.num_batches))
-    _fire(run, f"on_{prefix}_end", EvalPhase.END, entry, done)
+    _fire(run, f"on_{prefix}_end", EvalPhase.END, entry, left)
     back = f"on_{prefix}_model_train"
     if run.plan.overrides(back):
         run.one(back, run.plan.method(back))
@@ -90,22 +90,22 @@ def evaluate(run: Run, feed: Any, module: Any, *, done: frozenset[str] = NOTHING
     run.state.eval = run.training_modes = None
 
 
-def _fire(run: Run, name: str, phase: EvalPhase, entry: int, done: frozenset[str]) -> None:
+def _fire(run: Run, name: str, phase: EvalPhase, entry: int, left: Left) -> None:
     """Fire a hook, unless the saved run was past it."""
     at = _ORDER.index(phase)
     if at < entry:
         return
     run.state.eval.phase = phase  # pyrefly: ignore[missing-attribute] - set by evaluate
-    run.fire(name, done=done if at == entry else NOTHING)
+    run.fire(name, left=left if at == entry else None)
 
 
-def _batches(run: Run, feed: Any, position: EvalPosition, done: frozenset[str], *, ticks: bool) -> None:
+def _batches(run: Run, feed: Any, position: EvalPosition, left: Left, *, ticks: bool) -> None:
     stage, prefix, store, plan = run.stage, PREFIX[run.stage], run.store, run.plan
     step = run.steps[f"{prefix}_step"]
     starts, ends = plan[f"on_{prefix}_batch_start"], plan[f"on_{prefix}_batch_end"]
     slots, several = store.slots(stage, f"{prefix}_step"), len(feed.num_batches) > 1
-    if position.phase is EvalPhase.BATCH_END and done:
-        _rest_of_batch(run, feed, position, done)
+    if position.phase is EvalPhase.BATCH_END and left is not None:
+        _rest_of_batch(run, feed, position, left)
     position.phase = EvalPhase.BATCH
     for batch in feed:
         index, loader = feed.batch_idx, feed.dataloader_idx
@@ -128,12 +128,12 @@ def _batches(run: Run, feed: Any, position: EvalPosition, done: frozenset[str], 
     store.dataloader_idx = None
 
 
-def _rest_of_batch(run: Run, feed: Any, position: EvalPosition, done: frozenset[str]) -> None:
+def _rest_of_batch(run: Run, feed: Any, position: EvalPosition, left: Left) -> None:
     """Call what the saved run had not called yet at the end of its batch; outputs and batch are gone with that process."""
     prefix = PREFIX[run.stage]
     several = len(feed.num_batches) > 1
     run.store.dataloader_idx = position.loader if several else None
-    calls = remaining(run.plan[f"on_{prefix}_batch_end"], done)
+    calls = remaining(run.plan[f"on_{prefix}_batch_end"], left)
     where = (position.batch, position.loader) if several else (position.batch,)
     run.call(f"on_{prefix}_batch_end", calls, None, None, *where)
     run.rows.eval_step(run.stage, position.loader)

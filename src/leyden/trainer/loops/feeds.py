@@ -42,8 +42,6 @@ def load_validation(run: Run) -> None:
 
 def load_sanity(run: Run) -> None:
     """Make the feed of the sanity check, over the validation loaders."""
-    if not run.config.cadence.num_sanity_val_steps or not run.trainer.enable_validation:
-        return
     load_validation(run)
     most = run.config.cadence.num_sanity_val_steps
     counts = [min(count, most) for count in run.val.num_batches]

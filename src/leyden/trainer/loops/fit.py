@@ -1,7 +1,7 @@
 """Fitting: sanity check, epochs, their ends. The batches are in `epoch`."""
 
 from leyden.fabric.rank_zero import rank_zero_info
-from leyden.trainer.engine.run import NOTHING, Run
+from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import feeds, schedule
 from leyden.trainer.loops.epoch import ends_here, rest_of_batch, step_plateaus, train_batches
@@ -16,7 +16,7 @@ def fit(run: Run) -> None:
     if run.restored is None:
         sanity_check(run)
     feeds.load_training(run)
-    entry, done = (state.phase, run.restored.done) if run.restored is not None else (None, NOTHING)
+    entry, left = (state.phase, run.restored.left) if run.restored is not None else (None, None)
     clock.start()
     try:
         if not any(run.train.num_batches):
@@ -25,14 +25,14 @@ def fit(run: Run) -> None:
         if run.val is None and schedule.validates_this_epoch(run):
             feeds.load_validation(run)
         _open_feeds(run, entry)
-        _start(run, entry, done)
+        _start(run, entry, left)
         if entry is Phase.TRAIN_END:
             run.at(Phase.TRAIN_END)
-            run.fire("on_train_end", done=done)
+            run.fire("on_train_end", left=left)
             return
         while not (entry is None and schedule.is_finished(run)):
-            train_epoch(run, entry, done)
-            entry, done = None, NOTHING
+            train_epoch(run, entry, left)
+            entry, left = None, None
         run.at(Phase.TRAIN_END)
         run.fire("on_train_end")
     finally:
@@ -49,12 +49,12 @@ def _open_feeds(run: Run, entry: Phase | None) -> None:
         run.val.open()
 
 
-def _start(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
+def _start(run: Run, entry: Phase | None, left: Left) -> None:
     """Run `on_train_start`: in full, except where the checkpoint was written inside it."""
     if entry is not None:
         phase, run.state.phase = run.state.phase, Phase.TRAIN_START
         position, run.state.eval = run.state.eval, None
-        run.fire("on_train_start", done=done if entry is Phase.TRAIN_START else NOTHING)
+        run.fire("on_train_start", left=left if entry is Phase.TRAIN_START else None)
         run.state.phase, run.state.eval = phase, position
         run.restored.put_back(run)
         return
@@ -64,17 +64,17 @@ def _start(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
     run.fire("on_train_start")
 
 
-def train_epoch(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
+def train_epoch(run: Run, entry: Phase | None, left: Left) -> None:
     """Run one epoch, or what is left of a restored one."""
     state, clock = run.state, run.clock
     schedule.plan_rows(run)
     is_over = False
     if entry in (None, Phase.TRAIN_START, Phase.EPOCH_START):
-        _begin_epoch(run, done if entry is Phase.EPOCH_START else NOTHING)
+        _begin_epoch(run, left if entry is Phase.EPOCH_START else None)
         schedule.plan_validation(run, clock.batch)
     elif entry in _IN_BATCH:
         schedule.plan_validation(run, clock.batch)
-        is_over = rest_of_batch(run, entry, done)
+        is_over = rest_of_batch(run, entry, left)
     elif entry is Phase.EPOCH_END:
         is_over = True
     else:
@@ -83,27 +83,27 @@ def train_epoch(run: Run, entry: Phase | None, done: frozenset[str]) -> None:
     run.accumulate = run.trainer.accumulate_grad_batches
     if not is_over:
         train_batches(run)
-    _end_epoch(run, done if entry is Phase.EPOCH_END else NOTHING)
+    _end_epoch(run, left if entry is Phase.EPOCH_END else None)
     state.last_batch = False
 
 
-def _begin_epoch(run: Run, done: frozenset[str]) -> None:
+def _begin_epoch(run: Run, left: Left) -> None:
     feeds.reload_if_due(run)
     run.clock.batch = 0
-    if not run.is_fresh and not done:
+    if not run.is_fresh and left is None:
         run.store.begin_epoch("train")
     run.is_fresh = False
     run.at(Phase.EPOCH_START)
-    run.fire("on_train_epoch_start", done=done)
+    run.fire("on_train_epoch_start", left=left)
 
 
-def _end_epoch(run: Run, done: frozenset[str]) -> None:
+def _end_epoch(run: Run, left: Left) -> None:
     clock = run.clock
     run.train.end()
     run.at(Phase.EPOCH_END)
-    if not done:
+    if left is None:
         run.store.publish("train")
-    run.fire("on_train_epoch_end", done=done)
+    run.fire("on_train_epoch_end", left=left)
     plateaus = [config for config in run.schedulers if config.interval == "epoch" and config.reduce_on_plateau]
     if run.module.automatic_optimization:
         step_plateaus(run, plateaus, clock.epoch)
