@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.harness import Benchmark, Comparison, Variant, main
 from benchmarks.training import Backward, batches, network, train
 
-PASSES = 10
+PASSES = 5
 SMALL_STEPS = 200
-LARGE_STEPS = 10
+LARGE_STEPS = 5
 LARGE_WIDTH = 4096
 
 

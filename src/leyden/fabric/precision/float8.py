@@ -139,5 +139,6 @@ def _told(kept: Mapping[str, str]) -> str:
 
 def _torchao() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # what torchao imports means to drop things of its own
+        for category in (DeprecationWarning, SyntaxWarning):  # of torchao's own sources, at their first import
+            warnings.simplefilter("ignore", category)
         return require("torchao.float8", purpose="Float8Precision", extra="float8")
