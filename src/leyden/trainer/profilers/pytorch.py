@@ -76,7 +76,7 @@ class PyTorchProfiler(Profiler):
         self._row_limit = row_limit
         self._sort_by = sort_by_key or ("cuda_time_total" if torch.cuda.is_available() else "cpu_time_total")
         self._records_modules = record_module_names
-        self._table_kwargs = dict(table_kwargs or {})
+        self._table_kwargs = {"max_name_column_width": 100, **(table_kwargs or {})}  # torch's 55 cut our actions' names
         self._kwargs = profiler_kwargs
         self._module: nn.Module | None = None
         self._open: list[AbstractContextManager[Any]] = []  # what runs, outermost first
@@ -158,7 +158,7 @@ class PyTorchProfiler(Profiler):
                 warnings.warn(
                     f"The PyTorchProfiler recorded nothing: the run ended before its schedule began to record. By default it records steps "
                     f"{_WAIT + _WARMUP + 1} to {_WAIT + _WARMUP + _ACTIVE}; for shorter runs: "
-                    "PyTorchProfiler(schedule=torch.profiler.schedule(wait=0, warmup=0, active=1)).",
+                    "PyTorchProfiler(schedule=torch.profiler.schedule(wait=0, warmup=1, active=1)).",
                     stacklevel=2,
                 )
             return ""
