@@ -13,6 +13,7 @@ from leyden.fabric import arguments
 from leyden.fabric.compilation import as_policy
 from leyden.fabric.layer_sync import LayerSync, TorchSyncBatchNorm
 from leyden.fabric.rank_zero import rank_zero_warn
+from leyden.trainer.callbacks.prediction_writer import BasePredictionWriter
 from leyden.trainer.checkpoint import content
 from leyden.trainer.core.errors import NotAttachedError
 from leyden.trainer.core.logging import MutedSink
@@ -274,6 +275,10 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         if stream:
             if spawns:
                 raise ConfigError("predict(stream=True) yields in this process, but the strategy spawns others. Use strategy='ddp'.")
+            if _writes_at_end(self._callbacks):
+                raise ConfigError(
+                    "predict(stream=True) keeps nothing for a writer with write_interval='epoch'. Use write_interval='batch'."
+                )
             return entry.launch(self, work.stream)
         work.keeps_predictions = keeps
         return entry.launch(self, work)
@@ -560,10 +565,15 @@ class _Work:
 
     def _predict(self, run: Run, arguments_: dict[str, Any]) -> Any:
         kept: list[Prediction] = run.predictions
+        is_kept = self.keeps_predictions or _writes_at_end(run.callbacks)
         for prediction in execute_predict(run, **arguments_):
-            if self.keeps_predictions:
-                kept.append(prediction)
+            if is_kept:
+                kept.append(prediction)  # noqa: PERF401 - callbacks read it while it grows
         return nested(kept, len(run.val.num_batches)) if self.keeps_predictions else None
+
+
+def _writes_at_end(callbacks: Iterable[Any]) -> bool:
+    return any(isinstance(callback, BasePredictionWriter) and callback.interval.on_epoch for callback in callbacks)
 
 
 def _same(value: Any, default: Any) -> bool:
