@@ -41,6 +41,9 @@ class LightningDataModule(HyperparametersMixin, DataHooks):
     allow_zero_length_dataloader_with_multiple_devices: bool = False
     trainer: Any = None
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the run behind: a copy of the data module belongs to nobody."""
         return {name: value for name, value in self.__dict__.items() if name != "trainer"}

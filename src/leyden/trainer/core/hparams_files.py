@@ -102,7 +102,7 @@ def save_hparams_to_tags_csv(tags_csv: str | Path, hparams: Mapping[str, Any] | 
     target = io.StringIO()
     rows = csv.writer(target, lineterminator="\n")
     rows.writerow(["key", "value"])
-    rows.writerows(as_mapping(hparams).items())
+    rows.writerows((name, str(value)) for name, value in as_mapping(hparams).items())
     write_atomic(path, target.getvalue(), durable=False)
 
 
@@ -146,7 +146,8 @@ def _read_yaml(text: str) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined] - imported late
         pass
 
-    def named(loader: Any, name: str, node: Any) -> Any:
+    def named(loader: Any, tag: str, node: Any) -> Any:
+        name = tag.replace("/", ":").rsplit(":", maxsplit=1)[-1]
         if isinstance(node, yaml.SequenceNode):
             items = loader.construct_sequence(node, deep=True)
             return tuple(items) if name == "tuple" else Opaque(name, tuple(items))

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
@@ -23,6 +24,7 @@ from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, lis
 from leyden.fabric import checkpoint as checkpoints
 from leyden.fabric.attribute_dict import AttributeDict
 from leyden.fabric.checkpoint.opaque import opaque_values
+from leyden.fabric.checkpoint.single_file import read_dict
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.trees import map_tensors
 from leyden.trainer.core.errors import CheckpointNotFoundError
@@ -46,6 +48,10 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# What a model alone does not need: it stays as it is stored, pickles of callbacks included.
+_OF_A_RUN = frozenset(
+    {"callbacks", "gradients", "loops", "lr_schedulers", "metrics", "optimizer_states", "ranks", "run_state", "state_dict"}
+)
 _INSTANTIATOR = "_instantiator"
 # The command line keeps a configuration instead of arguments; files say which function builds an object of it.
 _INSTANTIATORS = {
@@ -153,7 +159,7 @@ def load_datamodule(
 
 
 def read_checkpoint(place: Any, *, weights_only: bool | None = None) -> dict[str, Any]:
-    """Return what a checkpoint holds, decoded, on the CPU.
+    """Return what a checkpoint holds, on the CPU; what users put into it is decoded.
 
     Args:
         place: Path, URL or open file.
@@ -166,13 +172,22 @@ def read_checkpoint(place: Any, *, weights_only: bool | None = None) -> dict[str
     """
     with _path(place) as path:
         try:
-            content = checkpoints.read(path, weights_only=weights_only)
+            content = _read(path, weights_only=weights_only)
         except NotFoundError as error:
             raise CheckpointNotFoundError(f"Checkpoint file not found: {place}. {error}") from error
-    kept = {"state_dict", "optimizer_states", "gradients"}
-    wanted = {key: value for key, value in content.items() if key not in ("run_state", "metrics", "loops", "ranks")}
     trusted = weights_only is False
-    return {key: value if key in kept else decode(value, trusted=trusted, place=str(key)) for key, value in wanted.items()}
+    return {key: value if key in _OF_A_RUN else decode(value, trusted=trusted, place=str(key)) for key, value in content.items()}
+
+
+def _read(path: str, *, weights_only: bool | None) -> dict[str, Any]:
+    if weights_only is not False:
+        return checkpoints.read(path, weights_only=weights_only)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*classes that are not read")
+        content = checkpoints.read(path, weights_only=False)
+    if Path(path).is_file() and any(True for _ in opaque_values(content)):
+        content = read_dict(Path(path), weights_only=False, is_mapped=False)  # somebody else's file, trusted: its classes are wanted
+    return content
 
 
 class _Arguments:
@@ -189,15 +204,17 @@ class _Arguments:
         self.name = content.get(f"{prefix}hparams_name")
         self.parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
         self.takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in self.parameters.values())
+        variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.names = {name for name, parameter in self.parameters.items() if parameter.kind not in variable}
 
     def build(self) -> Any:
         instantiator = self.stored.pop(_INSTANTIATOR, None)
         if instantiator is not None:
             build = _instantiator(str(instantiator))
             return build(self.cls, {**self.stored, **self.given})
-        arguments = self._named() if self.name in self.parameters else {**self.stored, **self.given}
+        arguments = self._named() if self.name in self.names else {**self.stored, **self.given}
         if not self.takes_any:
-            arguments = {name: value for name, value in arguments.items() if name in self.parameters}
+            arguments = {name: value for name, value in arguments.items() if name in self.names}
         self._check(arguments)
         return self.cls(**arguments)
 
@@ -206,19 +223,13 @@ class _Arguments:
         name = str(self.name)
         if name in self.given:
             return self.given
-        own = self.parameters.keys()
+        own = self.names
         values = {**self.stored, **{key: value for key, value in self.given.items() if key not in own}}
         return {name: _as_annotated(self.cls, name, values)} | {key: value for key, value in self.given.items() if key in own}
 
     def _check(self, arguments: dict[str, Any]) -> None:
         opaque = {name: value for name in arguments for _, value in opaque_values(arguments[name])}
-        needed = [
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.default is inspect.Parameter.empty
-            and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-            and name not in arguments
-        ]
+        needed = [name for name in self.parameters if name in self.names and name not in arguments and self._has_no_default(name)]
         if not opaque and not needed:
             return
         reasons = [f"{name} ({value.name}) is not plain data" for name, value in opaque.items()]
@@ -228,6 +239,9 @@ class _Arguments:
             f"The checkpoint cannot tell {self.cls.__name__} all its arguments: {'; '.join(reasons)}. Pass them: "
             f"{self.cls.__name__}.load_from_checkpoint({str(self.place)!r}, {call})."
         )
+
+    def _has_no_default(self, name: str) -> bool:
+        return self.parameters[name].default is inspect.Parameter.empty
 
 
 def _as_annotated(cls: Any, name: str, values: dict[str, Any]) -> Any:

@@ -65,7 +65,7 @@ def test_only_mappings_are_hyper_parameters(tmp_path: Path, value: Any) -> None:
 
 
 def test_values_come_back_from_csv(tmp_path: Path) -> None:
-    values = {"lr": 0.1, "name": "x y", "layers": [1, 2], "none": None}
+    values = {"lr": 0.1, "name": "x y", "layers": [1, 2], "none": None, "s": ""}
     save_hparams_to_tags_csv(tmp_path / "tags.csv", values)
     assert load_hparams_from_tags_csv(tmp_path / "tags.csv") == values
 
