@@ -1,4 +1,4 @@
-"""Every strategy, on real gloo ranks, against one process: the same losses, norms, names, methods."""
+"""What fabric's own strategies promise beyond the kit (`test_strategy_kits`), on real gloo ranks: variants, collectives, exchange."""
 
 import functools
 import tempfile
@@ -6,11 +6,12 @@ import tempfile
 import pytest
 import torch
 
+from leyden.core.optional import installed
+from leyden.fabric.checkpoint.convert import convert
+from leyden.fabric.testing import exercises
 from tests.conformance import strategy_suite as suite
 from tests.support.ranks import run_ranks
 
-WORDS = list(suite.STRATEGIES)
-PARALLEL = [word for word in WORDS if word != "single"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -20,7 +21,7 @@ def each(words):
 
 @functools.cache
 def results(word):
-    return run_ranks(suite.everything, suite.STRATEGIES[word][1], args=(word,), timeout=240)
+    return run_ranks(suite.beyond_the_kit, suite.STRATEGIES[word][1], args=(word,), timeout=240)
 
 
 @functools.cache
@@ -32,17 +33,10 @@ def relative(ours, expected):
     return max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
 
 
-@each(PARALLEL)
-def test_losses_are_those_of_one_process(word):
-    for rank in results(word):
-        assert len(rank["losses"]) == suite.STEPS
-        assert relative(rank["losses"], results("single")[0]["losses"]) <= 1e-5
-
-
 @pytest.mark.parametrize("word", suite.VARIANTS)
 def test_losses_of_a_variant_are_those_of_one_process(word):
     for rank in variants():
-        assert relative(rank[word], results("single")[0]["losses"]) <= 1e-5
+        assert relative(rank[word], exercises.plain_losses()) <= 1e-5
 
 
 @each(["ddp"])
@@ -52,59 +46,14 @@ def test_losses_in_float64_are_those_of_one_process_to_twelve_digits(word):
     assert relative(two, one) <= 1e-12
 
 
-@each(PARALLEL)
-def test_accumulating_is_one_big_batch(word):
-    for rank in results(word):
-        difference, size = rank["accumulation"]
-        assert difference <= 1e-5 * max(1.0, size)
-
-
-@each(PARALLEL)
-def test_the_clipped_norm_is_torchs_over_everything(word):
-    for rank in results(word):
-        reported, before, after = rank["norm"]
-        assert reported == pytest.approx(before, rel=1e-5)
-        assert reported > 1
-        assert after == pytest.approx(1.0, rel=1e-4)
-        assert rank["value"] <= 0.01 + 1e-9
-
-
-@each(WORDS)
-def test_names_are_those_of_the_plain_module(word):
-    for plain, ours in (rank["names"] for rank in results(word)):
-        assert ours == plain
-
-
-@each(PARALLEL)
-def test_undeclared_methods_are_refused_and_marked_ones_run(word):
-    expected = results("single")[0]["methods"][1]
-    for said, value, width in (rank["methods"] for rank in results(word)):
-        assert 'model.mark_forward_method("score")' in said
-        assert value == pytest.approx(expected, rel=1e-5)
-        assert width == suite.WIDTH
-
-
-@each(PARALLEL)
-def test_after_an_exception_in_any_context_the_next_steps_are_right(word):
-    for rank in results(word):
-        assert relative(rank["contexts"], results("single")[0]["losses"]) <= 1e-5
-
-
-@each(PARALLEL)
-def test_two_models_train_side_by_side(word):
-    for rank in results(word):
-        assert rank["two_models"] == pytest.approx(results("single")[0]["two_models"], rel=1e-4)
-
-
-@each([word for word in PARALLEL if not word.startswith("tp")])
-def test_tied_weights_stay_tied(word):
-    for rank in results(word):
-        assert relative(rank["tied"], results("single")[0]["tied"]) <= 1e-5
+@functools.cache
+def empty_on_one_rank():
+    return run_ranks(suite.empty, 1, args=("fsdp",))[0]
 
 
 @each(["fsdp", "hsdp"])
 def test_initial_weights_from_meta_do_not_depend_on_the_number_of_ranks(word):
-    expected = results("fsdp")[0]["empty"]
+    expected = empty_on_one_rank()
     for rank in results(word):
         assert list(rank["empty"]) == list(expected)
         assert all(torch.equal(rank["empty"][name], value) for name, value in expected.items())
@@ -125,27 +74,44 @@ def test_what_is_freed_after_forward_is_what_costs_another_gather():
         assert ours == raw - 10
 
 
-BY_RANKS = {1: ["single"], 2: ["ddp", "fsdp", "tp"], 4: ["tp_fsdp"]}
+BY_RANKS = {1: ["single"], 2: ["ddp", "fsdp", "tp"], 4: ["hsdp", "tp_fsdp"]}
 SOURCES = [word for words in BY_RANKS.values() for word in words]
+ENGINES = list(suite.ENGINES)
+needs_deepspeed = pytest.mark.skipif(
+    not installed("deepspeed"), reason="deepspeed is not installed: docs/howto/deepspeed.md has the command"
+)
 
 
 @functools.cache  # a fixture of this module would be made again whenever a worker comes back to it
 def exchanged():
-    """Every strategy saves in the middle; every strategy loads every one of these and goes on."""
-    saved, loaded = {}, {}
+    """Every strategy saves in the middle; every strategy loads every one of these and goes on.
+
+    Engines load what they saved themselves, and of others the weights; others load an engine's weights, converted.
+    """
+    saved, loaded, weights = {}, {}, {}
+    has_engines = installed("deepspeed")
     with tempfile.TemporaryDirectory(prefix="leyden-exchange-") as folder:
         for ranks, words in BY_RANKS.items():
             saved |= run_ranks(suite.save_all, ranks, args=(folder, words), timeout=240)[0]
         for ranks, words in BY_RANKS.items():
             loaded |= run_ranks(suite.load_all, ranks, args=(folder, words, SOURCES), timeout=240)[0]
-    return saved, loaded
+        if has_engines:
+            saved |= run_ranks(suite.save_all, 2, args=(folder, ENGINES), timeout=240)[0]
+            own, weights = run_ranks(suite.load_with_engines, 2, args=(folder, ENGINES, SOURCES), timeout=240)[0]
+            loaded |= own
+            for engine in ENGINES:
+                convert(f"{folder}/{engine}", f"{folder}/{engine}.ckpt")
+            files = [f"{engine}.ckpt" for engine in ENGINES]
+            for ranks, words in BY_RANKS.items():
+                weights |= run_ranks(suite.load_all_weights, ranks, args=(folder, words, files), timeout=240)[0]
+    return saved, loaded, weights
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("target", SOURCES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(source, target):
-    saved, loaded = exchanged()
+    saved, loaded, _ = exchanged()
     after = loaded[f"{source} in {target}"]
     assert len(after) == suite.STEPS // 2
     assert relative(after, saved[source]) <= 1e-5
@@ -153,8 +119,13 @@ def test_what_one_strategy_saves_every_other_loads_and_goes_on_with(source, targ
         assert after == saved[source]
 
 
-@each(["ddp", "fsdp", "tp"])
-def test_nothing_is_left_after_teardown(word):
-    for initialized, threads in run_ranks(suite.teardown, 2, args=(word,), join=False):
-        assert not initialized
-        assert threads <= 0
+@needs_deepspeed
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_trades_weights_with_every_other_strategy(engine):
+    saved, loaded, weights = exchanged()
+    assert loaded[f"{engine} in {engine}"] == saved[engine]
+    assert relative(saved[engine], saved["single"]) <= 1e-4
+    for word in SOURCES:
+        assert weights[f"{word} in {engine}"] == pytest.approx(saved[word][0], rel=1e-5)
+        assert weights[f"{engine}.ckpt in {word}"] == pytest.approx(saved[engine][0], rel=1e-5)

@@ -311,7 +311,7 @@ def test_a_folder_that_deepspeed_itself_wrote_loads(reports):
     assert "ds_config" not in remainder
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_engines_weights_convert_to_one_file(stage, alone, reports, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="DeepSpeed's reader runs the pickles")

@@ -54,7 +54,8 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "
     tag = "" if (folder / "latest").is_file() else states[-1].parent.name
     # Without ZeRO (stage 0) nothing is cut up: the first rank's file holds the weights, and nothing in it needs to run.
     is_cut = any(folder.glob("*/*_optim_states.pt"))
-    weights = _merged_by_deepspeed(folder, scratch / "weights.pt", tag) if is_cut else _weights_of(states[-1])
+    weights = _merged_by_deepspeed(folder, scratch / "weights.pt", tag) if is_cut else {}
+    weights = _whole_weights_of(states[-1]) | weights
     whole = {_bare(name): value.float() if value.is_floating_point() else value for name, value in weights.items()}
     content = {**user_values(folder, tag, rest), key: whole}
     merged = scratch / "merged.ckpt"
@@ -62,11 +63,16 @@ def merge(folder: Path, scratch: Path, *, rest: Path | None = None, key: str = "
     return merged
 
 
-def _weights_of(file: Path) -> dict[str, Any]:
+def _whole_weights_of(file: Path) -> dict[str, Any]:
+    """Return the weights that a rank's file holds whole: all of them below stage 3.
+
+    DeepSpeed's script knows those that are trained; of stage 1 it leaves frozen ones out.
+    """
     content = read_torch(file)
     if not isinstance(content, dict) or "module" not in content:
         raise CorruptDataError(f"{file} holds no weights: it has no key 'module', where DeepSpeed puts them.")
-    return content["module"]
+    stage = (content.get("ds_config") or {}).get("zero_optimization", {}).get("stage", 0)
+    return content["module"] if int(stage) < 3 else {}  # of stage 3 it holds placeholders
 
 
 def _merged_by_deepspeed(folder: Path, weights: Path, tag: str) -> dict[str, Any]:
