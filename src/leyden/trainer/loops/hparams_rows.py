@@ -3,7 +3,7 @@
 from typing import Any
 
 from leyden.core.errors import StateError, listed
-from leyden.trainer.core.hparams import encode
+from leyden.fabric.loggers.hyperparameters import plain
 from leyden.trainer.engine.run import Run
 
 
@@ -36,4 +36,4 @@ def _logged(owner: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return repr(encode(value))
+    return repr(plain(value))
