@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden import __version__ as VERSION
+import leyden
 from leyden.fabric.strategies.strategy import Strategy
 from leyden.trainer.checkpoint import counters
 from leyden.trainer.checkpoint.rank_state import RankState
-from leyden.trainer.core.hparams import encode
+from leyden.trainer.core.hparams import encode, encode_hparams
 from leyden.trainer.engine.modes import names_in_eval
 from leyden.trainer.engine.run import Run
 
@@ -30,7 +30,7 @@ def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
         "epoch": clock.epoch,
         "global_step": clock.step,
         "pytorch-lightning_version": LAYOUT_VERSION,
-        "leyden_version": VERSION,
+        "leyden_version": leyden.__version__,
         "state_dict": weights,
         "loops": counters.tree(state, automatic=module.automatic_optimization),
     }
@@ -45,11 +45,16 @@ def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
         _fire_callbacks(run, checkpoint)
     run.module.on_save_checkpoint(checkpoint)
     known = {"state_dict", "optimizer_states"}
-    encoded = {key: value if key in known or isinstance(value, nn.Module) else encode(value) for key, value in checkpoint.items()}
+    encoded = {key: value if key in known or isinstance(value, nn.Module) else _encoded(key, value) for key, value in checkpoint.items()}
     if weights_only:
         return encoded
     is_live = encoded["state_dict"] is weights or isinstance(encoded["state_dict"], nn.Module)  # what callbacks made plain stays so
     return _live(run, {**encoded, **_position(run)}) if is_live else {**encoded, **_position(run)}
+
+
+def _encoded(key: str, value: Any) -> Any:
+    is_hparams = key in ("hyper_parameters", "datamodule_hyper_parameters") and isinstance(value, dict)
+    return encode_hparams(value) if is_hparams else encode(value, str(key))
 
 
 def callback_states(run: Run) -> dict[str, Any]:

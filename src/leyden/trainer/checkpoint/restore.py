@@ -132,10 +132,10 @@ def misfit(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
         parts.append(f"Unexpected key(s) in state_dict: {listed(extra)}.{closest(extra[0], own)}")
     for key, value in own.items():
         other = saved.get(key)
-        if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) and value.shape != other.shape:
-            is_lazy = isinstance(value, torch.nn.parameter.UninitializedTensorMixin)
-            if not is_lazy:
-                parts.append(f"size mismatch for {key}: {tuple(other.shape)} in the checkpoint, {tuple(value.shape)} in the model.")
+        if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor) or torch.nn.parameter.is_lazy(value):
+            continue
+        if value.shape != other.shape:
+            parts.append(f"size mismatch for {key}: {tuple(other.shape)} in the checkpoint, {tuple(value.shape)} in the model.")
     return " ".join(parts)
 
 

@@ -58,7 +58,8 @@ class ModuleHooks:  # noqa: SIZE003 - one method per documented hook
 
     def configure_callbacks(self) -> Any:
         """Return callbacks that this module brings along: one or a list."""
-        return []
+        no_callbacks: list[Any] = []
+        return no_callbacks
 
     def on_fit_start(self) -> None:
         """Called when fit begins."""

@@ -197,7 +197,7 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
             "or None to run without."
         )
 
-    def optimizers(self, use_pl_optimizer: bool = True) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
         """Return the optimizers for manual optimisation: one itself, several as a list."""
         return optimization.optimizers_of(self, wrapped=use_pl_optimizer)
 
@@ -261,7 +261,7 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
         else:
             print(*args, **kwargs)  # noqa: T201 - what it is for
 
-    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:  # noqa: FBT001, FBT002 - the documented signature
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
         """Gather tensors of a nested collection from all ranks: shape `(world_size, …)`; unchanged with one rank."""
         return self.trainer.strategy.all_gather(data, group=group, sync_grads=sync_grads)
 
@@ -319,7 +319,8 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
             StateError: Always, with what to write instead.
         """
         raise StateError(
-            "TorchScript is deprecated by PyTorch. Write torch.export.export(model, (example,)) and torch.export.save(program, 'model.pt2')."
+            "TorchScript is deprecated by PyTorch. Write program = torch.export.export(model, (example,)); "
+            "torch.export.save(program, 'model.pt2')."
         )
 
     @class_method_only
@@ -328,8 +329,8 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
         checkpoint_path: Any,
         map_location: Any = None,
         hparams_file: Any = None,
-        strict: bool | None = None,  # noqa: FBT001 - the documented signature
-        weights_only: bool | None = None,  # noqa: FBT001 - the documented signature
+        strict: bool | None = None,
+        weights_only: bool | None = None,
         **kwargs: Any,
     ) -> Self:
         """Return a module with the weights and hyper-parameters of a checkpoint.

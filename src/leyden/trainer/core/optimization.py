@@ -89,7 +89,8 @@ def clip_values(trainer: Any, value: Any, algorithm: Any) -> tuple[Any, str]:
     ):
         if given is not None and set_value is not None and given != set_value:
             raise ConfigError(
-                f"You have set `Trainer({name}={set_value!r})` and have passed `clip_gradients({name}={given!r})`. Please use only one of them."
+                f"You have set `Trainer({name}={set_value!r})` and have passed `clip_gradients({name}={given!r})`. "
+                "Please use only one of them."
             )
     value = trainer.gradient_clip_val if value is None else value
     algorithm = trainer.gradient_clip_algorithm if algorithm is None else algorithm

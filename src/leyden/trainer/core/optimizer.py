@@ -76,7 +76,7 @@ class LightningOptimizer(FabricOptimizer):
         return result
 
     @contextmanager
-    def toggle_model(self, sync_grad: bool = True) -> Iterator[None]:  # noqa: FBT001, FBT002 - the documented signature
+    def toggle_model(self, sync_grad: bool = True) -> Iterator[None]:
         """Within the block, only this optimizer's parameters require gradients.
 
         Args:
@@ -86,7 +86,7 @@ class LightningOptimizer(FabricOptimizer):
         if module is None:
             raise StateError("toggle_model() needs the module that the trainer runs; use the optimizer that self.optimizers() returns.")
         trainer = module.trainer
-        blocked = nullcontext() if sync_grad else self._strategy.no_backward_sync(trainer.model.__dict__["_forward_module"], True)
+        blocked = nullcontext() if sync_grad else self._strategy.no_backward_sync(trainer.model.__dict__["_forward_module"])
         with blocked:
             module.toggle_optimizer(self)
             try:
@@ -179,8 +179,8 @@ def _take_apart(returned: Any) -> tuple[list[Any], list[Any], str | None]:
         if all(_is_optimizer(item) for item in returned):
             return list(returned), [], None
     raise ConfigError(
-        f"Unknown configuration for model optimizers. configure_optimizers() returned {type(returned).__name__}: {returned!r}. Accepted are "
-        "an optimizer, a list of them, ([optimizers], [schedulers]), a dictionary with `optimizer` and `lr_scheduler`, a tuple of such "
+        f"Unknown configuration for model optimizers. configure_optimizers() returned {type(returned).__name__}: {returned!r}. Accepted "
+        "are an optimizer, a list of them, ([optimizers], [schedulers]), a dictionary with `optimizer` and `lr_scheduler`, a tuple of such "
         "dictionaries, or None."
     )
 
@@ -190,8 +190,9 @@ def _is_optimizer(value: Any) -> bool:
 
 
 def _from_dicts(dicts: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any], str | None]:
-    optimizers, schedulers = [], []
-    monitor = None
+    optimizers: list[Any] = []
+    schedulers: list[Any] = []
+    monitor: str | None = None
     for entry in dicts:
         if extra := [key for key in entry if key not in _OPTIMIZER_KEYS]:
             rank_zero_warn(f"Found unsupported keys in the optimizer configuration: {set(extra)}.{closest(str(extra[0]), _OPTIMIZER_KEYS)}")
@@ -269,7 +270,8 @@ def _check_scheduler(config: LRSchedulerConfig, plan: OptimizerPlan, *, custom_s
     optimizer = getattr(scheduler, "optimizer", None)
     if optimizer is not None and not any(optimizer is own or optimizer is getattr(own, "optimizer", None) for own in plan.optimizers):
         raise ConfigError(
-            f"The scheduler {name} is attached with an optimizer that wasn't returned from `configure_optimizers`. Return that optimizer too."
+            f"The scheduler {name} is attached with an optimizer that wasn't returned from `configure_optimizers`. "
+            "Return that optimizer too."
         )
 
 

@@ -116,7 +116,8 @@ class HookPlan:
 
     def _find(self, name: str) -> Calls:
         hook = HOOKS[name]
-        before, after = [], []
+        before: list[tuple[str, Callable[..., Any]]] = []
+        after: list[tuple[str, Callable[..., Any]]] = []
         if hook.callback:
             late = _LATE.get(name, ())
             for key, callback in self._callbacks:

@@ -1,6 +1,6 @@
 """What a run is put together from: the plan of hooks, the boundary, calls that a profiler measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -33,6 +33,26 @@ def profiled(profiler: Any, action: str, call: Callable[..., Any]) -> Callable[.
             return call(*args, **kwargs)
 
     return measured
+
+
+def measured(run: Run, action: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a call that the run's profiler measures, if there is one."""
+    return call if run.profiler is None else profiled(run.profiler, action, call)
+
+
+def measured_items(run: Run, action: str, items: Iterable[Any]) -> Iterable[Any]:
+    """Return items whose arrival the run's profiler measures, if there is one."""
+    return items if run.profiler is None else _timed(run.profiler, action, items)
+
+
+def _timed(profiler: Any, action: str, items: Iterable[Any]) -> Iterator[Any]:
+    iterator, end = iter(items), object()
+    while True:
+        with profiler.profile(action):
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item
 
 
 def make_boundary(run: Run) -> Boundary:

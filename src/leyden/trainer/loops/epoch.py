@@ -15,7 +15,7 @@ from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import schedule
-from leyden.trainer.loops.assemble import make_plan
+from leyden.trainer.loops.assemble import make_plan, measured, measured_items
 from leyden.trainer.loops.decide import act
 from leyden.trainer.loops.evaluate import validate
 from leyden.trainer.loops.manual import manual_step
@@ -24,7 +24,7 @@ from leyden.trainer.loops.optimize import Step, detached, make_step
 SKIP_EPOCH = -1
 
 
-def train_batches(run: Run) -> None:
+def train_batches(run: Run) -> None:  # noqa: C901, PLR0912, PLR0915 - what happens between two batches, in one place
     """Train until the epoch, or the run, is over. `run.clock.batch` is the first batch."""
     state, clock, callbacks, feed, boundary = run.state, run.clock, run.callbacks, run.train, run.boundary
     max_steps, counts = run.config.limits.max_steps, run.plan.overrides("count_samples") or run.plan.overrides("count_tokens")
@@ -35,11 +35,11 @@ def train_batches(run: Run) -> None:
     by_step = [config for config in run.schedulers if config.interval == "step" and not config.reduce_on_plateau]
     plateaus = [config for config in run.schedulers if config.interval == "step" and config.reduce_on_plateau]
     if not run.module.automatic_optimization:
-        by_step = plateaus = []
+        by_step, plateaus = list[Any](), list[Any]()
     checks_late = may_validate_unplanned(run)
     index = clock.batch
     state.phase = Phase.BATCH
-    for batch in feed:
+    for batch in measured_items(run, "train_dataloader_next", feed):
         if callbacks.version != version:
             run.plan, version = make_plan(run), callbacks.version
             step = choose_step(run)
@@ -117,7 +117,7 @@ def ends_here(run: Run) -> bool:
 
 def choose_step(run: Run) -> Step:
     """Return the function that runs a batch."""
-    return make_step(run) if run.module.automatic_optimization else manual_step(run)
+    return measured(run, "run_training_batch", make_step(run) if run.module.automatic_optimization else manual_step(run))
 
 
 def may_validate_unplanned(run: Run) -> bool:
@@ -135,7 +135,10 @@ def start_hooks(run: Run, batch: Any, index: int) -> int | None:
 
 
 def _keeping(function: Any, answers: list[Any]) -> Any:
-    return lambda *args: answers.append(function(*args))
+    def keep(*args: Any) -> None:
+        answers.append(function(*args))
+
+    return keep
 
 
 def outputs(loss: Tensor | None, extras: Mapping[str, Any] | None) -> Any:
@@ -187,7 +190,7 @@ def step_plateaus(run: Run, configs: list[Any], count: int) -> None:
         if config.monitor not in metrics:
             message = (
                 f"ReduceLROnPlateau conditioned on metric {config.monitor} which is not available. Available metrics are: "
-                f"{listed(metrics)}.{closest(str(config.monitor), metrics)} Condition it on one of them, or log it in your `LightningModule`."
+                f"{listed(metrics)}.{closest(str(config.monitor), metrics)} Condition it on one of them, or log it."
             )
             if config.strict:
                 raise ConfigError(message)

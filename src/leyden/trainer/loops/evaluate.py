@@ -21,7 +21,7 @@ def validate(run: Run, left: Left = None) -> None:
     module, plan = run.module, run.plan
     if run.val is None:
         feeds.load_validation(run)
-    if not any(run.val.num_batches):
+    if run.val is None or not any(run.val.num_batches):
         return
     if run.state.eval is None and run.state.micro == 0:
         run.one("on_validation_model_zero_grad", plan.method("on_validation_model_zero_grad"))

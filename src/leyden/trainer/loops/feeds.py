@@ -129,9 +129,7 @@ def make_transfer(run: Run) -> Callable[[Any, int], Any] | None:
 def _transfer_hook(run: Run, name: str) -> Callable[..., Any] | None:
     in_data, in_module = has_hook(run.datamodule, name), run.plan.overrides(name)
     if in_data and in_module:
-        rank_zero_warn(
-            f"You have overridden `{name}` in both `LightningModule` and `LightningDataModule`. It will use the implementation from the data module."
-        )
+        rank_zero_warn(f"You have overridden `{name}` in both `LightningModule` and `LightningDataModule`. The data module's is used.")
     if in_data:
         return getattr(run.datamodule, name)
     return run.plan.method(name) if in_module else None

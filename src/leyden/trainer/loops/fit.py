@@ -4,6 +4,7 @@ from leyden.fabric.rank_zero import rank_zero_info
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import feeds, schedule
+from leyden.trainer.loops.assemble import measured
 from leyden.trainer.loops.epoch import ends_here, rest_of_batch, step_plateaus, train_batches
 from leyden.trainer.loops.evaluate import sanity_check
 
@@ -82,7 +83,7 @@ def train_epoch(run: Run, entry: Phase | None, left: Left) -> None:
         is_over = entry is Phase.BATCH and ends_here(run)
     run.accumulate = run.trainer.accumulate_grad_batches
     if not is_over:
-        train_batches(run)
+        measured(run, "run_training_epoch", train_batches)(run)
     _end_epoch(run, left if entry is Phase.EPOCH_END else None)
     state.last_batch = False
 

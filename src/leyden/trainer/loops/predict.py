@@ -1,6 +1,6 @@
 """Prediction: the outputs of every batch, kept or handed out one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     output: Any
 
 
-def predictions(run: Run, feed: Any) -> Iterator[Prediction]:
+def predictions(run: Run, feed: Any) -> Generator[Prediction]:
     """Yield the prediction of every batch, with the hooks around it; closing it runs the end hooks."""
     modes = capture_modes(run.module)
     run.one("on_predict_model_eval", run.plan.method("on_predict_model_eval"))

@@ -8,7 +8,7 @@ an exception: callbacks and data module hear of it → loggers "failed" → it g
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ def execute(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> No
         tear_down(run)
 
 
-def execute_predict(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Iterator[Prediction]:
+def execute_predict(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Generator[Prediction]:
     """Run predict, yielding as it goes."""
     with told_of_errors(run):
         set_up(run, ckpt_path=ckpt_path, weights_only=weights_only)
@@ -78,8 +78,11 @@ def set_up(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Non
     """Do everything before the loop."""
     module, strategy = run.module, run.strategy
     check_configuration(run)
-    prepare_data(run)
     stage = run.state.fn
+    if run.profiler is not None:
+        run.profiler.setup(stage, strategy.local_rank if strategy.world_size > 1 else None, run.trainer.log_dir)
+        run.profiler.attach(module)
+    prepare_data(run)
     strategy.barrier("setup")
     if run.datamodule is not None and callable(getattr(run.datamodule, "setup", None)):
         run.datamodule.setup(stage)
@@ -130,7 +133,8 @@ def wrap(run: Run, restored: restore.Restored | None) -> None:
     inner = strategy.prepare_module(inner)
     if policy is not None:
         policy.compile_blocks(inner)
-    optimizers, scheduler = [], None
+    optimizers: list[Any] = []
+    scheduler: Any = None
     late = strategy.state_layout == "sharded"  # parameters become sharded ones: an optimizer is built over those
     if is_fit and not late:
         optimizers = configure_optimizers(run)
@@ -158,14 +162,14 @@ def configure_optimizers(run: Run) -> list[Any]:
     plan = plan_optimizers(returned, automatic=automatic, custom_step=run.plan.overrides("lr_scheduler_step"))
     run.schedulers = plan.schedulers
     if automatic and len(plan.optimizers) > 1:
-        raise ConfigTooManyOptimizers(
+        raise TooManyOptimizersError(
             "Training with multiple optimizers is only supported with manual optimization. Set `self.automatic_optimization = False` in "
             "`__init__` and step in `training_step`: opt_a, opt_b = self.optimizers()."
         )
     return plan.optimizers
 
 
-class ConfigTooManyOptimizers(ConfigError, RuntimeError):
+class TooManyOptimizersError(ConfigError, RuntimeError):
     """Several optimizers where the loop steps one."""
 
 
@@ -178,14 +182,23 @@ def make_step_call(run: Run, name: str) -> Callable[..., Any]:
         call = profiled(run.profiler, f"[Strategy]{type(run.strategy).__name__}.{name}", call)
     count = positional_count(user)
     if name == "predict_step" and not run.plan.overrides(name):
-        return lambda batch, *_: call(batch)
-    if count is None:
+        count = 1
+    if count is None or (name == "training_step" and count >= 2):
         return call
-    if name == "training_step" or (count >= 2 and parameter(user, "dataloader_idx") is not None):
-        return call if count >= 2 else lambda batch, *_: call(batch)
-    if count >= 3:
-        return call
-    return (lambda batch, index, *_: call(batch, index)) if count == 2 else lambda batch, *_: call(batch)
+    takes_loader = count >= 3 or parameter(user, "dataloader_idx") is not None
+    return call if takes_loader and count >= 2 else taking(call, min(count, 2))
+
+
+def taking(call: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Return a function of any number of arguments that hands on the first ones."""
+
+    def first(batch: Any, *_: Any) -> Any:
+        return call(batch)
+
+    def first_two(batch: Any, index: int, *_: Any) -> Any:
+        return call(batch, index)
+
+    return first if count < 2 else first_two
 
 
 # -- ends --------------------------------------------------------------------------------------------------------
@@ -245,6 +258,8 @@ def release(run: Run) -> None:
             with contextlib.suppress(Exception):
                 run.feed_states[stage] = feed.state_dict()
             feed.close()
+    if run.profiler is not None:
+        run.profiler.teardown(run.state.fn)
     run.boundary.close()
     run.store.current = None
     run.state.calls = ()

@@ -24,6 +24,7 @@ def plan_validation(run: Run, first: int) -> None:
     if every is None or math.isinf(every):
         return
     offset = run.clock.batches - run.clock.batch if run.config.cadence.check_val_every_n_epoch is None else 0
+    every = int(every)
     run.next_validation = (first + offset) // every * every + every - 1 - offset
 
 

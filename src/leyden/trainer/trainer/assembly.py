@@ -1,5 +1,6 @@
 """What a trainer is given, completed: callbacks in order, loggers, profiler, default places."""
 
+import importlib
 import importlib.metadata
 import os
 from collections.abc import Iterable
@@ -9,8 +10,8 @@ from typing import Any
 from leyden.core import job
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, listed
 from leyden.core.storage import is_url
-from leyden.fabric.loggers import CSVLogger, TensorBoardLogger
-from leyden.fabric.loggers.logger import DummyExperiment, Logger
+from leyden.fabric.loggers import CSVLogger
+from leyden.fabric.loggers.logger import Logger
 from leyden.trainer.callbacks.defaults import default_model_summary, default_progress_bar
 from leyden.trainer.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.trainer.callbacks.model_summary import ModelSummary
@@ -18,6 +19,9 @@ from leyden.trainer.callbacks.progress.progress_bar import ProgressBar
 from leyden.trainer.callbacks.timer import Timer
 from leyden.trainer.core.callback import Callback, Checkpoint
 from leyden.trainer.engine.plan import CallbackList
+from leyden.trainer.loggers.dummy import DummyLogger
+from leyden.trainer.loggers.tensorboard import TensorBoardLogger
+from leyden.trainer.profilers.profiler import PassThroughProfiler, Profiler
 from leyden.trainer.trainer.config import TrainerConfig
 
 CALLBACK_GROUPS = ("leyden.trainer.callbacks", "lightning.pytorch.callbacks_factory")
@@ -61,7 +65,8 @@ def _default(callbacks: list[Any], make: Any, argument: str, raw: dict[str, Any]
 
 def in_order(callbacks: Iterable[Any]) -> list[Any]:
     """Return callbacks in the order they are called: finders, others, timers, bars, summaries, savers last."""
-    finders, others, timers, bars, summaries, savers = ([] for _ in range(6))
+    groups: list[list[Any]] = [[] for _ in range(6)]
+    finders, others, timers, bars, summaries, savers = groups
     for callback in callbacks:
         name = {parent.__name__ for parent in type(callback).__mro__}
         if name & {"LearningRateFinder", "BatchSizeFinder"}:
@@ -108,7 +113,7 @@ def check_state_keys(callbacks: Iterable[Any]) -> None:
             continue
         if callback.state_key in seen:
             raise DuplicateKeyError(
-                f"Found more than one stateful callback of type `{type(callback).__name__}` with the same state_key {callback.state_key!r}. "
+                f"Found more than one stateful callback of type `{type(callback).__name__}` with the state_key {callback.state_key!r}. "
                 "Override `state_key` so that they differ."
             )
         seen.add(callback.state_key)
@@ -126,34 +131,6 @@ def discovered_callbacks() -> list[Any]:
 # -- loggers and places ------------------------------------------------------------------------------------------
 
 
-class DummyLogger(Logger):
-    """A logger that keeps nothing: what a trial run gets."""
-
-    threaded = True
-    is_remote = False
-
-    @property
-    def name(self) -> str:
-        """An empty name."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """An empty version."""
-        return ""
-
-    @property
-    def experiment(self) -> DummyExperiment:
-        """Something that takes every call."""
-        return DummyExperiment()
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Keep nothing."""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep nothing."""
-
-
 def complete_loggers(given: Any, config: TrainerConfig, root_dir: str) -> list[Any]:
     """Return the loggers: `True` is TensorBoard files, `False` none."""
     if config.defaults.barebones or given is False or (isinstance(given, (list, tuple)) and not given):
@@ -161,19 +138,12 @@ def complete_loggers(given: Any, config: TrainerConfig, root_dir: str) -> list[A
     if config.fast_dev_run:
         return [DummyLogger()]
     if given is True or given is None:
-        in_job = job.current_job() is not None
-        return [TensorBoardLogger(root_dir=root_dir, **({"resume": True} if in_job and "resume" in _parameters(TensorBoardLogger) else {}))]
+        return [TensorBoardLogger(root_dir)]
     loggers = _as_list(given)
     for logger in loggers:
         if not callable(getattr(logger, "log_metrics", None)):
             raise ConfigTypeError(f"logger={logger!r}: accepted are True, False, a Logger such as {CSVLogger.__name__}('logs'), or a list.")
     return loggers
-
-
-def _parameters(cls: type) -> Any:
-    import inspect
-
-    return inspect.signature(cls).parameters
 
 
 def root_of(given: Any) -> str:
@@ -198,23 +168,22 @@ def is_remote(path: str) -> bool:
     return is_url(path)
 
 
-def make_profiler(given: Any) -> Any:
-    """Return the profiler for Trainer's argument; `None` for none.
+def make_profiler(given: Any) -> Profiler:
+    """Return the profiler for Trainer's argument; for none, one that measures nothing.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: An unknown name, or something that is no profiler.
     """
     if given is None:
-        return None
+        return PassThroughProfiler()
+    known = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
     if isinstance(given, str):
-        from leyden.trainer import profilers  # only who profiles imports them
-
-        known = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
         if given.lower() not in known:
             raise ConfigError(f"When passing a string for the profiler, it can only be one of {listed(known)}, not {given!r}.")
-        return getattr(profilers, known[given.lower()])()
-    if not callable(getattr(given, "profile", None)):
-        raise ConfigTypeError(f"profiler={given!r}: it can only be one of 'simple', 'advanced', 'pytorch', or a Profiler object.")
+        module = importlib.import_module(f"leyden.trainer.profilers.{given.lower()}")  # only who profiles imports them
+        return getattr(module, known[given.lower()])()
+    if not isinstance(given, Profiler):
+        raise ConfigTypeError(f"profiler={given!r}: it can only be one of {listed(known)}, or a Profiler such as SimpleProfiler().")
     return given
 
 

@@ -24,6 +24,7 @@ from leyden.trainer.loops import feeds
 from leyden.trainer.loops.assemble import make_plan
 from leyden.trainer.metrics.rows import Rows
 from leyden.trainer.metrics.store import MetricStore
+from leyden.trainer.profilers.profiler import PassThroughProfiler
 from leyden.trainer.trainer import assembly, shipping
 from leyden.trainer.trainer.states import TrainerStatus
 
@@ -102,7 +103,8 @@ def make_run(trainer: Any, fn: str, source: Source, recompile: Any) -> Run:
         stage=_STAGES[fn],
     )
     run.source, run.recompile, run.compile_policy, run.layer_sync = source, recompile, trainer.compile_policy, trainer.layer_sync
-    run.profiler, run.fast_dev_run, run.root_dir = trainer.profiler, config.fast_dev_run, trainer.default_root_dir
+    run.profiler = None if isinstance(trainer.profiler, PassThroughProfiler) else trainer.profiler
+    run.fast_dev_run, run.root_dir = config.fast_dev_run, trainer.default_root_dir
     run.log_hparams, run.job = trainer.logs_hparams, job.current_job()
     run.shared_store = MemoryStore() if strategy.world_size == 1 else strategy.group.store
     run.plan = make_plan(run)
@@ -162,7 +164,7 @@ def estimated_steps(trainer: Any, run: Run) -> float:
     if run.train is None:
         rank_zero_info("Loading `train_dataloader` to estimate number of stepping batches.")
         feeds.load_training(run)
-    batches = run.train.num_batches[0]
+    batches = trainer.num_training_batches
     if math.isinf(batches):
         return math.inf if limits.max_steps == -1 else limits.max_steps
     total = math.ceil(batches / trainer.accumulate_grad_batches) * max(limits.max_epochs, 1)

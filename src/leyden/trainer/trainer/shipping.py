@@ -10,6 +10,12 @@ import torch
 
 from leyden.trainer.engine.clock import Clock
 
+Metrics = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+
+
+def _no_metrics() -> Metrics:
+    return {}, {}, {}
+
 
 @dataclass
 class Parcel:
@@ -25,7 +31,7 @@ class Parcel:
 
     weights: str | None = None
     callbacks: list[dict[str, Any]] = field(default_factory=list)
-    metrics: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}, {}))
+    metrics: Metrics = field(default_factory=_no_metrics)
     clock: Clock = field(default_factory=Clock)
     status: Any = None
 

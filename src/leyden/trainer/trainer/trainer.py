@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.fabric import arguments
 from leyden.fabric.compilation import as_policy
@@ -300,7 +301,8 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
                 "Saving a checkpoint is only possible if a model is attached to the Trainer. Did you call `Trainer.save_checkpoint()` "
                 "before calling `Trainer.{fit,validate,test,predict}`?"
             )
-        content.save(self._run, filepath, weights_only=bool(weights_only), storage_options=storage_options)
+        with self.profiler.profile("save_checkpoint"):
+            content.save(self._run, filepath, weights_only=bool(weights_only), storage_options=storage_options)
 
     def init_module(self, empty_init: bool | None = None) -> Any:
         """Return the context in which a module is built on the device and in the dtype."""
@@ -590,14 +592,12 @@ def _apply_determinism(deterministic: Any, benchmark: bool | None) -> None:
     if deterministic is not None and not (isinstance(deterministic, bool) or deterministic == "warn"):
         raise ConfigTypeError(f'deterministic={deterministic!r}: accepted are True, False, "warn" and None.')
     if deterministic:
-        import os
-
-        torch.use_deterministic_algorithms(True, warn_only=deterministic == "warn")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True, warn_only=deterministic == "warn")
+        settings.environment().setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if benchmark is None:
             benchmark = False
     elif deterministic is False:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(mode=False)
     if benchmark is not None:
         torch.backends.cudnn.benchmark = benchmark
 
