@@ -13,7 +13,7 @@ from typing import Any
 from leyden.core import files
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import open_storage, split_url
-from leyden.fabric.checkpoint import link, remove
+from leyden.fabric.checkpoint import link, publish, remove, wait_for_saves
 from leyden.fabric.checkpoint.plugin import AsyncCheckpointIO, TorchCheckpointIO
 from leyden.fabric.checkpoint.remote import copy, is_remote
 from leyden.fabric.checkpoint.writer import process_writer
@@ -35,6 +35,19 @@ def is_empty(directory: str) -> bool:
     return not Path(directory).is_dir() or next(Path(directory).iterdir(), None) is None
 
 
+def names_in(directory: str) -> list[str]:
+    """Return the names in a directory, after mending what a killed save left there; none if it is absent."""
+    if is_remote(directory):
+        return sorted({entry.key.partition("/")[0] for entry in open_storage(directory).list()})
+    folder = Path(directory)
+    if not folder.is_dir():
+        return []
+    for entry in list(folder.iterdir()):
+        if files.is_leftover(entry.name):
+            publish.recover(entry.with_name(entry.name.rpartition(".")[0]))
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def has_own_store(plugin: Any) -> bool:
     """Return whether a `CheckpointIO` stores where only it can find: then nothing can be linked there."""
     inner = plugin.inner if isinstance(plugin, AsyncCheckpointIO) else plugin
@@ -44,6 +57,15 @@ def has_own_store(plugin: Any) -> bool:
 def after_saves(function: Callable[[], None]) -> None:
     """Run a function once what is being saved is complete; at once where saves block. Dropped if the save fails."""
     process_writer().then(function)
+
+
+def finish_saves() -> None:
+    """Wait until everything is saved.
+
+    Raises:
+        StorageError: The last save failed.
+    """
+    wait_for_saves()
 
 
 def add_name(target: str, name: str, *, is_link: bool) -> None:

@@ -1,6 +1,7 @@
 """What checkpoints are called: templates filled with metrics, free names, the default directory. Pure but for one `realpath`."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Any
@@ -40,6 +41,17 @@ def fill(template: str, metrics: Mapping[str, Any], *, inserts_names: bool = Tru
         text = _formatted(template, name, value, form or "", conversion)
         parts.append(f"{name}{equals}{text}" if inserts_names else text)
     return "".join(parts)
+
+
+def pattern(template: str) -> str:
+    """Return a regular expression for what `fill` makes of a template.
+
+    Example:
+        >>> pattern("last{epoch}")
+        'last.*'
+    """
+    parts = [(re.escape(literal), name) for literal, name, _, _ in _parsed(template)]
+    return "".join(literal if name is None else f"{literal}.*" for literal, name in parts)
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,8 @@ The state changes before the write, so a file describes itself, and is put back 
 before the new file is complete, so a process that is killed anywhere leaves the ones before.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
@@ -217,6 +218,11 @@ class ModelCheckpoint(Checkpoint):
             plan = Planner.unranked_file if wants_file else Planner.newest_state
             save_in_failed_run(trainer, self.state_key, exception, lambda: self._carry_out(trainer, plan))
 
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Wait for the last save, so that the files are there when fit returns."""
+        if stage == "fit":
+            on_disk.finish_saves()
+
     def _is_active(self, trainer: Any) -> bool:
         return trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run
 
@@ -351,6 +357,17 @@ class ModelCheckpoint(Checkpoint):
         text = yaml.safe_dump({path: float(score) for path, score in self.best_k_models.items()})
         root, name = split_url(place)
         open_storage(root).write(name, text.encode())
+
+    def find_last(self, loggers: Iterable[Any], root_dir: str) -> list[str]:
+        """Return the files that stand for a newest state where this would save, such as `last.ckpt` and `last-v1.ckpt`.
+
+        Args:
+            loggers: As `trainer.loggers`.
+            root_dir: As `trainer.default_root_dir`.
+        """
+        directory = self.dirpath or names.absolute(names.default_directory(list(loggers), str(root_dir)))
+        pattern = re.compile(names.pattern(self.CHECKPOINT_NAME_LAST) + ".*" + re.escape(self.FILE_EXTENSION.rstrip("/")))
+        return [names.join(directory, name) for name in on_disk.names_in(directory) if pattern.fullmatch(name)]
 
     def file_exists(self, filepath: Any, trainer: Any) -> bool:
         """Return whether rank 0 finds a checkpoint there; every rank must call it."""

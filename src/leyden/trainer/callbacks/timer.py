@@ -92,15 +92,12 @@ class Timer(Callback):
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """End a run at once whose time was up before."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start training's clock; end a run at once whose time was up before."""
+        self._start("train")
         self._is_asked = False
         if self._duration is not None and trainer.strategy.broadcast(self._is_up()):
             self._stop(trainer)
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start training's clock."""
-        self._start("train")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Stop training's clock."""

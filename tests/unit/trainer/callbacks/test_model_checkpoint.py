@@ -11,6 +11,7 @@ import yaml
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.failpoints import InjectedError, armed
+from leyden.core.files import temporary_beside
 from leyden.fabric.checkpoint import read
 from leyden.fabric.checkpoint.plugin import AsyncCheckpointIO, TorchCheckpointIO
 from leyden.fabric.strategies.single import SingleDeviceStrategy
@@ -441,6 +442,31 @@ def test_last_may_have_the_epoch_in_its_name(tmp_path: Path) -> None:
     saver.CHECKPOINT_NAME_LAST = "{epoch}-last"
     ran(tmp_path, saver)
     assert names_in(tmp_path / "c") == ["epoch=2-last.ckpt", "epoch=2-step=12.ckpt"]
+
+
+@pytest.mark.parametrize("place", ["c", "memory"])
+def test_all_files_of_newest_states_are_found(tmp_path: Path, place: str) -> None:
+    dirpath = tmp_path / "c" if place == "c" else f"memory://{tmp_path.name}/c"
+    savers = [ModelCheckpoint(dirpath, monitor=name, save_last=True) for name in "ab"]
+    assert savers[0].find_last([], "") == []
+    trainer = FakeTrainer(tmp_path, *savers)
+    trainer.begin()
+    trainer.epoch(a=1.0, b=1.0)
+    assert savers[0].find_last([], "") == [f"{savers[0].dirpath}/last-v1.ckpt", f"{savers[0].dirpath}/last.ckpt"]
+    assert ModelCheckpoint().find_last([], f"{tmp_path}/elsewhere") == []
+
+
+def test_a_newest_state_is_found_by_any_name_and_after_a_kill(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path / "c", save_last=True)
+    saver.CHECKPOINT_NAME_LAST = "{epoch}-last"
+    saver.FILE_EXTENSION = ".ckpt/"
+    ran(tmp_path, saver, epochs=1)
+    newest = tmp_path / "c" / "epoch=0-last.ckpt"
+    written = newest.resolve()
+    newest.unlink()
+    written.rename(newest)
+    newest.rename(temporary_beside(newest))  # killed between the renames that put a directory into its place
+    assert saver.find_last([], "") == [str(newest)]
 
 
 def test_last_alone_is_enough(tmp_path: Path) -> None:

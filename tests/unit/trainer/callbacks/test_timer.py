@@ -116,5 +116,5 @@ def test_a_run_whose_time_was_up_before_does_not_begin(tmp_path: Path, interval:
     timer = Timer("00:00:00:30", interval=interval, verbose=False)
     timer.load_state_dict({"time_elapsed": {"train": 30.0}})
     trainer = FakeTrainer(tmp_path, timer)
-    trainer.fire("on_fit_start")
+    trainer.fire("on_train_start")
     assert trainer.should_stop
