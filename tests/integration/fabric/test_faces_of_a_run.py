@@ -15,7 +15,9 @@ SCRIPT = (
 def work(fabric, factor, *, offset=0.0):
     losses = train(fabric)
     fabric.print("printed once")
-    return {"losses": losses, "rank": fabric.global_rank, "world": fabric.world_size, "tensor": torch.ones(2) * factor + offset}
+    words = fabric.broadcast(sys.argv[1:], src=fabric.world_size - 1)
+    tensor = torch.ones(2) * factor + offset
+    return {"losses": losses, "rank": fabric.global_rank, "world": fabric.world_size, "words": words, "tensor": tensor}
 
 if __name__ == "__main__":
     cli = "LT_CLI_USED" in os.environ
@@ -26,12 +28,12 @@ if __name__ == "__main__":
         Path("result.json").write_text(json.dumps(result))
 """
 )
+# torchrun by itself: test_launch_scripts; `leyden fabric run` becomes it.
 FACES = {
     "one process": (SCRIPT, {"STRATEGY": "auto", "DEVICES": "1"}),
     "script": (SCRIPT, {"STRATEGY": "ddp"}),
     "spawn": (SCRIPT, {"STRATEGY": "ddp_spawn"}),
     "fork": (SCRIPT, {"STRATEGY": "ddp_fork"}),
-    "torchrun": (started_by("torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py", source=SCRIPT), {"STRATEGY": "ddp"}),
     "leyden fabric run": (
         started_by("leyden.cli.main", "fabric", "run", "train.py", "--devices=2", "--strategy=ddp", "--accelerator=cpu", source=SCRIPT),
         {},
@@ -42,7 +44,7 @@ FACES = {
 @functools.cache
 def run(face: str) -> dict:
     source, env = FACES[face]
-    with running_script(source, env=env) as script:
+    with running_script(source, args=["--lr", "3"], env=env) as script:
         finished = script.wait()
         assert finished.code == 0, finished.stderr
         script.wait_until_gone(5.0)
@@ -56,6 +58,7 @@ def test_every_way_of_starting_gives_the_same_losses(face):
     result, alone = run(face), run("one process")
     assert (result["rank"], result["world"]) == (0, 2)
     assert result["tensor"] == [3.0, 3.0]
+    assert result["words"] == ["--lr", "3"], "the other rank has another command line"
     assert result["losses"] == run("script")["losses"], "two ranks differ from two ranks started otherwise"
     assert len(alone["losses"]) == 6
     assert result["losses"] == pytest.approx(alone["losses"], rel=1e-5)

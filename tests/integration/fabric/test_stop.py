@@ -13,11 +13,13 @@ from tests.support.training_script import TRAINING, written
 STOPPED = (
     TRAINING
     + """
+from leyden.fabric.launch.lifeline import on_death
+
 def work(fabric):
     model, loader = parts(fabric)
     folder = CheckpointFolder(fabric, "checkpoints")
     state, stop = {"model": model, "loader": loader, "step": 0}, None
-    print(f"pid {os.getpid()}", flush=True)
+    on_death(lambda: print("flushed", flush=True))
     while stop is None:
         for batch in loader:
             step(fabric, model, batch)
@@ -36,11 +38,13 @@ if __name__ == "__main__":
 )
 
 
-@pytest.mark.parametrize("told", ["first", "all"])
+@pytest.mark.parametrize("told", ["first", "other", "all"])
 def test_sigterm_stops_all_ranks_at_one_step_with_a_checkpoint(told):
     with running_script(STOPPED) as script:
         script.wait_for_output("running", 2)
-        for pid in [script.process.pid] if told == "first" else script.descendants():
+        first = script.process.pid
+        others = [pid for pid in script.descendants() if pid != first]
+        for pid in {"first": [first], "other": others, "all": [first, *others]}[told]:
             os.kill(pid, signal.SIGTERM)
         finished = script.wait()
         script.wait_until_gone(5.0)
@@ -65,6 +69,7 @@ def test_an_interrupt_ends_all_ranks():
         script.wait_until_gone(5.0)
     assert finished.code in (-signal.SIGINT, 130)
     assert finished.stderr.count("KeyboardInterrupt") == 1
+    assert "flushed" in finished.stdout
     assert "RankFailedError" not in finished.stderr
 
 

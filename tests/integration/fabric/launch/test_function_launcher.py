@@ -172,7 +172,7 @@ def work(launcher, model):
     group.close()
     return {"weight": value, "drawn": drawn, "dtype": str(torch.get_default_dtype()), "python": random.random()}
 
-def main():
+def main(method):
     torch.manual_seed(5)
     random.seed(5)
     torch.set_default_dtype(torch.float64)
@@ -180,33 +180,30 @@ def main():
     with torch.no_grad():
         model.weight.fill_(1.0)
     torch.manual_seed(5)
-    launcher = FunctionLauncher(LightningEnvironment(), num_processes=2, start_method=METHOD)
+    launcher = FunctionLauncher(LightningEnvironment(), num_processes=2, start_method=method)
     result = launcher.launch(work, launcher, model)
     torch.manual_seed(5)
     assert result["weight"] == 1.0, result
     assert result["drawn"] == torch.rand(1, dtype=torch.float32).item()
     assert result["python"] == random.random()
     assert result["dtype"] == "torch.float64"
-    print("done", flush=True)
+    print("done", method, flush=True)
 """
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_spawned_ranks_know_who_they_are_and_inherit_the_random_state(method: str) -> None:
-    source = _SPAWN.replace("METHOD", repr(method)) + '\nif __name__ == "__main__":\n    main()\n'
-    with running_script(source) as script:
+def test_spawned_ranks_know_who_they_are_and_inherit_the_random_state() -> None:
+    guard = '\nif __name__ == "__main__":\n    main("spawn")\n    main("forkserver")\n'
+    with running_script(_SPAWN + guard) as script:
         finished = script.wait()
         script.wait_until_gone()
 
     assert finished.code == 0, finished.stderr
-    assert "done" in finished.stdout
-    if method == "spawn":  # a forkserver imports the script before it hears what for
-        assert "imported __mp_main__ 0" in finished.stdout
-        assert "imported __mp_main__ 1" in finished.stdout
+    for words in ("done spawn", "done forkserver", "imported __mp_main__ 0", "imported __mp_main__ 1"):
+        assert words in finished.stdout
 
 
 def test_a_missing_guard_is_detected_and_shown() -> None:
-    with running_script(_SPAWN.replace("METHOD", "'spawn'") + "\nmain()\n") as script:
+    with running_script(_SPAWN + "\nmain('spawn')\n") as script:
         finished = script.wait()
         script.wait_until_gone(1.0)
 
