@@ -18,17 +18,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from leyden.core.errors import ConfigError
 from leyden.fabric.checkpoint.opaque import Opaque
 
 Code = Callable[[Any], Any]
 """Encodes or decodes something inside a payload."""
 
 
-class UnknownValueError(ConfigError):
-    """A value that no row describes."""
-
-    code = "trainer.unknown_value"
+class UnknownValueError(ValueError):
+    """A value that no row describes; `hparams` decides what becomes of it."""
 
 
 # -- classes by name ---------------------------------------------------------------------------------------------

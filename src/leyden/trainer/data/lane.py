@@ -164,6 +164,8 @@ class Lane:
             except StateError as error:
                 raise ConfigError(f"{self.name}: {error}") from error
         self.count, self.taken = record["count"], record["taken"]
+        shift = self._batches_before(state_dict) - self.count
+        self.count, self.taken = self.count + shift, self.taken + shift
         self.is_exhausted, self.is_over = record["is_exhausted"], record["is_over"]
         self._reopen = record["is_open"]
         self._drop = self.is_over and bool(state_dict.get("batches"))
@@ -173,6 +175,16 @@ class Lane:
         """Return the random numbers under which a restored pass fetches its next batch, if it had been fetched; known once."""
         under, self._under = self._under, None
         return under
+
+    def _batches_before(self, state: Mapping[str, Any]) -> int:
+        """Return how many of this run's batches lie before a saved position: another number of ranks makes others of the same samples."""
+        count: int = state["lane"]["count"]
+        here = self._loader_state().get("global_batch")
+        total = sized(self.loader)
+        if state.get("kind") != "map" or not count or here in (None, state["global_batch"]) or total is None:
+            return count
+        left = state["length"] - state["samples"]
+        return total - (left // here if getattr(self.loader, "drop_last", False) else -(-left // here))
 
     def _loader_state(self) -> dict[str, Any]:
         return dict(self.loader.state_dict()) if hasattr(self.loader, "state_dict") else {}

@@ -170,6 +170,30 @@ def test_a_trial_over_a_feed_leaves_it_as_it_was() -> None:
     assert Run(feed).go().seen == expected
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
+def test_another_number_of_ranks_goes_on_at_the_same_sample(before: int, after: int, drop_last: bool) -> None:
+    def ranks(number: int) -> list[Feed]:
+        loader = DataLoader(range(24), 2, shuffle=True, drop_last=drop_last)  # type: ignore[arg-type]
+        return [Feed(wrap_loader(loader, Placement(rank=rank, num_replicas=number)), num_batches=math.inf) for rank in range(number)]
+
+    seeded()
+    seen: list[int] = []
+    first = ranks(before)
+    batches = [iter(feed) for feed in first]
+    for _ in range(3):
+        seen += [int(number) for rank in batches for number in next(rank)]
+    state = stored(first[0].state_dict())
+    for feed in ranks(after):
+        feed.load_state_dict(state)
+        feed.open()
+        seen += [int(number) for batch in feed for number in batch]
+        assert feed.is_last
+        assert feed.batch_idx + 1 == feed.lanes[0].length
+    left = 24 - 6 * before
+    assert sorted(seen) == list(range(24)) if not drop_last else len(set(seen)) == len(seen) == 24 - left % (2 * after)
+
+
 # -- order and counting ------------------------------------------------------------------------------------------
 
 
