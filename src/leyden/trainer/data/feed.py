@@ -18,6 +18,7 @@ from leyden.trainer.data.combined import combined_length, rows
 from leyden.trainer.data.draws import Draws
 from leyden.trainer.data.lane import END, Lane
 
+_NOTHING = object()  # no batch was fetched ahead; `None` may well be one
 Transfer = Callable[[Any, int], Any]
 """What moves a batch to the device: `(batch, dataloader_idx)`."""
 
@@ -64,7 +65,7 @@ class Feed:
         self.is_last = False
         self._batches: Iterator[Any] | None = None
         self._is_handed_out = False
-        self._ahead: Any = None  # a batch that was fetched ahead before the run was interrupted
+        self._ahead: Any = _NOTHING  # a batch that was fetched ahead before the run was interrupted
         self._indices: Any = None
         if epoch:
             for loader in leaves:
@@ -96,7 +97,7 @@ class Feed:
         if not is_resumed:
             for lane in self.lanes:
                 lane.reset()
-        self.batch_idx, self.dataloader_idx, self.is_last, self._ahead, self._indices = -1, 0, False, None, None
+        self.batch_idx, self.dataloader_idx, self.is_last, self._ahead, self._indices = -1, 0, False, _NOTHING, None
         first = self._active() if self.mode == "sequential" else 0
         self.dataloader_idx = first
         if self.lanes:
@@ -142,7 +143,7 @@ class Feed:
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def _drop_batches(self) -> None:
-        batches, self._batches, self._is_handed_out, self._ahead = self._batches, None, False, None
+        batches, self._batches, self._is_handed_out, self._ahead = self._batches, None, False, _NOTHING
         if batches is not None:
             batches.close()  # pyrefly: ignore[missing-attribute] - a generator
 
@@ -210,7 +211,7 @@ class Feed:
         lane, transfer = self.lanes[number], self.transfer
         limit, is_counted = self._limit(number)
         if lane.is_exhausted:
-            self._ahead = None
+            self._ahead = _NOTHING
             return
         if not is_counted:
             yield from self._rest(number)
@@ -233,9 +234,9 @@ class Feed:
             return
         lanes, transfer, is_final, source = self._lanes_of(number), self.transfer, self._is_final(number), self._source(number)
         limit, is_counted = self._limit(number)
-        pending, self._ahead = self._ahead, None
-        index = max(lane.taken for lane in lanes) if pending is None else self.batch_idx + 1
-        if pending is None:
+        pending, self._ahead = self._ahead, _NOTHING
+        index = max(lane.taken for lane in lanes) if pending is _NOTHING else self.batch_idx + 1
+        if pending is _NOTHING:
             pending = next(source, END) if index < limit else END
         while pending is not END:
             batch, pending, is_last = pending, END, index + 1 >= limit

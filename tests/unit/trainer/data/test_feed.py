@@ -284,6 +284,14 @@ def test_each_batch_is_transferred_when_its_turn_comes() -> None:
     assert moved == [(1, 0), (2, 0), (3, 1)]
 
 
+def test_none_is_a_batch_like_others() -> None:
+    def make() -> Feed:
+        return Feed(PlainLoader(item for item in [1, None, None, 2]), num_batches=math.inf)
+
+    assert list(make()) == [1, None, None, 2]
+    check_every_cut(make, epochs=1)
+
+
 def test_batch_indices_are_those_of_the_batch_consumed() -> None:
     feed = Feed([prepared(DataLoader(NoisyDataset(4), 2)), prepared([1])], num_batches=[2, 1], mode="sequential")
     assert [list(feed.batch_indices) if feed.batch_indices is not None else None for _ in feed] == [[0, 1], [2, 3], None]
