@@ -206,7 +206,7 @@ class _Capture:
     def _item(self, item: Item) -> Any:
         entry: dict[str, Any] = {"kind": item.kind} | ({"path": list(item.path)} if len(item.path) > 1 else {})
         if item.kind == "per_rank":
-            self.objects[item.key] = storable(item.value.state_dict(), f"{_place(item.path)}.state_dict()", tensor=self._whole)
+            self.objects[item.key] = storable(item.value.state_dict(), f"{_place(item.path)}.state_dict()", tensor=_whole_here)
             self.entries[item.key] = entry
             return _ABSENT
         if item.kind == "object":
@@ -315,12 +315,16 @@ class _Capture:
 
     def _whole(self, value: Tensor) -> Any:
         """Return a tensor of the tree: whole, and on rank 0 only, since no other rank writes it."""
-        tensor = value.detach()
-        if is_dtensor(tensor):
-            whole: Any = tensor
-            tensor = whole.full_tensor()  # a collective: every rank walks the same tree in the same order
-            return tensor.cpu() if self._strategy.is_global_zero else None
-        return tensor
+        if is_dtensor(value):
+            whole = _whole_here(value)  # a collective: every rank walks the same tree in the same order
+            return whole.cpu() if self._strategy.is_global_zero else None
+        return value.detach()
+
+
+def _whole_here(value: Tensor) -> Tensor:
+    """Return a tensor whole, on every rank."""
+    tensor: Any = value.detach()
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 class _Absent:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from leyden.fabric import rng
 from leyden.fabric.strategies.parallel import ParallelStrategy
-from leyden.fabric.strategies.sharding import clip_grad_norm, clip_grad_value, materialise
+from leyden.fabric.strategies.sharding import clip_grad_norm, clip_grad_value, free_whole_weights, materialise
 from leyden.fabric.strategies.strategy import StateFilter, StateLayout, entered
 
 
@@ -91,4 +91,26 @@ class ShardedStrategy(ParallelStrategy):  # noqa: SIZE003 - the documented proto
     ) -> None:
         if format == "auto" and self.saves_one_file:
             format = "file"
+        _free(state)
         super().save_checkpoint(path, state, storage_options, filter, blocking=blocking, format=format)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        state: Any = None,
+        strict: bool = True,
+        weights_only: bool | None = None,
+        *,
+        restore_rng: Literal["auto"] | bool = "auto",
+    ) -> dict[str, Any]:
+        _free(state)
+        return super().load_checkpoint(path, state, strict, weights_only, restore_rng=restore_rng)
+
+
+def _free(state: Any) -> None:
+    """Free weights that a forward gathered and no backward freed: optimizers know parameters by their shards."""
+    from leyden.fabric.checkpoint.items import find_items  # with the first save: who saves nothing pays nothing
+
+    for item in find_items(state) if isinstance(state, dict) else []:
+        if item.kind == "module":
+            free_whole_weights(item.value)

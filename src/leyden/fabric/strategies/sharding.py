@@ -30,6 +30,14 @@ def is_sharded(module: nn.Module) -> bool:
     return any(hasattr(child, "set_requires_gradient_sync") for child in module.modules())
 
 
+def free_whole_weights(module: nn.Module) -> None:
+    """Leave the shards alone of what `fully_shard` has gathered in a module."""
+    for child in module.modules():
+        if hasattr(child, "set_requires_gradient_sync"):
+            sharded: Any = child
+            sharded.reshard()
+
+
 def refuse_old_fsdp(module: nn.Module) -> None:
     """Refuse modules wrapped by torch's old FSDP.
 

@@ -1,4 +1,7 @@
-"""Sharded checkpoints on real gloo ranks: saved under one mesh, loaded under another, into one process, and back."""
+"""Sharded checkpoints on real gloo ranks: saved under one mesh, loaded under another, into one process, and back.
+
+Long because all journeys share one network and what fills and compares it.
+"""
 
 import os
 import random
@@ -414,12 +417,24 @@ class Averaged:
         self.shadow = state["shadow"]
 
 
+class OwnAverage(Averaged):
+    """Of each rank its own."""
+
+    per_rank = True
+
+
 def with_averages(fabric: Fabric, seed: int) -> dict[str, Any]:
     state = setup(fabric, seed)
     average = average_of(state["model"])
     # Deeper down beside a live object, in a tuple, and under an object of its own.
     several = {"of": [average_of(state["model"])], "last": (average["embed.weight"],), "optimizer": state.pop("optimizer")}
-    return state | {"average": average, "several": several, "object": Averaged(state["model"]), "decay": 0.9}
+    return state | {
+        "average": average,
+        "several": several,
+        "object": Averaged(state["model"]),
+        "own": OwnAverage(state["model"]),
+        "decay": 0.9,
+    }
 
 
 def save_averages(folder: str, strategy: str) -> Contents:
@@ -441,7 +456,10 @@ def load_averages(folder: str, strategy: str) -> list[Contents]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # another world size: random generators start anew
             fabric.load(f"{folder}/{name}", state)
-        for average in (state["average"], state["several"]["of"][0], state["object"].shadow):
+        averages = [state["average"], state["several"]["of"][0], state["object"].shadow]
+        if fabric.world_size == 2:
+            averages.append(state["own"].shadow)  # there is one of each rank that saved
+        for average in averages:
             assert type(average["embed.weight"]) is type(live["embed.weight"])
             for key, value in average.items():
                 assert getattr(value, "placements", None) == getattr(live[key], "placements", None), key
@@ -464,3 +482,34 @@ def averages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
     """A folder where two fsdp ranks saved averages of their weights, and these."""
     folder = tmp_path_factory.mktemp("averages")
     return folder, run_ranks(save_averages, 2, args=(str(folder), "fsdp"), env=TORCHRUN)[0]
+
+
+# -- weights that a forward left whole -----------------------------------------------------------------------------
+
+
+def save_after_a_forward(folder: str) -> Contents:
+    fabric = launched("fsdp")
+    state = setup(fabric, seed=1)
+    train(fabric, state, 1)
+    wanted = without_count(contents(state))
+    state = {"optimizer": state["optimizer"], "model": state["model"]}
+    assert state["model"](tokens(0)).requires_grad  # no backward will free the root
+    fabric.save(f"{folder}/saved", state)
+    train(fabric, {**state, "step": 1}, 1)
+    before = state["model"](tokens(0))
+    fabric.load(f"{folder}/saved", state)
+    assert not torch.equal(state["model"](tokens(0)), before), "what was whole is gathered again"
+    fabric.save(f"{folder}/again", state)
+    assert_same(without_count(contents(state)), wanted)
+    return wanted
+
+
+def without_count(found: Contents) -> Contents:
+    """Leave out the number of forwards, of which this counts more than were trained on."""
+    return {name: value for name, value in found.items() if name != "seen"}
+
+
+def test_what_a_forward_left_whole_is_saved_and_loaded_as_shards(tmp_path: Path) -> None:
+    wanted = run_ranks(save_after_a_forward, 2, args=(str(tmp_path),), env=TORCHRUN)[0]
+    for name, value in without_count(saver.read(tmp_path / "again")["model"]).items():
+        assert torch.equal(value, wanted[name]), name
