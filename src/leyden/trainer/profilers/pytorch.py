@@ -1,7 +1,7 @@
 """`PyTorchProfiler`: operators and kernels, with `torch.profiler`; a table and a trace for Chrome.
 
-A step is a call of the strategy's `training_step`, `validation_step`, `test_step` or `predict_step`; the sanity check does
-not count. The default schedule leaves one step alone, warms up in the second and records the next three, once.
+A step is a training batch, with backward and update, or a call of `validation_step`, `test_step` or `predict_step`; the
+sanity check does not count. The default schedule leaves one step alone, warms up in the second and records the next three, once.
 `torch.profiler` is imported by torch itself, so this module costs nothing.
 """
 
@@ -20,7 +20,8 @@ from torch.profiler import ProfilerAction
 from leyden.core.errors import ConfigError, UnavailableError, closest, listed
 from leyden.trainer.profilers.profiler import Profiler
 
-STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+TRAINING_BATCH = "run_training_batch"
+EVALUATION_STEPS = ("validation_step", "test_step", "predict_step")
 SORT_KEYS = (
     "count", "cpu_memory_usage", "cpu_time", "cpu_time_total", "cuda_memory_usage", "cuda_time", "cuda_time_total", "device_memory_usage",
     "device_time", "device_time_total", "self_cpu_memory_usage", "self_cpu_time_total", "self_cuda_memory_usage", "self_cuda_time_total",
@@ -109,10 +110,11 @@ class PyTorchProfiler(Profiler):
             self._profile.step()
 
     def _is_step(self, action_name: str) -> bool:
-        if not (action_name.startswith("[Strategy]") and action_name.endswith(STEPS)):
-            return False
-        self._has_trained |= action_name.endswith("training_step")
-        return self._has_trained or self._stage != "fit"  # what comes before in fit is the sanity check
+        if action_name == TRAINING_BATCH:
+            self._has_trained = True
+            return True
+        is_evaluation = action_name.startswith("[Strategy]") and action_name.endswith(EVALUATION_STEPS)
+        return is_evaluation and (self._has_trained or self._stage != "fit")  # what comes before in fit is the sanity check
 
     def _begin(self) -> None:
         if self._emits_nvtx:

@@ -53,7 +53,7 @@ def test_actions_nest_and_repeat(profiler_class: type[Profiler], tmp_path: Path)
     profiler = profiler_class(tmp_path)
     profiler.setup("fit", None, tmp_path)
     for _ in range(3):
-        with profiler.profile("outer"), profiler.profile("[Strategy]Any.training_step"):
+        with profiler.profile("outer"), profiler.profile("run_training_batch"):
             pass
     assert isinstance(profiler.summary(), str)
     profiler.teardown("fit")

@@ -19,7 +19,7 @@ def run(profiler: PyTorchProfiler, root: Path, steps: int = 6, *, stage: str = "
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     profiler.setup(stage, None, root)
     profiler.attach(net)
-    for action in ([before] * 2 if before else []) + ["[Strategy]SingleDeviceStrategy.training_step"] * steps:
+    for action in ([before] * 2 if before else []) + ["run_training_batch"] * steps:
         with profiler.profile(action):
             net(torch.zeros(2, 4))
     return net
@@ -32,7 +32,7 @@ def test_the_default_schedule_records_three_steps_once(tmp_path: Path) -> None:
     profiler.teardown("fit")
     report = (tmp_path / "fit-report.txt").read_text()
     assert report.startswith("FIT Profiler Report\n\nProfile stats for: records")
-    line = next(line for line in report.splitlines() if "[Strategy]SingleDeviceStrategy.training_step" in line)
+    line = next(line for line in report.splitlines() if "run_training_batch" in line)
     assert line.split()[-1] == "3"
 
 
@@ -42,7 +42,7 @@ def test_the_trace_holds_actions_and_modules(tmp_path: Path) -> None:
     profiler.describe()
     trace = json.loads(next(tmp_path.glob("*.pt.trace.json")).read_text())
     names = {event.get("name") for event in trace["traceEvents"]}
-    assert "[pl][profile][Strategy]SingleDeviceStrategy.training_step" in names
+    assert "[pl][profile]run_training_batch" in names
     assert "[pl][module]torch.nn.modules.linear.Linear: 0" in names
 
 
@@ -73,7 +73,7 @@ def test_a_trace_without_a_place_warns() -> None:
     profiler = PyTorchProfiler()
     profiler.setup("fit")
     for _ in range(3):
-        with profiler.profile("[Strategy]X.training_step"):
+        with profiler.profile("run_training_batch"):
             torch.zeros(1) + 1
     with pytest.warns(UserWarning, match="failed to export trace as `dirpath` is None"):
         profiler.summary()
