@@ -15,7 +15,7 @@ def positional_count(function: Callable[..., Any]) -> int | None:
         (2, None)
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(_users(function)).parameters.values()
     except (TypeError, ValueError):  # functions written in C
         return None
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
@@ -26,7 +26,7 @@ def positional_count(function: Callable[..., Any]) -> int | None:
 def parameter(function: Callable[..., Any], name: str) -> inspect.Parameter | None:
     """Return the parameter of that name, or `None`."""
     try:
-        return inspect.signature(function).parameters.get(name)
+        return inspect.signature(_users(function)).parameters.get(name)
     except (TypeError, ValueError):
         return None
 
@@ -34,7 +34,13 @@ def parameter(function: Callable[..., Any], name: str) -> inspect.Parameter | No
 def takes_anything(function: Callable[..., Any]) -> bool:
     """Return whether a function takes `*args` or `**kwargs`, or nobody knows what it takes."""
     try:
-        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        kinds = {parameter.kind for parameter in inspect.signature(_users(function)).parameters.values()}
     except (TypeError, ValueError):
         return True
     return bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+
+
+def _users(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method that a strategy wrapped and bound again (FSDP does): of the outer one `inspect` drops an argument too many."""
+    inner = getattr(function, "__wrapped__", None)
+    return inner if inspect.ismethod(function) and inspect.ismethod(inner) else function
