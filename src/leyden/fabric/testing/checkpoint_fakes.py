@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from abc import abstractmethod
 from typing import Any, final
 
 from torch import Tensor
@@ -78,6 +79,7 @@ class FaultyCheckpointIO(CheckpointIO):
         """Whether the inner plug-in takes `extras=`."""
         return self.inner.stores_extras
 
+    @abstractmethod
     def before_save(self, path: str) -> None:
         """Misbehave."""
 
