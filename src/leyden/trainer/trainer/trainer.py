@@ -4,18 +4,27 @@ Long because it has the 41 arguments, the entry points and the properties that u
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.fabric import arguments
-from leyden.fabric.compilation import as_policy
+from leyden.fabric.accelerators import Accelerator
+from leyden.fabric.checkpoint.plugin import CheckpointIO
+from leyden.fabric.compilation import CompilePolicy, as_policy
+from leyden.fabric.environments import ClusterEnvironment
 from leyden.fabric.layer_sync import LayerSync, TorchSyncBatchNorm
+from leyden.fabric.loggers.logger import Logger
+from leyden.fabric.precision.precision import Precision
 from leyden.fabric.rank_zero import rank_zero_warn
+from leyden.fabric.strategies.strategy import Strategy
 from leyden.trainer.callbacks.prediction_writer import BasePredictionWriter
 from leyden.trainer.checkpoint import content
+from leyden.trainer.core.callback import Callback
 from leyden.trainer.core.errors import NotAttachedError
 from leyden.trainer.core.logging import MutedSink
 from leyden.trainer.data import sources
@@ -24,11 +33,13 @@ from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import RunState
 from leyden.trainer.loops.predict import Prediction, nested
 from leyden.trainer.loops.run import execute, execute_predict
+from leyden.trainer.profilers.profiler import Profiler
 from leyden.trainer.trainer import assembly, entry, results
 from leyden.trainer.trainer.config import configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
 from leyden.trainer.trainer.states import TrainerStatus
 
+Plugin = Precision | ClusterEnvironment | CheckpointIO | LayerSync
 DEFAULTS: dict[str, Any] = {
     "accelerator": "auto", "strategy": "auto", "devices": "auto", "num_nodes": 1, "precision": None, "logger": None, "callbacks": None,
     "fast_dev_run": False, "max_epochs": None, "min_epochs": None, "max_steps": -1, "min_steps": None, "max_time": None,
@@ -103,25 +114,25 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         *,
-        accelerator: Any = "auto",
-        strategy: Any = "auto",
-        devices: Any = "auto",
+        accelerator: Accelerator | str = "auto",
+        strategy: Strategy | str = "auto",
+        devices: int | str | list[int] = "auto",
         num_nodes: int = 1,
-        precision: Any = None,
-        logger: Any = None,
-        callbacks: Any = None,
+        precision: int | str | None = None,
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        callbacks: Callback | list[Callback] | None = None,
         fast_dev_run: int | bool = False,
         max_epochs: int | None = None,
         min_epochs: int | None = None,
         max_steps: int = -1,
         min_steps: int | None = None,
-        max_time: Any = None,
-        limit_train_batches: float | None = None,
-        limit_val_batches: float | None = None,
-        limit_test_batches: float | None = None,
-        limit_predict_batches: float | None = None,
-        overfit_batches: float = 0.0,
-        val_check_interval: Any = None,
+        max_time: str | timedelta | dict[str, int] | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
         check_val_every_n_epoch: int | None = 1,
         num_sanity_val_steps: int | None = None,
         log_every_n_steps: int | None = None,
@@ -129,23 +140,23 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         enable_progress_bar: bool | None = None,
         enable_model_summary: bool | None = None,
         accumulate_grad_batches: int = 1,
-        gradient_clip_val: float | None = None,
+        gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
-        deterministic: Any = None,
+        deterministic: bool | Literal["warn"] | None = None,
         benchmark: bool | None = None,
         inference_mode: bool = True,
         use_distributed_sampler: bool = True,
-        profiler: Any = None,
+        profiler: Profiler | str | None = None,
         detect_anomaly: bool = False,
         barebones: bool = False,
-        plugins: Any = None,
+        plugins: Plugin | list[Plugin] | None = None,
         sync_batchnorm: bool = False,
         reload_dataloaders_every_n_epochs: int = 0,
-        default_root_dir: Any = None,
+        default_root_dir: str | Path | None = None,
         enable_autolog_hparams: bool = True,
         model_registry: str | None = None,
         suggest_integrations: bool = True,
-        compile: Any = None,
+        compile: Literal["blocks", "model"] | CompilePolicy | None = None,
     ) -> None:
         own = locals()
         given = {name: own[name] for name, default in DEFAULTS.items() if not _same(own[name], default)}
@@ -192,7 +203,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         train_dataloaders: Any = None,
         val_dataloaders: Any = None,
         datamodule: Any = None,
-        ckpt_path: Any = None,
+        ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
     ) -> None:
         """Train.
@@ -217,7 +228,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self,
         model: Any = None,
         dataloaders: Any = None,
-        ckpt_path: Any = None,
+        ckpt_path: str | Path | None = None,
         verbose: bool = True,
         datamodule: Any = None,
         weights_only: bool | None = None,
@@ -229,7 +240,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self,
         model: Any = None,
         dataloaders: Any = None,
-        ckpt_path: Any = None,
+        ckpt_path: str | Path | None = None,
         verbose: bool = True,
         datamodule: Any = None,
         weights_only: bool | None = None,
@@ -243,7 +254,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         dataloaders: Any = None,
         datamodule: Any = None,
         return_predictions: bool | None = None,
-        ckpt_path: Any = None,
+        ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
         *,
         stream: bool = False,
