@@ -156,7 +156,7 @@ class WeightAveraging(Callback):
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"latest_update_step": self._latest_update_step, "average_in_module": self._in_module}
+        return {"latest_update_step": self._latest_update_step, "average_in_module": self._in_module or self._resume_in}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._latest_update_step = int(state_dict["latest_update_step"])
