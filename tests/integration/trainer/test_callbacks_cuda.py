@@ -22,7 +22,7 @@ from leyden.trainer.callbacks import (
 from leyden.trainer.callbacks.non_finite_guard import NonFiniteError
 from tests.support.gpu import REHEARSES, needs_gpu
 
-pytestmark = needs_gpu
+pytestmark = [needs_gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")]
 ACCELERATOR = "cpu" if REHEARSES else "gpu"
 
 
@@ -67,7 +67,8 @@ def fit(root: Path, *callbacks: Callback, net: Net | None = None, **options: Any
 
 def test_nobody_waits_for_the_device_between_rows(tmp_path: Path) -> None:
     watching = [NonFiniteGuard(), NonFiniteGuard(check="grads"), GarbageCollection(5), HangWatchdog(60)]
-    fit(tmp_path, NoWaiting(), EMAWeightAveraging(decay=0.9), *watching, ThroughputMonitor(lambda batch: len(batch[0]), window_size=4))
+    rates = ThroughputMonitor(lambda batch: len(batch[0]), window_size=4, using_sparse_model=False)
+    fit(tmp_path, NoWaiting(), EMAWeightAveraging(decay=0.9), *watching, rates)
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
