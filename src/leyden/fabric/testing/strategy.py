@@ -92,7 +92,9 @@ class StrategyConformance(ABC):
 
     def test_after_an_exception_in_any_context_the_next_steps_are_right(self) -> None:
         for rank in self._results():
-            expect_close(rank["after exceptions"], exercises.plain_losses(), "the losses after exceptions", relative=self.tolerance)
+            expect_close(
+                rank["after exceptions"], exercises.plain_losses()[: exercises.FEW], "the losses after exceptions", relative=self.tolerance
+            )
 
     def test_accumulating_is_one_big_batch(self) -> None:
         for difference, size in (rank["accumulation"] for rank in self._results()):
