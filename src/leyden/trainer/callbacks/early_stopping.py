@@ -97,6 +97,10 @@ class EarlyStopping(MonitoringCallback):
         """Tells apart two that watch different metrics."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget why an earlier run ended."""
+        self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Look at the metric, if this is the place."""
         if self._looks_at_epoch_end(trainer):
@@ -139,6 +143,8 @@ class EarlyStopping(MonitoringCallback):
             "stopped_epoch": self.stopped_epoch,
             "best_score": self.best_score,
             "patience": self.patience,
+            "stopping_reason": int(self.stopping_reason),
+            "stopping_reason_message": self.stopping_reason_message,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -146,6 +152,8 @@ class EarlyStopping(MonitoringCallback):
         self.wait_count = state_dict["wait_count"]
         self.stopped_epoch = state_dict["stopped_epoch"]
         self.best_score = state_dict["best_score"]
+        self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))  # absent in files of Lightning
+        self.stopping_reason_message = state_dict.get("stopping_reason_message")
 
     def _looks_at_epoch_end(self, trainer: Any) -> bool:
         given = self._check_on_train_epoch_end

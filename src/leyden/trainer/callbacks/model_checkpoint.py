@@ -305,6 +305,8 @@ class ModelCheckpoint(Checkpoint):
         if position is not None:
             self._trigger.load_state_dict(position)
             self._take({name: int(position[name]) for name in STEPS})
+        if self.dirpath is None:  # of a run that was in another process
+            self.dirpath = state_dict.get("dirpath")
         if state_dict.get("dirpath", self.dirpath) != self.dirpath:
             rank_zero_warn(
                 f"The dirpath has changed from {state_dict['dirpath']!r} to {self.dirpath!r}: of the saved state only `best_model_path` is "

@@ -137,11 +137,34 @@ def test_the_state_goes_on_in_another_run(tmp_path: Path) -> None:
     assert first.state_key == "EarlyStopping{'monitor': 'loss', 'mode': 'min'}"
     assert stops_at(tmp_path, [1, 2, 3], first) is None
     state = pickle.loads(pickle.dumps(first.state_dict()))
-    assert state == {"wait_count": 2, "stopped_epoch": 0, "best_score": torch.tensor(1.0), "patience": 5}
+    assert state == {
+        "wait_count": 2,
+        "stopped_epoch": 0,
+        "best_score": torch.tensor(1.0),
+        "patience": 5,
+        "stopping_reason": 0,
+        "stopping_reason_message": None,
+    }
     second = EarlyStopping("loss", patience=3)
     second.load_state_dict(state)
     assert (second.patience, second.wait_count) == (3, 2)
     assert stops_at(tmp_path, [4], second) == 0
+
+
+def test_a_reason_is_known_to_the_process_that_started_the_run_and_forgotten_by_the_next_one(tmp_path: Path) -> None:
+    first, second = EarlyStopping("loss", patience=0), EarlyStopping("loss", patience=0)
+    stops_at(tmp_path, [1, 2], first)
+    second.load_state_dict(first.state_dict())
+    assert second.stopping_reason is Reason.PATIENCE_EXHAUSTED
+    assert second.stopping_reason_message == first.stopping_reason_message
+    FakeTrainer(tmp_path, second).begin()
+    assert (second.stopping_reason, second.stopping_reason_message) == (Reason.NOT_STOPPED, None)
+
+
+def test_a_state_of_lightning_is_read() -> None:
+    stopping = EarlyStopping("loss")
+    stopping.load_state_dict({"wait_count": 1, "stopped_epoch": 0, "best_score": torch.tensor(2.0), "patience": 3})
+    assert (stopping.wait_count, float(stopping.best_score)) == (1, 2.0)
 
 
 def test_the_verbose_say_what_improved_and_why_training_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

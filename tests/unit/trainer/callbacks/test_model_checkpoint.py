@@ -661,6 +661,17 @@ def test_of_another_directory_only_the_best_path_is_taken_over(tmp_path: Path) -
     assert (other.best_k_models, other.best_model_score, other.last_model_path) == ({}, None, "")
 
 
+def test_what_another_process_saved_is_known_here(tmp_path: Path) -> None:
+    there = ModelCheckpoint(monitor="loss")
+    trainer = FakeTrainer(tmp_path, there)
+    trainer.begin()
+    trainer.epoch(loss=1.0)
+    here = ModelCheckpoint(monitor="loss")
+    here.load_state_dict(there.state_dict())
+    assert here.state_dict() == there.state_dict()
+    assert here.dirpath == str(tmp_path / "checkpoints")
+
+
 def test_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path / "c", monitor="loss", save_top_k=3, save_last=True)
     trainer = FakeTrainer(tmp_path, saver)
