@@ -8,7 +8,7 @@ ranks (parameters that are not materialised, or sharded), there is none, and siz
 import sys
 import warnings
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from leyden.core.errors import ConfigError
 from leyden.fabric.loading.transfer import move_data_to_device
+from leyden.fabric.precision.precision import Precision
 from leyden.fabric.rng import isolate_rng
 from leyden.trainer.engine.modes import capture_modes, restore_modes
 from leyden.trainer.summary.layer import NOT_APPLICABLE, LayerSummary, parameter_count
@@ -165,16 +166,16 @@ class ModelSummary:
         model, counter = self._model, FlopCounterMode(display=False)
         first = next(model.parameters(), None)
         example = move_data_to_device(model.example_input_array, torch.device("cpu") if first is None else first.device)
-        modes, context = capture_modes(model), _precision_context(model)
+        modes, precision = capture_modes(model), _precision(model)
         with ExitStack() as stack:
-            for manager in (isolate_rng(), torch.no_grad(), context, counter):
+            for manager in (isolate_rng(), torch.no_grad(), precision.forward_context(), counter):
                 stack.enter_context(manager)
             for layer in layers.values():
                 stack.callback(layer.watch().remove)
             stack.callback(restore_modes, modes)
             model.eval()
             try:
-                _call(model, example)
+                _call(model, precision.convert_input(example))
             except Exception as error:
                 error.add_note("This happened while the model summary ran `forward` with `example_input_array`.")
                 raise
@@ -302,9 +303,9 @@ def check_depth(max_depth: Any) -> None:
         )
 
 
-def _precision_context(model: Any) -> AbstractContextManager[Any]:
+def _precision(model: Any) -> Precision:
     trainer = model.__dict__.get("_trainer")  # a plain module has none
-    return nullcontext() if trainer is None else trainer.precision_plugin.forward_context()
+    return Precision() if trainer is None else trainer.precision_plugin
 
 
 def _call(model: nn.Module, example: Any) -> Any:
