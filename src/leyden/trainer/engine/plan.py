@@ -22,6 +22,8 @@ _LATE: dict[str, Any] = {"on_train_epoch_end": MonitoringCallback, "on_train_bat
 class CallbackList(list[Callback]):
     """A list that counts its changes."""
 
+    version = 0  # of the class: unpickling extends the list before it sets the attribute
+
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         super().__init__(callbacks)
         self.version = 0

@@ -11,7 +11,6 @@ from leyden.core import job
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, listed
 from leyden.core.storage import is_url
 from leyden.fabric.loggers import CSVLogger
-from leyden.fabric.loggers.logger import Logger
 from leyden.trainer.callbacks.defaults import default_model_summary, default_progress_bar
 from leyden.trainer.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.trainer.callbacks.model_summary import ModelSummary
