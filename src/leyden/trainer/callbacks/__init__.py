@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
+    from leyden.trainer.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from leyden.trainer.callbacks.device_stats_monitor import DeviceStatsMonitor as DeviceStatsMonitor
     from leyden.trainer.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from leyden.trainer.callbacks.finetuning import BackboneFinetuning as BackboneFinetuning
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from leyden.trainer.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler as GradientAccumulationScheduler
     from leyden.trainer.callbacks.hang_watchdog import HangWatchdog as HangWatchdog
     from leyden.trainer.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from leyden.trainer.callbacks.lr_finder import LearningRateFinder as LearningRateFinder
     from leyden.trainer.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from leyden.trainer.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from leyden.trainer.callbacks.model_summary import ModelSummary as ModelSummary
@@ -39,6 +41,7 @@ else:
             "BackboneFinetuning": ".finetuning",
             "BaseFinetuning": ".finetuning",
             "BasePredictionWriter": ".prediction_writer",
+            "BatchSizeFinder": ".batch_size_finder",
             "Callback": "leyden.trainer.core.callback",
             "Checkpoint": "leyden.trainer.core.callback",
             "DeviceStatsMonitor": ".device_stats_monitor",
@@ -48,6 +51,7 @@ else:
             "GradientAccumulationScheduler": ".gradient_accumulation_scheduler",
             "HangWatchdog": ".hang_watchdog",
             "LambdaCallback": ".lambda_function",
+            "LearningRateFinder": ".lr_finder",
             "LearningRateMonitor": ".lr_monitor",
             "ModelCheckpoint": ".model_checkpoint",
             "ModelSummary": ".model_summary",

@@ -35,6 +35,10 @@ class Interrupted(KeyboardInterrupt, SystemExit):
         self.code = 130
 
 
+class EndOfRun(Exception):  # noqa: N818 - no error
+    """Raised by a hook to end the entry point there, and well: the run is torn down as at its end. What a tuner needs."""
+
+
 class Boundary(Protocol):
     """What loops ask after every batch."""
 

@@ -72,6 +72,7 @@ def evaluate(run: Run, feed: Any, module: Any, *, left: Left = None, ticks: bool
         run.store.begin_epoch(stage)
         run.rows.begin_eval(stage, len(feed.num_batches))
     _fire(run, f"on_{prefix}_start", EvalPhase.START, entry, left)
+    feed = feed if stage == "sanity" else run.val  # a finder may have asked for the loaders anew
     _fire(run, f"on_{prefix}_epoch_start", EvalPhase.EPOCH_START, entry, left)
     if entry <= _ORDER.index(EvalPhase.BATCH_END):
         _batches(run, feed, position, left if resumed is not None and resumed.phase is EvalPhase.BATCH_END else None, ticks=ticks)

@@ -32,6 +32,7 @@ def predictions(run: Run, feed: Any) -> Generator[Prediction]:
     modes = capture_modes(run.module)
     run.one("on_predict_model_eval", run.plan.method("on_predict_model_eval"))
     run.fire("on_predict_start")
+    feed = run.val  # a finder may have asked for the loaders anew
     run.fire("on_predict_epoch_start")
     try:
         yield from _batches(run, feed)

@@ -20,9 +20,10 @@ from leyden.fabric.wrappers import FabricModule
 from leyden.trainer.checkpoint import restore
 from leyden.trainer.core.optimizer import LightningOptimizer, plan_optimizers
 from leyden.trainer.data.sources import has_hook
+from leyden.trainer.engine.modes import capture_modes, restore_modes
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.signatures import parameter, positional_count
-from leyden.trainer.engine.stop import Interrupted
+from leyden.trainer.engine.stop import EndOfRun, Interrupted
 from leyden.trainer.loops import feeds, hparams_rows
 from leyden.trainer.loops.assemble import make_boundary, profiled
 from leyden.trainer.loops.check import check_configuration
@@ -37,7 +38,7 @@ STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 def execute(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> None:
     """Run fit, validate or test; what goes wrong is told to callbacks and loggers, and raised."""
-    with told_of_errors(run):
+    with told_of_errors(run), may_end_early(run):
         set_up(run, ckpt_path=ckpt_path, weights_only=weights_only)
         if run.state.fn == "fit":
             with torch.autograd.set_detect_anomaly(True) if run.config.defaults.detect_anomaly else contextlib.nullcontext():
@@ -53,7 +54,7 @@ def execute(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> No
 
 def execute_predict(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Generator[Prediction]:
     """Run predict, yielding as it goes."""
-    with told_of_errors(run):
+    with told_of_errors(run), may_end_early(run):
         set_up(run, ckpt_path=ckpt_path, weights_only=weights_only)
         feeds.load_evaluation(run, "predict")
         if any(run.val.num_batches):
@@ -214,6 +215,17 @@ def tear_down(run: Run) -> None:
         logger.finalize("success")
     if run.profiler is not None:
         run.profiler.describe()
+
+
+@contextlib.contextmanager
+def may_end_early(run: Run) -> Generator[None]:
+    """Tear the run down where a hook ended it, with every submodule in the mode it came in."""
+    modes = capture_modes(run.module)
+    try:
+        yield
+    except EndOfRun:
+        restore_modes(modes)
+        tear_down(run)
 
 
 @contextlib.contextmanager

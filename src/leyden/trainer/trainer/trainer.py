@@ -3,6 +3,7 @@
 Long because it has the 41 arguments, the entry points and the properties that users' code relies on, each a few lines.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -31,11 +32,12 @@ from leyden.trainer.data import sources
 from leyden.trainer.engine.plan import CallbackList
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import RunState
+from leyden.trainer.loggers.dummy import DummyLogger
 from leyden.trainer.loops.predict import Prediction, nested
 from leyden.trainer.loops.run import execute, execute_predict
 from leyden.trainer.profilers.profiler import Profiler
 from leyden.trainer.trainer import assembly, entry, results
-from leyden.trainer.trainer.config import configure, from_environment
+from leyden.trainer.trainer.config import TrainerConfig, configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
 from leyden.trainer.trainer.states import TrainerStatus
 
@@ -367,6 +369,14 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         """Take a run as the current one."""
         self._run = run
         self._log_dir = None
+
+    def for_trial(self, *, config: TrainerConfig, callbacks: Iterable[Any], state: RunState) -> "Trainer":
+        """Return a trainer beside this one for a trial: its own limits, callbacks and position, loggers that keep nothing."""
+        other = copy.copy(self)
+        other.config, other.fit_state, other._shipped = config, state, None
+        other._callbacks = CallbackList(callbacks)
+        other._loggers = [DummyLogger()] if self._loggers else []
+        return other
 
     def note_checkpoint(self, path: str | None) -> None:
         """Remember the checkpoint that the run loads."""
