@@ -54,6 +54,7 @@ class SimpleLSTM(nn.Module):
         dropout: Share of activations dropped in training.
 
     Example:
+        >>> import torch
         >>> model = SimpleLSTM(vocab_size=10)
         >>> log_probabilities, state = model(torch.zeros(2, 5, dtype=torch.long), model.init_hidden(2))
         >>> log_probabilities.shape
