@@ -27,10 +27,12 @@ def fit(run: Run) -> None:
             feeds.load_validation(run)
         _open_feeds(run, entry)
         _start(run, entry, left)
-        if entry is Phase.TRAIN_END:
+        if entry is Phase.TRAIN_END and schedule.is_finished(run):
             run.at(Phase.TRAIN_END)
             run.fire("on_train_end", left=left)
             return
+        if entry is Phase.TRAIN_END:  # of a shorter run: this one goes on
+            entry, left = None, None
         while not (entry is None and schedule.is_finished(run)):
             train_epoch(run, entry, left)
             entry, left = None, None
@@ -68,7 +70,8 @@ def _start(run: Run, entry: Phase | None, left: Left) -> None:
 def train_epoch(run: Run, entry: Phase | None, left: Left) -> None:
     """Run one epoch, or what is left of a restored one."""
     state, clock = run.state, run.clock
-    schedule.plan_rows(run)
+    has_row = entry in (Phase.VALIDATION, Phase.AFTER_VALIDATION) and state.stepped  # of the batch that is not finished
+    schedule.plan_rows_after(run) if has_row else schedule.plan_rows(run)
     is_over = False
     if entry in (None, Phase.TRAIN_START, Phase.EPOCH_START):
         _begin_epoch(run, left if entry is Phase.EPOCH_START else None)
@@ -102,8 +105,7 @@ def _end_epoch(run: Run, left: Left) -> None:
     clock = run.clock
     run.train.end()
     run.at(Phase.EPOCH_END)
-    if left is None:
-        run.store.publish("train")
+    run.store.publish("train")
     run.fire("on_train_epoch_end", left=left)
     plateaus = [config for config in run.schedulers if config.interval == "epoch" and config.reduce_on_plateau]
     if run.module.automatic_optimization:
