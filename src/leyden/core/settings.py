@@ -10,7 +10,7 @@ better: takes a mapping as an argument, so that its rules can be tested as funct
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,7 @@ _PARSERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "path": (lambda text: Path(text).expanduser(), "a path"),
 }
 _reported: set[str] = set()  # names already warned about: once per process, however many parts ask
+_claimed: set[str] = set()
 
 
 def environment() -> MutableMapping[str, str]:
@@ -136,11 +137,21 @@ def source(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 def report_unknown(environ: Mapping[str, str]) -> None:
     """Warn about each variable `LEYDEN_…` of `environ` that no setting knows; each name once per process."""
     for variable in environ:
-        if variable.startswith(PREFIX) and variable not in _BY_NAME and variable not in _reported:
+        if variable.startswith(PREFIX) and not (variable in _BY_NAME or variable in _reported or variable in _claimed):
             _reported.add(variable)
             if not variable.startswith(tuple(PREFIXES)):
                 hint = closest(variable, _BY_NAME) or " docs/reference/settings.md lists the settings."
                 warnings.warn(f"the environment variable {variable} has no effect: Leyden knows no such setting.{hint}", stacklevel=3)
+
+
+def claim(names: Iterable[str]) -> None:
+    """Take note of variables that the program's own command line reads: nobody reports them as unknown."""
+    _claimed.update(names)
+
+
+def is_claimed(name: str) -> bool:
+    """Return whether the program's own command line reads this variable."""
+    return name in _claimed
 
 
 def _setting(name: str) -> Setting:

@@ -215,18 +215,28 @@ def _unmarked(name: Any, payload: Any) -> Any:
 
 # -- arguments from elsewhere ------------------------------------------------------------------------------------
 
-_GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("given_arguments", default=None)
+_GIVEN: ContextVar[tuple[Mapping[str, Any], type | None] | None] = ContextVar("given_arguments", default=None)
 
 
-def given_arguments() -> Mapping[str, Any] | None:
-    """Return what `save_hyperparameters` keeps in place of the arguments of `__init__`, if somebody said so."""
-    return _GIVEN.get()
+def given_arguments(kind: type | None = None) -> Mapping[str, Any] | None:
+    """Return what `save_hyperparameters` keeps in place of the arguments of `__init__`, if somebody said so.
+
+    Args:
+        kind: The class of the object that asks.
+    """
+    arguments, wanted = _GIVEN.get() or (None, None)
+    return arguments if wanted is None or kind is wanted else None
 
 
 @contextmanager
-def giving(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Let `save_hyperparameters` keep these in the block: a configuration, of which the arguments were built."""
-    token = _GIVEN.set(arguments)
+def giving(arguments: Mapping[str, Any], of: type | None = None) -> Iterator[None]:
+    """Let `save_hyperparameters` keep these in the block: a configuration, of which the arguments were built.
+
+    Args:
+        arguments: The configuration.
+        of: Whose it is; objects of other classes, built inside, keep their own arguments. `None`: any.
+    """
+    token = _GIVEN.set((arguments, of))
     try:
         yield
     finally:

@@ -61,7 +61,7 @@ class HyperparametersMixin:
         if frame is None:
             current = inspect.currentframe()
             frame = current.f_back if current is not None else None
-        given = given_arguments()
+        given = given_arguments(type(self))
         arguments = init_arguments(self, frame) if given is None else dict(given)
         left_out = {ignore} if isinstance(ignore, str) else set(ignore or ())
         arguments = {name: value for name, value in arguments.items() if name not in left_out}

@@ -32,7 +32,8 @@ def write(run: Run) -> None:
 def _logged(owner: Any) -> dict[str, Any]:
     if owner is None or not getattr(owner, "_log_hyperparams", False):
         return {}
-    return dict(owner.hparams_initial)
+    # `LightningCLI` keeps the class that was chosen among a module's arguments: not a value to compare runs by.
+    return {name: value for name, value in owner.hparams_initial.items() if name != "_class_path"}
 
 
 def _plain(value: Any) -> Any:

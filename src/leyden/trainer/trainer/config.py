@@ -127,7 +127,7 @@ def from_environment(given: dict[str, Any], defaults: Mapping[str, Any]) -> dict
     for variable in sorted(name for name in environ if name.startswith(PREFIXES)):
         prefix = next(prefix for prefix in PREFIXES if variable.startswith(prefix))
         name = variable.removeprefix(prefix).lower()
-        if variable == "LEYDEN_TRAINER_JOB_CHECKPOINT_SECONDS" or not environ[variable]:
+        if variable == "LEYDEN_TRAINER_JOB_CHECKPOINT_SECONDS" or not environ[variable] or settings.is_claimed(variable):
             continue
         if name not in defaults:
             rank_zero_warn(f"The environment variable {variable} names no argument of Trainer.{closest(name, defaults)}")
