@@ -4,18 +4,22 @@ Everything in it is plain data and tensors. What users put there is encoded (`co
 with `torch.load(path, weights_only=True)`.
 """
 
+import contextlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import leyden
+from leyden.core.errors import ConfigError
 from leyden.fabric.strategies.strategy import Strategy
+from leyden.fabric.trees import map_tensors
 from leyden.trainer.checkpoint import counters
 from leyden.trainer.checkpoint.rank_state import RankState
 from leyden.trainer.core.hparams import encode, encode_hparams
 from leyden.trainer.engine.modes import names_in_eval
 from leyden.trainer.engine.run import Run
+from leyden.trainer.engine.state import EvalPhase, Phase
 
 LAYOUT_VERSION = "2.6.6"
 RANK = "ranks"
@@ -42,6 +46,8 @@ def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
     if not weights_only:
         if run.datamodule is not None and callable(getattr(run.datamodule, "state_dict", None)) and (own := run.datamodule.state_dict()):
             checkpoint[type(run.datamodule).__qualname__] = own
+        if scale := run.strategy.precision.state_dict():
+            checkpoint["MixedPrecision"] = scale
         _fire_callbacks(run, checkpoint)
     run.module.on_save_checkpoint(checkpoint)
     known = {"state_dict", "optimizer_states"}
@@ -84,13 +90,29 @@ def _position(run: Run) -> dict[str, Any]:
         names = {id(part): name for name, part in run.module.named_modules()}
         in_eval = [names[id(part)] for part, is_training in modes if not is_training and id(part) in names]
     strategy = run.strategy
-    position = run.state.state_dict() | {"world_size": strategy.world_size}
+    position = run.state.state_dict() | {"world_size": strategy.world_size, "loaded_in": dict(run.loaded_in)}
     extra: dict[str, Any] = {"run_state": position, "metrics": encode(run.store.state_dict()), "modules_mode": in_eval}
     if run.state.micro:
         extra["gradients"] = {name: parameter.grad for name, parameter in run.module.named_parameters() if parameter.grad is not None}
     feeds = {stage: feed.state_dict() for stage, feed in (("train", run.train), ("val", run.val)) if feed is not None}
-    extra[RANK] = RankState(feeds or run.feed_states, encode(run.store.rank_state()))
+    extra[RANK] = RankState(run.feed_states or feeds, encode(run.store.rank_state()), _batch_in_progress(run))
     return extra
+
+
+def _batch_in_progress(run: Run) -> list[Any]:
+    """Return the batch that a resumed run has to begin again, since its feed has counted it; empty between two batches."""
+    state = run.state
+    is_inside = state.phase is Phase.MID_BATCH or (state.eval is not None and state.eval.phase is EvalPhase.BATCH)
+    if not is_inside or run.batch is None:
+        return []
+    with contextlib.suppress(ConfigError):  # nothing that can be kept: the resumed run says that it goes on behind it
+        return [encode(map_tensors(run.batch, _alone), "batch")]
+    return []
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return a tensor without the rest of the memory that it is a part of, which would be written too."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _live(run: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ A file of one piece is read (mapped) at once, and weights are loaded before the 
 shards is read in two goes: everything but weights first, and these after wrapping, each rank its own.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ from leyden.trainer.core.errors import CheckpointNotFoundError
 from leyden.trainer.core.hparams import decode
 from leyden.trainer.engine.modes import set_modes
 from leyden.trainer.engine.run import Left, Run
+from leyden.trainer.engine.state import EvalPhase, Phase
 
-_OURS = ("state_dict", "run_state", "loops", "pytorch-lightning_version")
+_IN_BATCH = (Phase.BATCH_END, Phase.VALIDATION, Phase.AFTER_VALIDATION, Phase.MID_BATCH)
 
 
 class Restored:
@@ -31,22 +34,43 @@ class Restored:
         tree: Its content.
         rank: What this rank keeps for itself.
         generators: The random generators' states, as the saved run had them.
+        is_trusted: Whether pickles in it may be read.
     """
 
-    def __init__(self, path: str, tree: dict[str, Any], rank: RankState, generators: dict[str, Any] | None) -> None:
+    def __init__(
+        self, path: str, tree: dict[str, Any], rank: RankState, generators: dict[str, Any] | None, *, is_trusted: bool = False
+    ) -> None:
         self.path, self.tree, self.rank, self.generators = path, tree, rank, generators
         self.left: Left = None
+        self._is_trusted = is_trusted
+
+    @property
+    def has_position(self) -> bool:
+        """Whether it says where the run stood, as our files do; those of Lightning only count."""
+        return "run_state" in self.tree
+
+    def has_feed(self, stage: str) -> bool:
+        """Return whether it says where the saved run stood in a stage's loaders."""
+        return stage in self.rank.feeds
 
     def feed_state(self, stage: str) -> Any:
         """Return where the saved run stood in a stage's loaders; once, since reloaded ones begin anew."""
         return self.rank.feeds.pop(stage, None)
 
+    def decode(self, value: Any) -> Any:
+        """Return what the saved run had encoded.
+
+        Raises:
+            ConfigError: It holds pickles, and the file is not trusted.
+        """
+        return decode(value, trusted=self._is_trusted)
+
     def put_back(self, run: Run) -> None:
         """Restore metrics, gradients and random numbers: right before the first continued action, so that nothing moves them."""
         if "metrics" in self.tree:
-            run.store.load_state_dict(decode(self.tree["metrics"]))
+            run.store.load_state_dict(self.tree["metrics"])
             if self.rank.metrics:
-                run.store.load_rank_states([decode(state) for state in self.rank.metrics])
+                run.store.load_rank_states([self.decode(state) for state in self.rank.metrics])
         if gradients := self.tree.get("gradients"):
             for name, parameter in run.module.named_parameters():
                 if name in gradients:
@@ -75,8 +99,10 @@ def open_checkpoint(run: Run, path: str, *, weights_only: bool | None) -> Restor
     is_sharded = run.strategy.state_layout != "replicated" and "state_dict" not in tree
     if not is_sharded and "state_dict" not in tree:
         raise CorruptDataError(f"{path} is not a checkpoint of Leyden or Lightning 2.x: it has the keys {listed(tree)}.")
-    decoded = {key: value if key in ("state_dict", "optimizer_states", "gradients") else decode(value) for key, value in tree.items()}
-    return Restored(path, decoded, holder, generators if "run_state" in tree else None)
+    is_trusted = weights_only is False
+    plain = ("state_dict", "optimizer_states", "gradients")
+    decoded = {key: value if key in plain else decode(value, trusted=is_trusted, place=key) for key, value in tree.items()}
+    return Restored(path, decoded, holder, generators if "run_state" in tree else None, is_trusted=is_trusted)
 
 
 def load_model(run: Run, restored: Restored) -> None:
@@ -169,12 +195,15 @@ def load_training_state(run: Run, restored: Restored) -> None:
         scaler = tree.get("MixedPrecision") or tree.get("native_amp_scaling_state")
         if scaler:
             run.strategy.precision.load_state_dict(scaler)
-    for config, state in zip(run.schedulers, tree.get("lr_schedulers", []), strict=False):
+    schedules = tree.get("lr_schedulers", [])
+    if len(schedules) != len(run.schedulers):
+        rank_zero_warn(
+            f"{restored.path} holds the states of {len(schedules)} learning rate schedulers, configure_optimizers() returned "
+            f"{len(run.schedulers)}: they are matched in order, and the rest begin anew."
+        )
+    for config, state in zip(run.schedulers, schedules, strict=False):
         config.scheduler.load_state_dict(state)
-    position = tree.get("run_state")
-    if position is None:
-        position = counters.position(tree.get("loops", {}), tree["epoch"], tree["global_step"], length=float("inf"))
-    restored.left = run.state.load_state_dict(dict(position))
+    _take_position(run, restored, length=math.inf)
     limit = run.config.limits.max_epochs
     if limit != -1 and run.clock.epoch > limit:
         raise ConfigError(
@@ -183,5 +212,78 @@ def load_training_state(run: Run, restored: Restored) -> None:
         )
     if "modules_mode" in tree:
         set_modes(run.module, list(tree["modules_mode"]))
-    run.state.should_stop = False
+    run.state.should_stop = False  # whoever resumes asks to go on
     rank_zero_info("Restored all states from the checkpoint at %s", restored.path)
+
+
+def _take_position(run: Run, restored: Restored, *, length: float) -> None:
+    tree = restored.tree
+    position = tree.get("run_state")
+    if position is None:
+        position = counters.position(tree.get("loops", {}), tree["epoch"], tree["global_step"], length=length)
+    restored.left = run.state.load_state_dict(dict(position))
+    run.loaded_in = dict(position.get("loaded_in", {}))
+
+
+# -- entering the loops ------------------------------------------------------------------------------------------
+
+
+def enter_feeds(run: Run) -> None:
+    """Build the iterators that a restored position lies in, and count batches as the loaders do.
+
+    Another number of ranks makes other batches of the same samples, so there the loaders know better.
+    """
+    state, clock, restored = run.state, run.clock, run.restored
+    if not restored.has_position:
+        _enter_counted(run)
+    if state.phase in _IN_BATCH or (state.phase is Phase.BATCH and clock.batch > 0):
+        run.train.open()
+        state.last_batch = run.train.is_last
+        clock.batch = run.train.batch_idx + (state.phase is Phase.BATCH)
+    if state.phase is Phase.VALIDATION and run.val is not None and state.eval is not None:
+        run.val.open()
+    _take_batch(run)
+
+
+def _enter_counted(run: Run) -> None:
+    """Find the place that a file of Lightning only counts, now that the length of an epoch is known."""
+    state, clock, restored = run.state, run.clock, run.restored
+    _take_position(run, restored, length=run.train.num_batches[0])
+    done = clock.batch + (state.phase is not Phase.BATCH)
+    is_inside = state.phase in _IN_BATCH or (state.phase is Phase.BATCH and clock.batch > 0)
+    run.train.skip_to(clock.epoch + (state.phase is Phase.EPOCH_END), done if is_inside else 0)
+    if is_inside and done < run.train.num_batches[0]:
+        rank_zero_warn(
+            f"You're resuming from a checkpoint that ended before the epoch ended, and {restored.path} does not say where its loaders "
+            f"stood: the {done} batches that it trained on are counted, but the epoch's order begins anew. Checkpoints written from now on "
+            "go on at the same sample."
+        )
+
+
+def _take_batch(run: Run) -> None:
+    """Keep the batch that the saved run was inside of, to begin it again; without one, go on behind it."""
+    state, restored = run.state, run.restored
+    held, restored.rank.batch = restored.rank.batch, []
+    is_inside = state.phase is Phase.MID_BATCH
+    if restored.has_position and restored.tree["run_state"].get("world_size") == run.strategy.world_size and held:
+        try:
+            restored.rank.batch = [run.strategy.batch_to_device(restored.decode(held[0]))]
+        except ConfigError as error:
+            rank_zero_warn(f"The batch that {restored.path} was written inside of is not run again. {error}")
+    if restored.rank.batch:
+        rank_zero_warn(
+            f"{restored.path} was written inside a batch, which is run again. That is not exact: random numbers and whatever the batch had "
+            "changed by then stay as they were. Save between two batches, or at the end of one, for an exact resume."
+        )
+    elif is_inside:
+        run.clock.batch += 1
+        state.phase = Phase.BATCH
+    if is_inside or (state.eval is not None and state.eval.phase is EvalPhase.BATCH):
+        restored.left = None
+
+
+def with_batch_again(run: Run, feed: Iterable[Any]) -> Iterable[Any]:
+    """Return a feed's batches, behind the one that a restored run was inside of, if there is one."""
+    if run.restored is None or not run.restored.rank.batch:
+        return feed
+    return chain([run.restored.rank.batch.pop()], feed)

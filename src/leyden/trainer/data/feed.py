@@ -140,6 +140,13 @@ class Feed:
         for lane, state in zip(self.lanes, states, strict=True):
             lane.load_state_dict(state)
 
+    def skip_to(self, epoch: int, batches: int) -> None:
+        """Make `epoch` the next pass, and count `batches` of it as yielded; the pass itself begins at its first batch."""
+        for lane in self.lanes:
+            if set_epoch := getattr(lane.loader, "set_epoch", None):
+                set_epoch(epoch)
+            lane.taken = batches
+
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def _drop_batches(self) -> None:

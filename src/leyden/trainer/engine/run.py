@@ -59,6 +59,7 @@ class Run:
     next_row: int = -1
     validation_is_due: bool = False
     training_modes: list[Any] | None = None
+    batch: Any = None  # the one in progress: a checkpoint written inside a step holds it
     resumed_from: str | None = None
     restored: Any = None  # what is put back right before the first continued action
     agreed: set[str] = field(default_factory=set)
@@ -70,7 +71,7 @@ class Run:
     is_fresh: bool = False
     source: Any = None
     compile_policy: Any = None
-    recompile: Any = None  # of a module the user compiled
+    compiler: Any = None  # of a module the user compiled
     layer_sync: Any = None
     log_hparams: bool = True
     failure: BaseException | None = None
@@ -112,15 +113,19 @@ class Run:
     def call(self, name: str, calls: Calls, *args: Any) -> None:
         """Call these callees of a hook."""
         state, store = self.state, self.store
-        outer, before = store.current, self.hook
+        outer, before, around = store.current, self.hook, (state.calls, state.callee)
         store.current, self.hook = store.slots(self.stage, name), name
         state.calls = self.plan[name]
         try:
             for state.callee, function in calls:
                 function(*args)
+        except BaseException:
+            if not around[0]:
+                around = (state.calls, state.callee)  # whoever saves now is inside this hook
+            raise
         finally:
             store.current, self.hook = outer, before
-        state.calls = ()
+            state.calls, state.callee = around
 
     def one(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Call one function as the hook `name`, and return what it returns."""

@@ -68,6 +68,9 @@ class RunState:
         should_stop: Whether the run ends at the next occasion.
         skipped_steps: Steps that the gradient scaler left out.
         saves: Checkpoints written, over all attempts.
+        calls: The callees of the hook that runs.
+        callee: The one of them that runs.
+        has_failed: Whether an exception ended that one, so that it comes yet.
     """
 
     clock: Clock = field(default_factory=Clock)
@@ -84,11 +87,12 @@ class RunState:
     saves: int = 0
     calls: Calls = ()
     callee: str = ""
+    has_failed: bool = False
 
     def split(self) -> tuple[list[str], list[str]]:
         """Return the callees of the running hook that were called, the one that runs included, and those that come yet."""
         ids = [name for name, _ in self.calls]
-        at = ids.index(self.callee) + 1 if self.callee in ids else 0
+        at = ids.index(self.callee) + (not self.has_failed) if self.callee in ids else 0
         return ids[:at], ids[at:]
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leyden.core.errors import ConfigError, closest, listed
 from leyden.fabric.rank_zero import rank_zero_warn
+from leyden.trainer.checkpoint import restore
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import schedule
@@ -39,13 +40,13 @@ def train_batches(run: Run) -> None:  # noqa: C901, PLR0912, PLR0915 - what happ
     checks_late = may_validate_unplanned(run)
     index = clock.batch
     state.phase = Phase.BATCH
-    for batch in measured_items(run, "train_dataloader_next", feed):
+    for batch in measured_items(run, "train_dataloader_next", restore.with_batch_again(run, feed)):
         if callbacks.version != version:
             run.plan, version = make_plan(run), callbacks.version
             step = choose_step(run)
             starts, ends = run.plan["on_train_batch_start"], run.plan["on_train_batch_end"]
         state.phase, state.last_batch = Phase.MID_BATCH, feed.is_last
-        store.batch = batch
+        store.batch = run.batch = batch
         if batch is None:
             rank_zero_warn("train_dataloader yielded None. If this was on purpose, ignore this warning: the batch's hooks are skipped.")
             loss, extras = None, None
@@ -73,6 +74,7 @@ def train_batches(run: Run) -> None:  # noqa: C901, PLR0912, PLR0915 - what happ
         if index == run.next_validation or ((checks_late or state.should_stop) and schedule.is_validation_due(run, index)):
             validate_and_plan(run, index)
         if plateaus and state.stepped:
+            state.phase = Phase.AFTER_VALIDATION
             step_plateaus(run, plateaus, index)
         clock.log_step += state.stepped
         clock.batches += 1
@@ -100,8 +102,11 @@ def rest_of_batch(run: Run, phase: Phase, left: Left) -> bool:
             validate_and_plan(run, index)
     elif phase is Phase.VALIDATION:
         validate_and_plan(run, index, left=left)
+    else:
+        schedule.plan_validation(run, index + 1)
     plateaus = [config for config in run.schedulers if config.interval == "step" and config.reduce_on_plateau]
     if plateaus and state.stepped and run.module.automatic_optimization:
+        state.phase = Phase.AFTER_VALIDATION
         step_plateaus(run, plateaus, index)
     clock.log_step += state.stepped
     clock.batches += 1

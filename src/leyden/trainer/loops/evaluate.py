@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from leyden.fabric.rng import isolate_rng
+from leyden.trainer.checkpoint import restore
 from leyden.trainer.engine.modes import capture_modes, restore_modes
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import EvalPhase, EvalPosition, remaining
@@ -77,7 +78,7 @@ def evaluate(run: Run, feed: Any, module: Any, *, left: Left = None, ticks: bool
     if entry <= _ORDER.index(EvalPhase.BATCH_END):
         _batches(run, feed, position, left if resumed is not None and resumed.phase is EvalPhase.BATCH_END else None, ticks=ticks)
     feed.end()
-    if entry < _ORDER.index(EvalPhase.EPOCH_END):
+    if entry <= _ORDER.index(EvalPhase.EPOCH_END):
         run.store.publish(stage)
     _fire(run, f"on_{prefix}_epoch_end", EvalPhase.EPOCH_END, entry, left)
     if entry < _ORDER.index(EvalPhase.END):
@@ -108,10 +109,11 @@ def _batches(run: Run, feed: Any, position: EvalPosition, left: Left, *, ticks: 
     if position.phase is EvalPhase.BATCH_END and left is not None:
         _rest_of_batch(run, feed, position, left)
     position.phase = EvalPhase.BATCH
-    for batch in feed:
+    for batch in restore.with_batch_again(run, feed):
         index, loader = feed.batch_idx, feed.dataloader_idx
         position.loader, position.batch, position.phase = loader, index, EvalPhase.BATCH
-        store.batch, store.dataloader_idx = batch, loader if several else None
+        store.batch = run.batch = batch
+        store.dataloader_idx = loader if several else None
         where = (batch, index, loader) if several else (batch, index)
         if starts:
             run.call(f"on_{prefix}_batch_start", starts, *where)
@@ -122,7 +124,7 @@ def _batches(run: Run, feed: Any, position: EvalPosition, left: Left, *, ticks: 
             position.phase = EvalPhase.BATCH_END
             run.call(f"on_{prefix}_batch_end", ends, out, *where)
         run.rows.eval_step(stage, loader)
-        store.batch = None
+        store.batch = run.batch = None
         position.batch, position.phase = index + 1, EvalPhase.BATCH
         if ticks:
             tick(run)

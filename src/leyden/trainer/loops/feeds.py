@@ -13,6 +13,7 @@ from leyden.trainer.data.collections import flattened
 from leyden.trainer.data.feed import Feed
 from leyden.trainer.data.sources import has_hook, prepare
 from leyden.trainer.engine.run import Run
+from leyden.trainer.loops.check import check_dataloader_idx
 
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _NAMES = {"validate": "val", "sanity": "val"}
@@ -21,7 +22,6 @@ _NAMES = {"validate": "val", "sanity": "val"}
 def load_training(run: Run) -> None:
     """Make the training feed and work out when validation comes."""
     _load(run, "train")
-    run.loaded_in["train"] = run.clock.epoch
     length = run.train.num_batches[0]
     cadence = run.config.cadence
     if run.source.has("val") and cadence.limits["val"] and run.module_validates:
@@ -37,7 +37,6 @@ def load_training(run: Run) -> None:
 def load_validation(run: Run) -> None:
     """Make the validation feed of fit."""
     _load(run, "val")
-    run.loaded_in["val"] = run.clock.epoch
 
 
 def load_sanity(run: Run) -> None:
@@ -51,6 +50,7 @@ def load_sanity(run: Run) -> None:
 def load_evaluation(run: Run, stage: str) -> None:
     """Make the feed of `validate`, `test` or `predict`."""
     _load(run, _NAMES.get(stage, stage))
+    check_dataloader_idx(run, "validation" if stage == "validate" else stage, len(run.val.num_batches))
 
 
 def reload_if_due(run: Run) -> None:
@@ -90,7 +90,10 @@ def _load(run: Run, stage: str) -> None:
         name=stage,
     )
     setattr(run, "train" if stage == "train" else "val", feed)
-    if run.restored is not None and (state := run.restored.feed_state(stage)) is not None:
+    state = None if run.restored is None else run.restored.feed_state(stage)
+    if state is None or stage not in run.loaded_in:  # else the saved run had loaded them in an earlier epoch
+        run.loaded_in[stage] = run.clock.epoch
+    if state is not None:
         try:
             feed.load_state_dict(state)
         except ConfigError as error:
@@ -101,9 +104,9 @@ def _check_ranks(run: Run, stage: str, own: list[float]) -> None:
     strategy = run.strategy
     mine = torch.tensor([-1.0 if math.isinf(length) else length for length in own], dtype=torch.float64, device=strategy.root_device)
     gathered = strategy.all_gather(mine).reshape(strategy.world_size, len(own))
+    allow = any(getattr(owner, "allow_zero_length_dataloader_with_multiple_devices", False) for owner in (run.module, run.datamodule))
     for column in range(len(own)):
         lengths = [math.inf if value < 0 else value for value in gathered[:, column].tolist()]
-        allow = run.module.allow_zero_length_dataloader_with_multiple_devices
         limits.check_ranks(f"{stage}_dataloader", lengths, rank=strategy.global_rank, allow_zero=allow)
 
 

@@ -1,6 +1,7 @@
 """Fitting: sanity check, epochs, their ends. The batches are in `epoch`."""
 
 from leyden.fabric.rank_zero import rank_zero_info
+from leyden.trainer.checkpoint import restore
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import feeds, schedule
@@ -17,15 +18,19 @@ def fit(run: Run) -> None:
     if run.restored is None:
         sanity_check(run)
     feeds.load_training(run)
-    entry, left = (state.phase, run.restored.left) if run.restored is not None else (None, None)
+    entry: Phase | None = None
+    left: Left = None
     clock.start()
     try:
         if not any(run.train.num_batches):
             rank_zero_info("`Trainer.fit` stopped: No training batches.")
             return
-        if run.val is None and schedule.validates_this_epoch(run):
+        stood = run.restored is not None and run.restored.has_feed("val")
+        if run.val is None and (stood or schedule.validates_this_epoch(run)):
             feeds.load_validation(run)
-        _open_feeds(run, entry)
+        if run.restored is not None:
+            restore.enter_feeds(run)
+            entry, left = state.phase, run.restored.left
         _start(run, entry, left)
         if entry is Phase.TRAIN_END and schedule.is_finished(run):
             run.at(Phase.TRAIN_END)
@@ -40,16 +45,6 @@ def fit(run: Run) -> None:
         run.fire("on_train_end")
     finally:
         clock.stop()
-
-
-def _open_feeds(run: Run, entry: Phase | None) -> None:
-    """Build the iterators that a restored position lies in, and only then put random numbers and metrics back."""
-    if run.restored is None:
-        return
-    if (entry in (*_IN_BATCH, Phase.BATCH, Phase.MID_BATCH) and run.clock.batch > 0) or entry in _IN_BATCH:
-        run.train.open()
-    if entry is Phase.VALIDATION and run.val is not None and run.state.eval is not None:
-        run.val.open()
 
 
 def _start(run: Run, entry: Phase | None, left: Left) -> None:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from leyden.core.failpoints import failpoint
 from leyden.core.job import EXIT_PREEMPTED
 from leyden.fabric.rank_zero import rank_zero_info
 from leyden.trainer.checkpoint import content, paths
@@ -25,6 +26,7 @@ def leave_job(run: Run, reason: str) -> NoReturn:
         SystemExit: Always; status 75.
     """
     if run.state.fn == "fit":
+        failpoint("stop.before_save")
         content.save(run, job_checkpoint(run))
     flush(run)
     rank_zero_info("Left the job (%s); its checkpoint is %s.", reason, job_checkpoint(run))
@@ -39,6 +41,7 @@ def requeue(run: Run) -> None:
     """
     path = paths.next_hpc(run.root_dir)
     if run.state.fn == "fit":
+        failpoint("stop.before_save")
         content.save(run, path)
     flush(run)
     environment = run.strategy.cluster_environment

@@ -1,0 +1,115 @@
+"""Exact resume: what comes after any checkpoint, in any hook, is what would have come without the interruption."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.resumed_fit import Stateful, plain, prove
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:Checkpoint directory",
+    "ignore:The number of training batches",
+    "ignore:.*keeps no state",
+    "ignore:.*re-reads",
+    "ignore:.*fork.*:DeprecationWarning",
+)
+
+SEAMS = {
+    "mid-epoch": ("on_train_batch_end", 8),
+    "last batch, validation pending": ("on_train_batch_end", 10),
+    "epoch end": ("on_train_epoch_end", 2),
+    "during validation": ("on_validation_batch_end", 5),
+}
+
+
+def stateful() -> tuple[Any, Any]:
+    return Stateful(10), Stateful(6)
+
+
+LOADERS = {"plain": plain, "two workers": partial(plain, 2), "stateful": stateful}
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+@pytest.mark.parametrize("loaders", LOADERS)
+def test_a_run_goes_on_bit_for_bit(tmp_path: Path, loaders: str, seam: str) -> None:
+    hook, nth = SEAMS[seam]
+    prove(tmp_path, hook, nth, loaders=LOADERS[loaders], val_check_interval=1.0 if seam.startswith("last") else 2)
+
+
+@pytest.mark.parametrize(
+    ("hook", "nth"),
+    [
+        ("on_train_start", 1),
+        ("on_train_epoch_start", 1),
+        ("on_train_epoch_start", 2),
+        ("on_train_batch_end", 1),
+        ("on_train_batch_end", 2),
+        ("on_train_batch_end", 5),
+        ("on_validation_start", 3),
+        ("on_validation_epoch_start", 2),
+        ("on_validation_batch_end", 1),
+        ("on_validation_batch_end", 6),
+        ("on_validation_epoch_end", 2),
+        ("on_validation_end", 1),
+        ("on_validation_end", 4),
+        ("on_train_epoch_end", 1),
+        ("on_train_epoch_end", 3),
+    ],
+)
+def test_every_hook_is_a_seam(tmp_path: Path, hook: str, nth: int) -> None:
+    prove(tmp_path, hook, nth)
+
+
+def test_the_end_of_training_is_a_seam(tmp_path: Path) -> None:
+    prove(tmp_path, "on_train_end", 1, callbacks=list)  # an average that was in the module goes there again in `on_fit_end`
+
+
+@pytest.mark.parametrize("hook", ["lr_scheduler_step", "on_validation_model_eval", "on_validation_model_zero_grad"])
+def test_between_hooks_is_a_seam(tmp_path: Path, hook: str) -> None:
+    prove(tmp_path, hook, 9 if hook == "lr_scheduler_step" else 3, module=PlateauOfSteps)
+
+
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 1), ("on_train_batch_end", 7), ("on_validation_end", 2)])
+def test_gradients_of_an_unfinished_step_are_kept(tmp_path: Path, hook: str, nth: int) -> None:
+    prove(tmp_path, hook, nth, accumulate_grad_batches=3)
+
+
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 8), ("on_train_epoch_end", 1), ("on_validation_batch_end", 4)])
+def test_two_optimizers_by_hand(tmp_path: Path, hook: str, nth: int) -> None:
+    prove(tmp_path, hook, nth, module=Manual)
+
+
+@pytest.mark.parametrize(
+    "loaders",
+    [
+        lambda: (Unsized(10), Unsized(6)),
+        lambda: (DataLoader(Stream(), batch_size=2), DataLoader(Stream(), batch_size=2)),
+        lambda: ({"a": plain()[0], "b": plain(length=6)[0]}, plain()[1]),
+        lambda: (CombinedLoader([plain()[0], plain(length=6)[0]], "max_size"), [plain()[1], plain(length=4)[1]]),
+        lambda: (CombinedLoader([plain()[0], Unsized(6)], "min_size"), [plain()[1], Unsized(4)]),
+    ],
+    ids=["unsized", "iterable", "cycle", "longest", "shortest"],
+)
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 3), ("on_validation_batch_end", 4), ("on_train_epoch_end", 1)])
+def test_loaders_of_every_kind(tmp_path: Path, loaders: Any, hook: str, nth: int) -> None:
+    prove(tmp_path, hook, nth, loaders=loaders, module=Several, val_check_interval=1.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit_train_batches": 3, "limit_val_batches": 2},
+        {"val_check_interval": 4, "check_val_every_n_epoch": None},
+        {"check_val_every_n_epoch": 2, "val_check_interval": 1.0, "num_sanity_val_steps": 0},
+        {"reload_dataloaders_every_n_epochs": 2, "max_epochs": 5},
+        {"max_steps": 12, "max_epochs": -1},
+        {"val_check_interval": "3step"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 4), ("on_validation_batch_end", 2), ("on_train_epoch_end", 2)])
+def test_cadences(tmp_path: Path, options: dict[str, Any], hook: str, nth: int) -> None:
+    prove(tmp_path, hook, nth, **options)
