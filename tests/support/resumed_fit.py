@@ -165,6 +165,10 @@ class Several(Net):
             return super().loss(batch)
         return torch.stack([super(Several, self).loss(part) for part in parts]).sum()
 
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        name = "other_loss" if dataloader_idx else "val_loss"
+        self.log(name, self.loss(batch), on_step=True, on_epoch=True, add_dataloader_idx=False)
+
 
 class PlateauOfSteps(Net):
     """A plateau after every second batch."""

@@ -66,9 +66,9 @@ def evaluate(run: Run, feed: Any, module: Any, *, left: Left = None, ticks: bool
     stage, prefix = run.stage, PREFIX[run.stage]
     resumed = run.state.eval
     entry = _ORDER.index(resumed.phase) if resumed is not None else -1
-    position = run.state.eval = resumed or EvalPosition()
     modes = run.training_modes = run.training_modes or capture_modes(module)
     run.one(f"on_{prefix}_model_eval", run.plan.method(f"on_{prefix}_model_eval"))
+    position = run.state.eval = resumed or EvalPosition()  # only now: before, nothing of it is done
     if resumed is None:
         run.store.begin_epoch(stage)
         run.rows.begin_eval(stage, len(feed.num_batches))

@@ -18,13 +18,14 @@ from leyden.trainer.metrics.slot import HookSlots, Slot, StageSlots
 Saved = dict[str, Any]
 
 
-def declared(stages: Mapping[str, StageSlots]) -> list[Saved]:
+def declared(stages: Mapping[str, StageSlots], module: nn.Module | None) -> list[Saved]:
     """Return the names that were logged, with their options."""
+    paths = {id(metric): path for path, metric in find_metrics(module)} if module is not None else {}
     found: list[Saved] = []
     for stage, _, slot in _slots(stages):
         options = {name: value for name, value in asdict(replace(slot.options, sync_dist_group=None)).items() if name != "sync_dist_group"}
         entry = {"stage": stage.name, "hook": slot.hook, "name": slot.name, "loader": slot.loader, "double": slot.double}
-        entry |= {"is_weighted": slot.is_weighted, "is_metric": slot.metric is not None, "options": options}
+        entry |= {"is_weighted": slot.is_weighted, "metric": paths.get(id(slot.metric)), "options": options}
         entry["has_group"] = slot.options.sync_dist_group is not None
         found.append(entry)
     return found
@@ -34,10 +35,11 @@ def redeclared(
     entries: Sequence[Saved], slots: Callable[[str, str], HookSlots], module: nn.Module | None
 ) -> Iterator[tuple[HookSlots, Slot]]:
     """Yield a slot for each name that `declared` returned, and the hook it belongs to."""
+    metrics = dict(find_metrics(module)) if module is not None else {}
     for entry in entries:
         options = Options(**entry["options"], sync_dist_group=None)
         slot = Slot(entry["name"], entry["hook"], entry["loader"], options, None, is_weighted=entry["is_weighted"])
-        slot.double = entry["double"]
+        slot.double, slot.metric = entry["double"], metrics.get(entry.get("metric"))
         if entry["has_group"]:
             rank_zero_warn(
                 f"{slot.name!r} was reduced over a process group, which a checkpoint cannot hold: until it is logged again, "

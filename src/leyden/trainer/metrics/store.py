@@ -311,7 +311,7 @@ class MetricStore:
 
     def state_dict(self) -> dict[str, Any]:
         """Return names, options and shown metrics."""
-        return {"slots": resume.declared(self._stages), "shown": self._shown.state_dict()}
+        return {"slots": resume.declared(self._stages, self._module), "shown": self._shown.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; values come by `load_rank_states`."""
