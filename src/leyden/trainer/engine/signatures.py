@@ -42,5 +42,6 @@ def takes_anything(function: Callable[..., Any]) -> bool:
 
 def _users(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the method that a strategy wrapped and bound again (FSDP does): of the outer one `inspect` drops an argument too many."""
-    inner = getattr(function, "__wrapped__", None)
-    return inner if inspect.ismethod(function) and inspect.ismethod(inner) else function
+    while inspect.ismethod(function) and inspect.ismethod(inner := getattr(function, "__wrapped__", None)):
+        function = inner
+    return function
