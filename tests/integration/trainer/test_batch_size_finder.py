@@ -97,6 +97,7 @@ def test_the_size_may_lie_in_the_data_module_or_have_another_name(tmp_path: Path
     assert Tuner(trainer_for(tmp_path)).scale_batch_size(Apart(), datamodule=data, max_trials=3) == 16
     assert data.batch_size == 16
     module = Apart()
+    module.val_dataloader = TunableData().val_dataloader
     module.size = 1
     module.train_dataloader = lambda: DataLoader(dataset(), batch_size=module.size)
     assert Tuner(trainer_for(tmp_path)).scale_batch_size(module, batch_arg_name="size", init_val=3, max_trials=2) == module.size == 12
