@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from leyden.trainer.callbacks import (
     BackboneFinetuning,
     BasePredictionWriter,
@@ -13,6 +15,7 @@ from leyden.trainer.callbacks import (
     GradientAccumulationScheduler,
     HangWatchdog,
     LambdaCallback,
+    LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
     ModelSummary,
@@ -82,6 +85,12 @@ class TestHangWatchdog(CallbackSuite):
 class TestLambda(CallbackSuite):
     def make(self, root: Path) -> Callback:
         return LambdaCallback(on_train_batch_end=lambda *args: None)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping learning rate finder since `fast_dev_run` is enabled")
+class TestLearningRateFinder(CallbackSuite):
+    def make(self, root: Path) -> Callback:
+        return LearningRateFinder(update_attr=False, num_training_steps=3)
 
 
 class TestLearningRateMonitor(CallbackSuite):
