@@ -88,6 +88,8 @@ class DDPStrategy(ParallelStrategy):
             start_method=start_method,
         )
         known = set(inspect.signature(DistributedDataParallel.__init__).parameters) - OURS
+        # A command line made of the signatures passes every keyword of DistributedDataParallel; `None` says nothing.
+        kwargs = {name: value for name, value in kwargs.items() if name not in OURS or value is not None}
         for name in kwargs:
             if name not in known:
                 raise ConfigError(

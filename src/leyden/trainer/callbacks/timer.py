@@ -49,7 +49,7 @@ class Timer(Callback):
     def __init__(
         self,
         duration: str | timedelta | Mapping[str, int] | None = None,
-        interval: str = Interval.step,
+        interval: str = Interval.step.value,  # plain: a command line writes it into YAML
         verbose: bool = True,  # noqa: FBT001, FBT002 - the documented signature
         *,
         clock: Clock | None = None,

@@ -3,7 +3,8 @@
 Names below `lightning.pytorch` are the same below `leyden.trainer`, so a file written for PyTorch Lightning is read as it
 stands. A path is translated only if the class is there; any other stays as it was, and the error names it.
 
-`ReduceLROnPlateau` alone is the one of `leyden.trainer.cli`, which knows its metric; torch's has to be named in full.
+Two short names would mean two classes. `ReduceLROnPlateau` is the one of `leyden.trainer.cli`, which knows its metric, and
+`TensorBoardLogger` the trainer's; torch's and fabric's have to be named in full.
 """
 
 import importlib
@@ -19,7 +20,10 @@ _PREFIXES = {
 }
 _TOP = "lightning."  # `lightning.Trainer`, `lightning.LightningModule`: what the package itself exports
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_SHORT = {"ReduceLROnPlateau": "leyden.trainer.cli.ReduceLROnPlateau"}
+_SHORT = {
+    "ReduceLROnPlateau": "leyden.trainer.cli.ReduceLROnPlateau",
+    "TensorBoardLogger": "leyden.trainer.loggers.TensorBoardLogger",
+}
 
 
 def translated(value: Any) -> Any:

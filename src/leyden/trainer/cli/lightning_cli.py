@@ -97,9 +97,11 @@ class LightningCLI:
 
         main_kwargs, subparser_kwargs = self._setup_parser_kwargs(self.parser_kwargs)
         self.setup_parser(run, main_kwargs, subparser_kwargs)
+        has_defaults = run and self._default_to_checkpoint(args)
         self.parse_arguments(self.parser, args)
         self.subcommand: str | None = self.config["subcommand"] if run else None
-        self._default_to_checkpoint(args)
+        if self.subcommand and not has_defaults:
+            self._default_to_configured_checkpoint(args)
         self._set_seed()
         self.before_instantiate_classes()
         self.instantiate_classes()
@@ -191,14 +193,19 @@ class LightningCLI:
             )
         self.config: Namespace = parser.parse_object(args) if isinstance(args, (dict, Namespace)) else parser.parse_args(args)
 
-    def _default_to_checkpoint(self, args: ArgsType) -> None:
-        if self.subcommand is None:
-            return
+    def _default_to_checkpoint(self, args: ArgsType) -> bool:
+        """Take over defaults from the checkpoint that the words name, before they are parsed: a module may be missing there."""
+        named = checkpoint_defaults.named_in(sys.argv[1:] if args is None else args, self.subcommands())
+        hparams = checkpoint_defaults.kept_in(named[1]) if named is not None else None
+        return bool(named and hparams) and checkpoint_defaults.set_defaults(self.subcommand_parsers[named[0]], hparams)
+
+    def _default_to_configured_checkpoint(self, args: ArgsType) -> None:
+        """Take over defaults from the checkpoint that a configuration file or the environment names, and parse again."""
         hparams = checkpoint_defaults.kept_in(self._get(self.config, "ckpt_path"))
-        if hparams:
-            checkpoint_defaults.set_defaults(self._parser(), self.config[self.subcommand], hparams)
-            given = args if args is not None else sys.argv[1:]
-            self.config = self.parser.parse_object(given) if isinstance(given, (dict, Namespace)) else self.parser.parse_args(given)
+        if not hparams:
+            return
+        checkpoint_defaults.set_defaults(self._parser(), hparams, self.config[self.subcommand])
+        self.config = self.parser.parse_object(args) if isinstance(args, (dict, Namespace)) else self.parser.parse_args(args)
 
     # -- objects -------------------------------------------------------------------------------------------------
 
