@@ -7,8 +7,8 @@ Run with an interpreter that has the original, on any machine; the files land be
 
 Written: `trainer.ckpt` (hyper-parameters of every sort), `fabric.ckpt`, `model_parallel/` (Fabric's ModelParallelStrategy,
 two processes), `trainer_sharded/` (Trainer's), `fsdp/` (the layout of FSDPStrategy, which itself needs GPUs: FSDP2 and
-torch.distributed.checkpoint in two processes, `meta.pt` beside), `dcp/` (the same without `meta.pt`), and `expected.json`
-(shapes and sums that a reader must find again).
+torch.distributed.checkpoint in two processes, `meta.pt` beside), `dcp/` (the same without `meta.pt`), `seams/` (one training,
+saved in different hooks), and `expected.json` (shapes and sums that a reader must find again, ends of trainings).
 """
 
 import argparse
@@ -209,8 +209,85 @@ def _note(rank: int, kind: str, tensors: dict) -> None:
         EXPECTED[kind] = _sums(tensors)
 
 
+class Seam(lightning.Callback):
+    """Saves in one hook, at its n-th call."""
+
+    def __init__(self, hook: str, nth: int, name: str) -> None:
+        self.nth, self.name, self.calls = nth, name, 0
+        setattr(self, hook, self._come)
+
+    def _come(self, trainer: lightning.Trainer, *args: object) -> None:
+        if trainer.sanity_checking:
+            return
+        self.calls += 1
+        if self.calls == self.nth:
+            trainer.save_checkpoint(OUT / "seams" / f"{self.name}.ckpt")
+
+
+class Line(lightning.LightningModule):
+    def __init__(self, manual: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.automatic_optimization = not manual
+
+    def training_step(self, batch: list, index: int) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+        if not self.automatic_optimization:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+        return loss
+
+    def validation_step(self, batch: list, index: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self.layer(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> tuple:
+        parameters = [self.parameters()] if self.automatic_optimization else [[self.layer.weight], [self.layer.bias]]
+        optimizers = [torch.optim.SGD(part, lr=0.1, momentum=0.9) for part in parameters]
+        return optimizers, [torch.optim.lr_scheduler.StepLR(optimizers[0], 1, gamma=0.5)]
+
+
+SEAMS = {
+    "mid_epoch": ("on_train_batch_end", 6, {}),
+    "last_batch": ("on_train_batch_end", 8, {}),
+    "validation_end": ("on_validation_end", 2, {}),
+    "validation_mid_epoch": ("on_validation_end", 3, {"val_check_interval": 2}),
+    "epoch_end": ("on_train_epoch_end", 2, {}),
+    "train_end": ("on_train_end", 1, {}),
+    "accumulated": ("on_train_batch_end", 4, {"accumulate_grad_batches": 3}),
+    "accumulated_epoch_end": ("on_train_epoch_end", 2, {"accumulate_grad_batches": 3}),
+    "manual": ("on_train_epoch_end", 2, {}),
+}
+
+
+def seams() -> None:
+    """Checkpoints of one training, four batches an epoch, at every kind of place; and where the training ends without a break."""
+    (OUT / "seams").mkdir()
+    rng = torch.Generator().manual_seed(1)
+    data = torch.utils.data.TensorDataset(torch.randn(16, 4, generator=rng), torch.randint(0, 2, (16,), generator=rng))
+    torch.save({"x": data.tensors[0], "y": data.tensors[1]}, OUT / "seams" / "data.pt")
+    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    ends = {}
+    for name, (hook, nth, options) in SEAMS.items():
+        torch.manual_seed(0)
+        module = Line(manual=name == "manual")
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        fit = lightning.Trainer(max_epochs=3, accelerator="cpu", callbacks=[Seam(hook, nth, name)], **quiet, **options)
+        fit.fit(module, loader, loader)
+        fit_loop = fit.fit_loop.epoch_loop
+        ends[name] = {
+            "weight": module.layer.weight.tolist(),
+            "global_step": fit.global_step,
+            "log_step": fit_loop._batches_that_stepped,
+            "batches": fit_loop.batch_progress.total.completed,
+        }
+    EXPECTED["seams"] = ends
+
+
 EXPECTED: dict = {}
-MAKERS = {"trainer": trainer, "fabric": fabric, "model_parallel": model_parallel, "trainer_sharded": trainer_sharded, "fsdp": fsdp}
+MAKERS = {"trainer": trainer, "fabric": fabric, "model_parallel": model_parallel, "trainer_sharded": trainer_sharded, "fsdp": fsdp, "seams": seams}
 
 
 def make(name: str) -> None:
@@ -226,7 +303,7 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     for name in MAKERS:
-        single = name in ("trainer", "fabric")
+        single = name in ("trainer", "fabric", "seams")
         launcher = [] if single else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         subprocess.run([sys.executable, *launcher, __file__, name], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     shutil.copytree(OUT, HERE, dirs_exist_ok=True)

@@ -92,11 +92,26 @@ def _position(run: Run) -> dict[str, Any]:
     strategy = run.strategy
     position = run.state.state_dict() | {"world_size": strategy.world_size, "loaded_in": dict(run.loaded_in)}
     extra: dict[str, Any] = {"run_state": position, "metrics": encode(run.store.state_dict()), "modules_mode": in_eval}
-    if run.state.micro:
-        extra["gradients"] = {name: parameter.grad for name, parameter in run.module.named_parameters() if parameter.grad is not None}
+    if gradients := _unused_gradients(run):
+        extra["gradients"] = gradients
     feeds = {stage: feed.state_dict() for stage, feed in (("train", run.train), ("val", run.val)) if feed is not None}
     extra[RANK] = RankState(run.feed_states or feeds, encode(run.store.rank_state()), _batch_in_progress(run))
     return extra
+
+
+def _unused_gradients(run: Run) -> dict[str, Tensor]:
+    """Return the gradients that wait for a step, by parameter name: those of micro-batches, or of a module that steps by hand."""
+    if not run.state.micro and not run.pending:
+        return {}
+    waiting = {
+        id(parameter)
+        for item in run.optimizers
+        if run.state.micro or id(item.optimizer) in run.pending
+        for group in item.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    named = run.module.named_parameters()
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None and id(parameter) in waiting}
 
 
 def _batch_in_progress(run: Run) -> list[Any]:

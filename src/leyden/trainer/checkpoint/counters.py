@@ -15,7 +15,6 @@ def tree(state: RunState, *, automatic: bool) -> dict[str, Any]:
     batch = clock.batch + (1 if in_batch else 0)
     batches = clock.batches + (1 if in_batch else 0)
     ended = state.phase is Phase.BATCH_END
-    log_step = clock.log_step + (1 if in_batch and state.stepped else 0)
     steps = clock.step
     epochs = clock.epoch + (1 if state.phase is Phase.EPOCH_END or (clock.batch and state.phase is not Phase.TRAIN_END) else 0)
     evaluated = _batches(0, 0, processed=0) | {"is_last_batch": False}
@@ -34,7 +33,7 @@ def tree(state: RunState, *, automatic: bool) -> dict[str, Any]:
     return {
         "fit_loop": {
             "state_dict": {},
-            "epoch_loop.state_dict": {"_batches_that_stepped": log_step},
+            "epoch_loop.state_dict": {"_batches_that_stepped": clock.log_step},
             "epoch_loop.batch_progress": progress,
             "epoch_loop.scheduler_progress": _steps(0),
             "epoch_loop.automatic_optimization.state_dict": {},
@@ -64,33 +63,32 @@ def position(loops: Mapping[str, Any], epoch: int, global_step: int, *, length: 
     """
     fit = loops.get("fit_loop", {})
     batch, epochs = _side(fit, "epoch_loop.batch_progress"), _side(fit, "epoch_progress")
+    total = _side(fit, "epoch_loop.batch_progress", "total")["completed"]
     log_step = int(fit.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", global_step))
     optimizer = fit.get("epoch_loop.automatic_optimization.optim_progress", {}).get("optimizer", {})
-    step = int(optimizer.get("step", {}).get("total", {}).get("completed", 0)) or log_step
-    total = int(fit.get("epoch_loop.batch_progress", {}).get("total", {}).get("completed", 0))
+    steps = int(optimizer.get("step", {}).get("total", {}).get("completed", 0))
+    is_inside = batch["processed"] > batch["completed"]
+    # Batches that stepped are counted behind the validation that follows them, so between the two the count is behind.
+    stepped = steps > log_step if steps else total + is_inside > log_step
     state: dict[str, Any] = {
-        "v": 1, "fn": "fit", "epoch": epoch, "batches": total, "step": step, "log_step": log_step,
-        "micro": 0, "stepped": True, "last_batch": bool(fit.get("epoch_loop.batch_progress", {}).get("is_last_batch", False)),
+        "v": 1, "fn": "fit", "epoch": epoch, "batches": total, "step": steps or log_step + stepped, "log_step": log_step,
+        "micro": 0, "stepped": stepped, "last_batch": bool(fit.get("epoch_loop.batch_progress", {}).get("is_last_batch", False)),
         "eval": None,
     }  # fmt: skip
     if epochs["processed"] > epochs["completed"]:
         return {**state, "phase": "epoch_end", "batch": batch["completed"]}
-    if batch["processed"] > batch["completed"]:
+    if epochs["ready"] == epochs["completed"]:
+        return {**state, "phase": "train_end", "batch": 0}
+    if is_inside:
         return {**state, "phase": "batch_end", "batch": batch["processed"] - 1}
-    if batch["ready"] and batch["ready"] >= length:
-        return {
-            **state,
-            "phase": "after_validation",
-            "batch": batch["ready"] - 1,
-            "batches": max(total - 1, 0),
-            "log_step": max(log_step - 1, 0),
-        }
+    if batch["ready"] and (stepped or batch["ready"] >= length):
+        return {**state, "phase": "after_validation", "batch": batch["ready"] - 1, "batches": max(total - 1, 0)}
     return {**state, "phase": "batch", "batch": batch["completed"]}
 
 
-def _side(tree: Mapping[str, Any], key: str) -> dict[str, int]:
-    current = tree.get(key, {}).get("current", {})
-    return {name: int(current.get(name, 0)) for name in ("ready", "started", "processed", "completed")}
+def _side(tree: Mapping[str, Any], key: str, side: str = "current") -> dict[str, int]:
+    counts = tree.get(key, {}).get(side, {})
+    return {name: int(counts.get(name, 0)) for name in ("ready", "started", "processed", "completed")}
 
 
 def _batches(total: int, current: int, *, processed: int) -> dict[str, Any]:

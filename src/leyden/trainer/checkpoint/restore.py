@@ -75,6 +75,8 @@ class Restored:
             for name, parameter in run.module.named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device, copy=True)
+            if not run.state.micro:
+                run.pending = {id(item.optimizer) for item in run.optimizers}
         if self.generators is not None:
             rng.restore(self.generators, run.strategy.root_device)
         self.tree = {}
@@ -204,6 +206,8 @@ def load_training_state(run: Run, restored: Restored) -> None:
     for config, state in zip(run.schedulers, schedules, strict=False):
         config.scheduler.load_state_dict(state)
     _take_position(run, restored, length=math.inf)
+    for item in run.optimizers if run.clock.step else ():
+        item.optimizer._opt_called = True  # by the saved run; torch's schedulers warn where nothing has stepped
     limit = run.config.limits.max_epochs
     if limit != -1 and run.clock.epoch > limit:
         raise ConfigError(

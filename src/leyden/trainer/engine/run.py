@@ -65,6 +65,7 @@ class Run:
     agreed: set[str] = field(default_factory=set)
     stopping: str | None = None
     manual_steps: int = 0
+    pending: set[int] = field(default_factory=set)  # by hand: ids of optimizers with gradients that no step has used yet
     steps: dict[str, Any] = field(default_factory=dict)  # name -> the step, through strategy and precision, as (batch, index)
     profiler: Any = None
     fast_dev_run: int = 0
@@ -77,6 +78,8 @@ class Run:
     failure: BaseException | None = None
     received_sigterm: bool = False
     job: Any = None
+    job_checkpoint: Any = None  # where fit saves what the job's next attempt goes on from
+    job_record: Any = None
     shared_store: Any = None  # fabric's key-value store
     root_dir: str = ""
     predictions: list[Any] = field(default_factory=list)
@@ -162,6 +165,7 @@ class Run:
 
     def after_step(self, optimizer: Any) -> None:
         """Count a step; one that the gradient scaler left out counts as skipped."""
+        self.pending.discard(id(optimizer))
         if getattr(optimizer, "last_step_skipped", False):
             self.state.skipped_steps += 1
             return
@@ -171,6 +175,7 @@ class Run:
 
     def manual_backward(self, loss: Any, *args: Any, **kwargs: Any) -> None:
         """Run backward for a module that steps by hand, with the hooks around it."""
+        self.pending.update(id(item.optimizer) for item in self.optimizers)
         self.fire("on_before_backward", loss)
         self.one("backward", self.plan.method("backward"), loss, *args, **kwargs) if not kwargs else self.plan.method("backward")(
             loss, *args, **kwargs
