@@ -174,6 +174,13 @@ def test_fast_dev_run_skips_the_finder(tmp_path: Path) -> None:
     assert module.hparams.batch_size == 8
 
 
+def test_loaders_that_do_not_follow_are_warned_of(tmp_path: Path) -> None:
+    module = fresh()
+    module.train_dataloader = lambda: DataLoader(module.data, batch_size=8)
+    with pytest.warns(UserWarning, match=r"batch_size=2 was set, but train_dataloader\(\) made batches of 8"):
+        Tuner(trainer_for(tmp_path)).scale_batch_size(module, max_trials=0)
+
+
 def test_two_places_for_the_size_are_warned_of_and_both_set(tmp_path: Path) -> None:
     module = fresh()
     module.batch_size = 3

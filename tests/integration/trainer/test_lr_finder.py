@@ -202,6 +202,15 @@ def test_the_plot_is_a_picture_with_the_suggestion(tmp_path: Path) -> None:
     assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_rate_found_in_another_process_is_set_here_too(tmp_path: Path) -> None:
+    module = fresh()
+    trainer = trainer_for(tmp_path, strategy="ddp_fork", devices=1)
+    sweep = Tuner(trainer).lr_find(module, num_training=20)
+    assert sweep is not None
+    assert module.hparams.lr == sweep.suggestion() != 0.01
+    assert len(sweep.results["lr"]) == 20
+
+
 def test_fast_dev_run_skips_the_finder(tmp_path: Path) -> None:
     module = fresh()
     with pytest.warns(UserWarning, match="Skipping learning rate finder since `fast_dev_run` is enabled"):
@@ -234,6 +243,14 @@ def test_several_optimizers_are_refused(tmp_path: Path) -> None:
     module.automatic_optimization = False
     module.configure_optimizers = lambda: [torch.optim.SGD(module.parameters(), lr=0.1) for _ in range(2)]
     with pytest.raises(ConfigError, match="only works with a single optimizer"):
+        Tuner(trainer_for(tmp_path)).lr_find(module)
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+def test_a_module_without_an_optimizer_is_refused(tmp_path: Path) -> None:
+    module = Plane()
+    module.configure_optimizers = lambda: None
+    with pytest.raises(ConfigError, match="no optimizer with a learning rate"):
         Tuner(trainer_for(tmp_path)).lr_find(module)
 
 

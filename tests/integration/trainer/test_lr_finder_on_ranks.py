@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from leyden.trainer.callbacks import LearningRateFinder
+from leyden.core.errors import UnsupportedError
+from leyden.trainer.callbacks import BatchSizeFinder, LearningRateFinder
 from tests.support.ranks import run_ranks
 from tests.support.training_state import assert_same_tree
 from tests.support.tunable import fresh, trainer_for
@@ -36,6 +37,8 @@ def in_ranks(root: Path, strategy: str) -> dict[str, Any]:
     assert sets.optimal_lr is not None
     rate = sets.optimal_lr.suggestion()
     assert_same_tree(fitted(root, strategy, lr=rate), tuned)
+    with pytest.raises(UnsupportedError, match="not supported with distributed strategies"):
+        fitted(root, strategy, BatchSizeFinder())
     return {"rank": rank, "results": sets.optimal_lr.results, "rate": rate}
 
 

@@ -108,6 +108,11 @@ class BatchSizeFinder(Callback):
         if self.ends_run:
             raise EndOfRun
 
+    def put_found(self, module: Any, datamodule: Any = None) -> None:
+        """Set the attribute to the size that was found, if one was; also in a process that only started others."""
+        if self.optimal_batch_size is not None:
+            tuned_attribute.put(self._name, self.optimal_batch_size, module, datamodule)
+
     # -- the search ----------------------------------------------------------------------------------------------
 
     def _check(self, trainer: Any, module: Any, fn: str) -> None:
@@ -161,8 +166,8 @@ class BatchSizeFinder(Callback):
             for holder, value in before:
                 tuned_attribute.put_into(holder, self._name, value)
             raise
-        tuned_attribute.put(self._name, found, module, trainer.datamodule)
         self.optimal_batch_size = found
+        self.put_found(module, trainer.datamodule)
         reload_loaders(trainer)
         rank_zero_info("Finished batch size finder, will continue with full run using batch size %d", found)
 
@@ -177,6 +182,11 @@ class BatchSizeFinder(Callback):
                 raise
             search.failed()
             return error.with_traceback(None)
+        if result.batch_sizes and search.size not in result.batch_sizes:
+            rank_zero_warn(
+                f"{self._name}={search.size} was set, but {_LOADERS[fn]}_dataloader() made batches of {result.batch_sizes[0]}, so what is "
+                f"found may mean nothing. Use batch_size=self.{self._name} there."
+            )
         search.succeeded(result.num_samples)
         return None
 

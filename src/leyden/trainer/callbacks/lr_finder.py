@@ -91,17 +91,23 @@ class LearningRateFinder(Callback):
         if trainer.fast_dev_run:
             rank_zero_warn("Skipping learning rate finder since `fast_dev_run` is enabled.")
         else:
-            name = self._attribute(trainer, pl_module) if self._update_attr else ""
+            if self._update_attr:
+                self._attribute(pl_module, trainer.datamodule)  # refuse before anything is tried
             self.optimal_lr = self._sweep(trainer)
             if self._update_attr and (rate := self.optimal_lr.suggestion()) is not None:
-                self._apply(trainer, pl_module, name, rate)
+                self._apply(trainer, pl_module, rate)
         if self.ends_run:
             raise EndOfRun
 
-    def _attribute(self, trainer: Any, module: Any) -> str:
+    def put_found(self, module: Any, datamodule: Any = None) -> None:
+        """Set the attribute to the rate that was found, if one was; also in a process that only started others."""
+        if self._rate is not None:
+            tuned_attribute.put(self._attribute(module, datamodule), self._rate, module, datamodule)
+
+    def _attribute(self, module: Any, datamodule: Any) -> str:
         names = (self._attr_name,) if self._attr_name else NAMES
         for name in names:
-            if tuned_attribute.holders(name, module, trainer.datamodule):
+            if tuned_attribute.holders(name, module, datamodule):
                 return name
         if self._attr_name:
             raise tuned_attribute.MissingFieldError(
@@ -119,6 +125,8 @@ class LearningRateFinder(Callback):
                 f"configure_optimizers() returned {len(trainer.optimizers)} optimizers, but the learning rate finder only works with a "
                 "single optimizer. Set the rates of several by hand."
             )
+        if any("lr" not in group for group in trainer.optimizers[0].param_groups):
+            raise ConfigError("configure_optimizers() returned no optimizer with a learning rate. Return one, such as torch.optim.Adam.")
         sweep = LearningRateSweep(*self._range)
         steps = sweep.num_training
         automatic = trainer.lightning_module.automatic_optimization
@@ -129,9 +137,9 @@ class LearningRateFinder(Callback):
             rank_zero_info("The learning rate finder stopped early after %d steps, since the loss diverged.", watch.steps)
         return sweep
 
-    def _apply(self, trainer: Any, module: Any, name: str, rate: float) -> None:
-        tuned_attribute.put(name, rate, module, trainer.datamodule)
+    def _apply(self, trainer: Any, module: Any, rate: float) -> None:
         self._rate = rate
+        self.put_found(module, trainer.datamodule)
         if trainer.global_step == 0 and not trainer.run.clock.batches:
             renew_optimizers(trainer)
         else:
@@ -163,4 +171,5 @@ class LearningRateFinder(Callback):
         """Set the attribute before `configure_optimizers` reads it."""
         rate = (checkpoint.get("callbacks") or {}).get(self.state_key, {}).get("rate")
         if rate is not None and self._update_attr and trainer.state.fn == "fit":
-            tuned_attribute.put(self._attribute(trainer, pl_module), rate, pl_module, trainer.datamodule)
+            self._rate = rate
+            self.put_found(pl_module, trainer.datamodule)

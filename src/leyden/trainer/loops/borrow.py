@@ -87,6 +87,20 @@ def num_samples(loaders: Iterable[Any]) -> int | None:
     return max(known) if known and len(known) == len(sizes) else None
 
 
+def batch_sizes(loaders: Iterable[Any]) -> list[int]:
+    """Return the batch size of each loader that says one.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> batch_sizes([DataLoader(range(10), batch_size=4), [1, 2]])
+        [4]
+    """
+    sizes = [
+        getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None) for loader in loaders
+    ]
+    return [size for size in sizes if isinstance(size, int)]
+
+
 def _length(dataset: Any) -> int | None:
     try:
         return len(dataset)

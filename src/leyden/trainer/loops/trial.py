@@ -26,7 +26,7 @@ from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import Phase, RunState
 from leyden.trainer.engine.stop import NoBoundary
 from leyden.trainer.loops import feeds
-from leyden.trainer.loops.borrow import BorrowedSource, num_samples
+from leyden.trainer.loops.borrow import BorrowedSource, batch_sizes, num_samples
 from leyden.trainer.loops.evaluate import evaluate
 from leyden.trainer.loops.fit import fit
 from leyden.trainer.loops.predict import predictions
@@ -49,12 +49,14 @@ class TrialResult:
         batches: Training batches.
         metrics: What was logged, as `callback_metrics` names it.
         num_samples: How many samples the data has, where it says so.
+        batch_sizes: The batch sizes of those loaders that say one.
     """
 
     steps: int = 0
     batches: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     num_samples: int | None = None
+    batch_sizes: Sequence[int] = ()
 
 
 class _TrialEnd(Callback):
@@ -92,11 +94,13 @@ def trial(trainer: Any, *, max_steps: int, callbacks: Sequence[Callback] = (), l
         snapshot = Snapshot(run)
         with _put_back(outer, run, snapshot):
             _go(run)
+            loaders = flattened(run.loaders[_LOADERS[run.state.fn]].iterables)
             return TrialResult(
                 steps=run.clock.step if run.state.fn == "fit" else 0,
                 batches=run.clock.batches if run.state.fn == "fit" else 0,
                 metrics={name: float(value) for name, value in run.store.callback_metrics.items()},
-                num_samples=num_samples(flattened(run.loaders[_LOADERS[run.state.fn]].iterables)),
+                num_samples=num_samples(loaders),
+                batch_sizes=batch_sizes(loaders),
             )
     raise AssertionError("unreachable")  # pragma: no cover - isolate_rng swallows nothing
 

@@ -25,4 +25,5 @@ def scale_batch_size(trainer: Any, model: Any, data: Data, finder: BatchSizeFind
     if any(isinstance(callback, BatchSizeFinder) for callback in trainer.callbacks):
         raise ConfigError("Trainer is already configured with a `BatchSizeFinder` callback. Remove it if you want to use the Tuner.")
     visit(trainer, model, data, finder, method)
+    finder.put_found(model, data.used_datamodule)
     return finder.optimal_batch_size

@@ -22,4 +22,5 @@ def lr_find(trainer: Any, model: Any, data: Data, finder: LearningRateFinder, me
     if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):
         raise ConfigError("Trainer is already configured with a `LearningRateFinder` callback. Remove it if you want to use the Tuner.")
     visit(trainer, model, data, finder, method)
+    finder.put_found(model, data.used_datamodule)
     return finder.optimal_lr
