@@ -1,4 +1,7 @@
-"""A small classifier of handwritten digits. Every argument of `__init__` is an option of the command line."""
+"""A small classifier of handwritten digits. Every argument of `__init__` is an option of the command line.
+
+There is no `configure_optimizers`: the command line builds the optimizer that `--optimizer` or config.yaml names.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +35,12 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x_BF, y_B = batch
-        self.log("val/accuracy", (self(x_BF).argmax(1) == y_B).float().mean(), prog_bar=True)
+        accuracy = (self(x_BF).argmax(1) == y_B).float().mean()
+        self.log("val/accuracy", accuracy, prog_bar=True, sync_dist=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x_BF, y_B = batch
-        self.log("test/accuracy", (self(x_BF).argmax(1) == y_B).float().mean())
+        self.log("test/accuracy", (self(x_BF).argmax(1) == y_B).float().mean(), sync_dist=True)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self(batch[0]).argmax(1)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=1e-3)

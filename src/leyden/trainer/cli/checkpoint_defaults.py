@@ -16,6 +16,8 @@ from leyden.trainer.cli.class_paths import translated
 from leyden.trainer.cli.instantiate import CLASS_PATH, INSTANTIATOR
 from leyden.trainer.core.saving import read_checkpoint
 
+_WORDS = ("best", "last", "hpc")
+
 
 def named_in(args: Any, commands: Iterable[str]) -> tuple[str, Any] | None:
     """Return subcommand and checkpoint that words of a command line, or a configuration, name.
@@ -40,7 +42,7 @@ def named_in(args: Any, commands: Iterable[str]) -> tuple[str, Any] | None:
 
 def kept_in(ckpt_path: Any) -> dict[str, Any]:
     """Return the hyper-parameters of a local checkpoint, in the shape of a configuration; nothing for words such as `"best"`."""
-    if not ckpt_path or not Path(str(ckpt_path)).exists():
+    if not ckpt_path or str(ckpt_path) in _WORDS or not Path(str(ckpt_path)).exists():
         return {}
     hparams = read_checkpoint(ckpt_path).get("hyper_parameters") or {}
     values = dict(hparams) if isinstance(hparams, Mapping) else dict(vars(hparams))
@@ -86,7 +88,7 @@ def set_defaults(parser: ArgumentParser, hparams: dict[str, Any], config: Namesp
 def _link_targets(parser: ArgumentParser, defaults: Namespace) -> set[str]:
     """Return the arguments of the model that a link sets."""
     with_targets, without = (
-        yaml.safe_load(parser.dump(defaults, skip_unset=False, skip_validation=True, skip_link_targets=skips)) or {}
+        yaml.safe_load(parser.dump(defaults, format="yaml", skip_unset=False, skip_validation=True, skip_link_targets=skips)) or {}
         for skips in (False, True)
     )
     return set(with_targets.get("model") or ()) - set(without.get("model") or ())

@@ -21,7 +21,6 @@ from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.trainer.cli import checkpoint_defaults
 from leyden.trainer.cli.automatic import automatic, check_at_most_one, init_of, take_over
 from leyden.trainer.cli.callables import ArgsType, ReduceLROnPlateau
-from leyden.trainer.cli.importing import import_choices
 from leyden.trainer.cli.instantiate import class_of, keeping
 from leyden.trainer.cli.parser import LightningArgumentParser
 from leyden.trainer.cli.save_config import SaveConfigCallback
@@ -77,7 +76,6 @@ class LightningCLI:
         auto_configure_optimizers: bool = True,
         load_from_checkpoint_support: bool = True,
     ) -> None:
-        import_choices()
         self.model_class = _as_class(model_class or LightningModule)
         self.datamodule_class = _as_class(datamodule_class or LightningDataModule)
         self.needs_data = datamodule_class is not None
@@ -196,15 +194,18 @@ class LightningCLI:
     def _default_to_checkpoint(self, args: ArgsType) -> bool:
         """Take over defaults from the checkpoint that the words name, before they are parsed: a module may be missing there."""
         named = checkpoint_defaults.named_in(sys.argv[1:] if args is None else args, self.subcommands())
-        hparams = checkpoint_defaults.kept_in(named[1]) if named is not None else None
-        return bool(named and hparams) and checkpoint_defaults.set_defaults(self.subcommand_parsers[named[0]], hparams)
+        if named is None:
+            return False
+        command, ckpt_path = named
+        hparams = checkpoint_defaults.kept_in(ckpt_path)
+        return bool(hparams) and checkpoint_defaults.set_defaults(self.subcommand_parsers[command], hparams)
 
     def _default_to_configured_checkpoint(self, args: ArgsType) -> None:
         """Take over defaults from the checkpoint that a configuration file or the environment names, and parse again."""
         hparams = checkpoint_defaults.kept_in(self._get(self.config, "ckpt_path"))
         if not hparams:
             return
-        checkpoint_defaults.set_defaults(self._parser(), hparams, self.config[self.subcommand])
+        checkpoint_defaults.set_defaults(self._parser(), hparams, self._own(self.config))
         self.config = self.parser.parse_object(args) if isinstance(args, (dict, Namespace)) else self.parser.parse_args(args)
 
     # -- objects -------------------------------------------------------------------------------------------------
@@ -226,8 +227,7 @@ class LightningCLI:
     def _instantiators(self) -> list[tuple[Callable[..., Any], type, bool]]:
         if not self.load_from_checkpoint_support:
             return []
-        text = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False)
-        plain = yaml.safe_load(text)
+        plain = yaml.safe_load(self.parser.dump(self.config, format="yaml", skip_link_targets=False, skip_unset=False))
         found = []
         for key, kind in (("model", self.model_class), ("data", self.datamodule_class)):
             own = self._get(plain, key)
@@ -255,8 +255,7 @@ class LightningCLI:
             return self.trainer_class(**config)
         wanted = [*_as_list(config["callbacks"]), *callbacks, *_as_list(self.trainer_defaults.get("callbacks"))]
         if self.save_config_callback and not config.get("fast_dev_run", False):
-            own = self.config if self.subcommand is None else self.config[self.subcommand]
-            wanted.append(self.save_config_callback(self._parser(), own, **self.save_config_kwargs))
+            wanted.append(self.save_config_callback(self._parser(), self._own(self.config), **self.save_config_kwargs))
         return self.trainer_class(**{**config, "callbacks": wanted})
 
     def _take_over_optimizers(self) -> None:
@@ -286,10 +285,9 @@ class LightningCLI:
         seed = self._get(self.config, "seed_everything")
         if seed is None or seed is False:
             return
-        own = self.config if self.subcommand is None else self.config[self.subcommand]
         if seed is True:  # the same on all ranks, and no reason for a warning: nobody forgot it
             seed = settings.get("LEYDEN_GLOBAL_SEED") or 0
-        own["seed_everything"] = seed_everything(seed, workers=True)
+        self._own(self.config)["seed_everything"] = seed_everything(seed, workers=True)
 
     def _run_subcommand(self, subcommand: str) -> None:
         getattr(self, f"before_{subcommand}", _nothing)()
@@ -308,8 +306,11 @@ class LightningCLI:
 
     def _get(self, config: Any, key: str, default: Any = None) -> Any:
         """Return a value of the configuration, of the subcommand's part if there are subcommands."""
-        own = config if self.subcommand is None else config.get(self.subcommand)
+        own = self._own(config)
         return default if own is None else own.get(key, default)
+
+    def _own(self, config: Any) -> Any:
+        return config if self.subcommand is None else config.get(self.subcommand)
 
     def _parser(self, subcommand: str | None = None) -> LightningArgumentParser:
         """Return the parser of the subcommand; the only one if there are none."""

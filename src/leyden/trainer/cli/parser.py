@@ -17,6 +17,7 @@ from leyden.core.errors import ConfigError
 from leyden.trainer.cli.callables import LRSchedulerTypeTuple
 from leyden.trainer.cli.class_paths import translated, translated_word
 from leyden.trainer.cli.environment import PREFIX, one_prefix
+from leyden.trainer.cli.importing import import_choices
 from leyden.trainer.cli.suggestions import suggestion
 from leyden.trainer.core.callback import Callback
 from leyden.trainer.core.datamodule import LightningDataModule
@@ -53,6 +54,7 @@ class LightningArgumentParser(ArgumentParser):
         default_env: bool = False,
         **kwargs: Any,
     ) -> None:
+        import_choices()
         kwargs.setdefault("dump_header", [f"leyden=={VERSION}"])
         kwargs.setdefault("allow_abbrev", False)  # an unknown argument names the closest one instead of being taken for it
         if kwargs.get("parser_mode", "yaml") == "yaml":

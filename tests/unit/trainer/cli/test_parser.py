@@ -9,10 +9,7 @@ from leyden.core.errors import ConfigError
 from leyden.trainer import Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.cli import LightningArgumentParser
-from leyden.trainer.cli.importing import import_choices
 from tests.support.command_line import Net, Noise
-
-import_choices()
 
 
 def parser_of(*classes, **kwargs):
