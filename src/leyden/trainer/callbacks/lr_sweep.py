@@ -113,9 +113,21 @@ class LearningRateSweep:
                 rate, self.results["loss"][at], marker="o", markersize=10, color="red", linestyle="none", label=f"suggestion {rate:.2e}"
             )
             ax.legend()
+        if (window := self._window()) is not None:
+            ax.set_ylim(*window)
         if show:
             pyplot.show()
         return figure
+
+    def _window(self) -> tuple[float, float] | None:
+        """Return between which losses to draw: the explosion at the end would flatten everything else."""
+        losses = [loss for loss in self.results["loss"] if math.isfinite(loss)]
+        if not losses:
+            return None
+        lowest = min(losses)
+        before = max(losses[: losses.index(lowest) + 1])
+        edge = 0.1 * (before - lowest)
+        return (lowest - edge, before + edge) if edge > 0 else None
 
 
 class SweepCallback(Callback):
