@@ -3,7 +3,6 @@
 There is no `configure_optimizers`: the command line builds the optimizer that `--optimizer` or config.yaml names.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
