@@ -88,8 +88,6 @@ class DDPStrategy(ParallelStrategy):
             start_method=start_method,
         )
         known = set(inspect.signature(DistributedDataParallel.__init__).parameters) - OURS
-        # A command line made of the signatures passes every keyword of DistributedDataParallel; `None` says nothing.
-        kwargs = {name: value for name, value in kwargs.items() if name not in OURS or value is not None}
         for name in kwargs:
             if name not in known:
                 raise ConfigError(
@@ -105,7 +103,8 @@ class DDPStrategy(ParallelStrategy):
             logger.info("%s has no parameter that requires gradients, so it is not wrapped in DistributedDataParallel.", class_name(module))
             return module
         device_ids = None if self.root_device.type in ("cpu", "mps") else [self.root_device.index]
-        wrapped = DistributedDataParallel(Dispatch(module), device_ids=device_ids, **self._ddp_kwargs)
+        # The default group is named, so that what reads signatures (LightningCLI) takes it for no keyword of ours either.
+        wrapped = DistributedDataParallel(Dispatch(module), device_ids=device_ids, process_group=None, **self._ddp_kwargs)
         if self._comm_hook is not None:
             hook = self._comm_wrapper(self._comm_hook) if self._comm_wrapper else self._comm_hook
             wrapped.register_comm_hook(state=self._state_for_hook(), hook=hook)
