@@ -7,7 +7,6 @@ rest of A, bit for bit: hooks in order with the samples, weights and metrics the
 
 import random
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -307,6 +306,19 @@ def plain(workers: int = 0, length: int = 10) -> tuple[Any, Any]:
     return train, DataLoader(Samples(6), batch_size=2, num_workers=workers)
 
 
+class Failing(Callback):
+    """Raises at the `nth` call of a hook, not counting the sanity check's."""
+
+    def __init__(self, hook: str, nth: int, failure: BaseException) -> None:
+        self.nth, self.failure, self.calls = nth, failure, 0
+        setattr(self, hook, self._come)
+
+    def _come(self, trainer: Any, *args: Any) -> None:
+        self.calls += not trainer.sanity_checking
+        if self.calls == self.nth and not trainer.sanity_checking:
+            raise self.failure
+
+
 class Attempt:
     """One run: all objects of it.
 
@@ -333,7 +345,8 @@ class Attempt:
         quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
         logger = MemoryLogger(self.events, self.directory)
         callbacks = [*self.callbacks, *extra, *self.late]
-        trainer = Trainer(default_root_dir=self.directory, callbacks=callbacks, logger=logger, **{**quiet, **self.options})
+        options = {name: value() if name == "plugins" else value for name, value in self.options.items()}
+        trainer = Trainer(default_root_dir=self.directory, callbacks=callbacks, logger=logger, **{**quiet, **options})
         trainer.fit(self.module, *self.loaders, ckpt_path=ckpt_path)
         return trainer
 
@@ -357,7 +370,7 @@ def scramble(seed: int) -> None:
     np.random.seed(seed)
 
 
-def prove(
+def resumed(
     root: Path,
     hook: str,
     nth: int,
@@ -365,10 +378,9 @@ def prove(
     loaders: Loaders = plain,
     module: Callable[[], Net] = Net,
     callbacks: Callable[[], list[Any]] = averaged,
-    is_exact: bool = True,
     **options: Any,
-) -> list[Event]:
-    """Save in the `nth` call of a hook, resume from there, and compare; return what came after the save.
+) -> tuple[list[Event], dict[str, Any], list[Event], dict[str, Any]]:
+    """Save in the `nth` call of a hook, resume from there, and return what came after the save and the end, of both runs.
 
     Args:
         root: An empty directory.
@@ -377,7 +389,6 @@ def prove(
         loaders: Makes the loaders.
         module: Makes the module.
         callbacks: Makes callbacks.
-        is_exact: Whether numbers have to be the same, not only hooks and samples.
         options: For the `Trainer`.
     """
     path = root / "seam.ckpt"
@@ -392,18 +403,29 @@ def prove(
     scramble(2)
     second = Attempt(root, loaders, module, callbacks, **options)
     scramble(3)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(keeps no state|was written inside a batch|re-reads)")
-        other = second.fit(Saver(hook, 0, path, second.events, second.directory), ckpt_path=path)
-    begun = [event for event in second.events if event[1] != "on_train_start"] if hook != "on_train_start" else second.events
-    if not is_exact:
-        assert [outline(event) for event in begun if event[0] != "row"] == [outline(event) for event in after if event[0] != "row"]
-        return after
-    for number, (one, two) in enumerate(zip(after, begun, strict=False)):
-        assert_same_tree(list(one), list(two), f"event {number} of {len(after)}: {outline(one)}, resumed {outline(two)}")
-    assert len(after) == len(begun), [outline(event) for event in (after + begun)[-abs(len(after) - len(begun)) :]]
-    assert_same_tree(end, ending(other, second), "the end")
-    return after
+    other = second.fit(Saver(hook, 0, path, second.events, second.directory), ckpt_path=path)
+    begun = second.events if hook == "on_train_start" else without_start(second.events)
+    return after, end, begun, ending(other, second)
+
+
+def prove(root: Path, hook: str, nth: int, **options: Any) -> None:
+    """Check that what came after the save is the same in both runs; arguments as for `resumed`."""
+    after, end, begun, other_end = resumed(root, hook, nth, **options)
+    assert_same_events(after, begun)
+    assert_same_tree(end, other_end, "the end")
+
+
+def without_start(events: list[Event]) -> list[Event]:
+    """Return events without `on_train_start`, which a resumed run calls in full."""
+    return [event for event in events if event[1] != "on_train_start"]
+
+
+def assert_same_events(expected: list[Event], found: list[Event]) -> None:
+    """Compare events bit for bit."""
+    for number, (one, two) in enumerate(zip(expected, found, strict=False)):
+        assert_same_tree(list(one), list(two), f"event {number} of {len(expected)}: {outline(one)}, resumed {outline(two)}")
+    rest = (expected + found)[-abs(len(expected) - len(found)) :]
+    assert len(expected) == len(found), [outline(event) for event in rest]
 
 
 def outline(event: Event) -> Event:

@@ -287,7 +287,14 @@ def seams() -> None:
 
 
 EXPECTED: dict = {}
-MAKERS = {"trainer": trainer, "fabric": fabric, "model_parallel": model_parallel, "trainer_sharded": trainer_sharded, "fsdp": fsdp, "seams": seams}
+MAKERS = {
+    "trainer": trainer,
+    "fabric": fabric,
+    "model_parallel": model_parallel,
+    "trainer_sharded": trainer_sharded,
+    "fsdp": fsdp,
+    "seams": seams,
+}
 
 
 def make(name: str) -> None:

@@ -5,10 +5,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
+from leyden.fabric.precision.mixed import MixedPrecision
+from leyden.trainer.callbacks import OnExceptionCheckpoint
 from leyden.trainer.data.combined import CombinedLoader
-from tests.support.resumed_fit import Manual, PlateauOfSteps, Several, Stateful, Stream, Unsized, plain, prove
+from tests.support.resumed_fit import (
+    Attempt,
+    Failing,
+    Manual,
+    Net,
+    PlateauOfSteps,
+    Several,
+    Stateful,
+    Stream,
+    Unsized,
+    assert_same_events,
+    ending,
+    plain,
+    prove,
+    resumed,
+    scramble,
+    without_start,
+)
+from tests.support.training_state import assert_same_tree
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -116,3 +137,74 @@ def test_loaders_of_every_kind(tmp_path: Path, loaders: Any, hook: str, nth: int
 @pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 4), ("on_validation_batch_end", 2), ("on_train_epoch_end", 2)])
 def test_cadences(tmp_path: Path, options: dict[str, Any], hook: str, nth: int) -> None:
     prove(tmp_path, hook, nth, **options)
+
+
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_end", 7), ("on_train_epoch_end", 1)])
+def test_the_loss_scale_goes_on(tmp_path: Path, hook: str, nth: int) -> None:
+    scalers: list[Any] = []
+
+    def plugin() -> Any:
+        scalers.append(torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3))
+        return MixedPrecision("16-mixed", "cpu", scaler=scalers[-1])
+
+    prove(tmp_path, hook, nth, plugins=plugin)
+    assert scalers[0].state_dict() == scalers[1].state_dict()
+    assert scalers[0].get_scale() > 2.0**10
+
+
+def names_of(events: list[Any]) -> list[Any]:
+    return [event[:2] if event[0] in ("early", "late") else event[0] for event in events]
+
+
+BEFORE_THE_STEP = ["on_train_batch_start", "training_step", "optimizer_step", "on_validation_batch_start", "validation_step"]
+
+
+@pytest.mark.filterwarnings("ignore:.*was written inside a batch")
+@pytest.mark.parametrize("hook", [*BEFORE_THE_STEP, "on_after_backward", "on_before_optimizer_step"])
+@pytest.mark.parametrize("loaders", LOADERS)
+def test_a_batch_that_was_not_finished_begins_again(tmp_path: Path, hook: str, loaders: str) -> None:
+    after, _, begun, _ = resumed(tmp_path, hook, 7, loaders=LOADERS[loaders], callbacks=list)
+    start = "on_validation_batch_start" if "validation" in hook else "on_train_batch_start"
+    assert begun[0][:2] == ("early", start)
+    following = next(number for number, event in enumerate(after) if event[:2] == ("early", start) and number)
+    again = next(number for number, event in enumerate(begun) if event[:2] == ("early", start) and number)
+    assert names_of(begun[again:]) == names_of(after[following:])
+    if hook in BEFORE_THE_STEP:
+        one, two = ([event[1] for event in events if event[0] == "samples"] for events in (after[:following], begun[:again]))
+        assert one[:1] == two[:1]
+
+
+def test_a_checkpoint_from_inside_a_batch_says_that_it_is_not_exact(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="was written inside a batch, which is run again"):
+        resumed(tmp_path, "on_before_backward", 3)
+
+
+FAILING = [
+    ("on_train_epoch_start", 2),
+    ("on_train_batch_end", 8),
+    ("on_train_batch_end", 10),
+    ("on_validation_start", 2),
+    ("on_validation_batch_end", 5),
+    ("on_validation_epoch_end", 3),
+    ("on_validation_end", 2),
+    ("on_train_epoch_end", 2),
+]
+
+
+@pytest.mark.parametrize(("hook", "nth"), FAILING)
+def test_a_run_that_failed_in_a_hook_goes_on_with_that_hook(tmp_path: Path, hook: str, nth: int) -> None:
+    scramble(1)
+    (tmp_path / "whole").mkdir()
+    whole = Attempt(tmp_path / "whole", plain, Net, list)
+    end = ending(whole.fit(Failing(hook, 0, RuntimeError())), whole)
+    scramble(1)
+    broken = Attempt(tmp_path, plain, Net, lambda: [OnExceptionCheckpoint(tmp_path)])
+    with pytest.raises(RuntimeError, match="the disk is on fire"):
+        broken.fit(Failing(hook, nth, RuntimeError("the disk is on fire")))
+    scramble(2)
+    rest = Attempt(tmp_path, plain, Net, list)
+    other = rest.fit(Failing(hook, 0, RuntimeError()), ckpt_path=tmp_path / "on_exception.ckpt")
+    assert_same_events(whole.events, broken.events + without_start(rest.events))
+    found = ending(other, rest)
+    for key in ("random", "weights", "optimizers", "schedulers", "metrics", "files"):
+        assert_same_tree(end[key], found[key], key)

@@ -189,14 +189,7 @@ def load_training_state(run: Run, restored: Restored) -> None:
             "`ModelCheckpoint.save_weights_only` being set to `True`. Load the weights with load_from_checkpoint() and train anew."
         )
     if not is_sharded:
-        states = tree["optimizer_states"]
-        if len(states) != len(run.optimizers):
-            raise ConfigError(f"{restored.path} holds {len(states)} optimizers, configure_optimizers() returned {len(run.optimizers)}.")
-        for item, state in zip(run.optimizers, states, strict=True):
-            item.optimizer.load_state_dict(state)
-        scaler = tree.get("MixedPrecision") or tree.get("native_amp_scaling_state")
-        if scaler:
-            run.strategy.precision.load_state_dict(scaler)
+        _load_optimizers(run, restored)
     schedules = tree.get("lr_schedulers", [])
     if len(schedules) != len(run.schedulers):
         rank_zero_warn(
@@ -218,6 +211,20 @@ def load_training_state(run: Run, restored: Restored) -> None:
         set_modes(run.module, list(tree["modules_mode"]))
     run.state.should_stop = False  # whoever resumes asks to go on
     rank_zero_info("Restored all states from the checkpoint at %s", restored.path)
+
+
+def _load_optimizers(run: Run, restored: Restored) -> None:
+    states = restored.tree["optimizer_states"]
+    if len(states) != len(run.optimizers):
+        raise ConfigError(
+            f"{restored.path} holds the states of {len(states)} optimizers, configure_optimizers() returned {len(run.optimizers)}. Return "
+            "as many, or load the weights alone with load_from_checkpoint()."
+        )
+    for item, state in zip(run.optimizers, states, strict=True):
+        item.optimizer.load_state_dict(state)
+    scaler = restored.tree.get("MixedPrecision") or restored.tree.get("native_amp_scaling_state")
+    if scaler:
+        run.strategy.precision.load_state_dict(scaler)
 
 
 def _take_position(run: Run, restored: Restored, *, length: float) -> None:
@@ -267,7 +274,7 @@ def _enter_counted(run: Run) -> None:
 def _take_batch(run: Run) -> None:
     """Keep the batch that the saved run was inside of, to begin it again; without one, go on behind it."""
     state, restored = run.state, run.restored
-    held, restored.rank.batch = restored.rank.batch, []
+    held, restored.rank.batch = restored.rank.batch, list[Any]()
     is_inside = state.phase is Phase.MID_BATCH
     if restored.has_position and restored.tree["run_state"].get("world_size") == run.strategy.world_size and held:
         try:
