@@ -47,9 +47,8 @@ def test_what_follows_a_cut_is_the_rest_of_the_unbroken_trace(options: dict[str,
     with tempfile.TemporaryDirectory() as folder:
         scramble(1)
         names = ("loaders", "module", "callbacks")
-        dry = Attempt(
-            Path(folder), *(options[name] for name in names), **{key: value for key, value in options.items() if key not in names}
-        )
+        others = {key: value for key, value in options.items() if key not in names}
+        dry = Attempt(Path(folder), *(options[name] for name in names), **others)
         counting = Saver(hook, 0, Path(folder) / "none", dry.events, dry.directory)
         dry.fit(counting)
     if counting.calls:
