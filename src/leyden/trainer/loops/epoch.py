@@ -13,6 +13,7 @@ from torch import Tensor
 from leyden.core.errors import ConfigError, closest, listed
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.trainer.checkpoint import restore
+from leyden.trainer.engine.plan import MODULE
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import schedule
@@ -27,6 +28,8 @@ SKIP_EPOCH = -1
 
 def train_batches(run: Run) -> None:  # noqa: C901, PLR0912, PLR0915 - what happens between two batches, in one place
     """Train until the epoch, or the run, is over. `run.clock.batch` is the first batch."""
+    if run.state.should_stop and schedule.may_stop(run):
+        return  # a hook before the first batch asked for it
     state, clock, callbacks, feed, boundary = run.state, run.clock, run.callbacks, run.train, run.boundary
     max_steps, counts = run.config.limits.max_steps, run.plan.overrides("count_samples") or run.plan.overrides("count_tokens")
     store = run.store
@@ -128,13 +131,16 @@ def choose_step(run: Run) -> Step:
 def may_validate_unplanned(run: Run) -> bool:
     """Return whether validation may be due after a batch that nobody knew beforehand: by time, or at an unknown end."""
     cadence = run.config.cadence
+    if not run.trainer.enable_validation:
+        return False
     return cadence.validation_seconds is not None or cadence.validation_steps is not None or run.validation_batches == float("inf")
 
 
 def start_hooks(run: Run, batch: Any, index: int) -> int | None:
-    """Call `on_train_batch_start`, and return -1 where the module says to skip the epoch."""
+    """Call `on_train_batch_start`, and return -1 where the module says to skip the epoch; callbacks have no say in it."""
     answer: list[Any] = []
-    calls = tuple((name, _keeping(function, answer)) for name, function in run.plan["on_train_batch_start"])
+    hooks = run.plan["on_train_batch_start"]
+    calls = tuple((name, _keeping(function, answer) if name == MODULE else function) for name, function in hooks)
     run.call("on_train_batch_start", calls, batch, index)
     return SKIP_EPOCH if any(type(value) is int and value == SKIP_EPOCH for value in answer) else None
 
@@ -147,9 +153,9 @@ def _keeping(function: Any, answers: list[Any]) -> Any:
 
 
 def outputs(loss: Tensor | None, extras: Mapping[str, Any] | None) -> Any:
-    """Return what `on_train_batch_end` gets."""
+    """Return what `on_train_batch_end` gets: nothing in it where the batch was skipped, or the step returned nothing."""
     if loss is None:
-        return extras
+        return extras or {}
     return {"loss": detached(loss), **extras} if extras else {"loss": detached(loss)}
 
 

@@ -19,17 +19,15 @@ _ORDER = tuple(EvalPhase)
 
 def validate(run: Run, left: Left = None) -> None:
     """Validate inside fit, from the saved position on if there is one."""
-    module, plan = run.module, run.plan
-    if run.val is None:
-        feeds.load_validation(run)
-    if run.val is None or not any(run.val.num_batches):
-        return
-    if run.state.eval is None and run.state.micro == 0:
-        run.one("on_validation_model_zero_grad", plan.method("on_validation_model_zero_grad"))
     stage, run.stage = run.stage, "validate"
     try:
-        with grad_free(run, in_fit=True):
-            evaluate(run, run.val, module, left=left, ticks=True)
+        if run.state.eval is None and run.state.micro == 0:
+            run.one("on_validation_model_zero_grad", run.plan.method("on_validation_model_zero_grad"))
+        if run.val is None:
+            feeds.load_validation(run)
+        if run.val is not None and any(run.val.num_batches):
+            with grad_free(run, in_fit=True):
+                evaluate(run, run.val, run.module, left=left, ticks=True)
     finally:
         run.stage = stage
 
@@ -108,6 +106,7 @@ def _batches(run: Run, feed: Any, position: EvalPosition, left: Left, *, ticks: 
     slots, several = store.slots(stage, f"{prefix}_step"), len(feed.num_batches) > 1
     if position.phase is EvalPhase.BATCH_END and left is not None:
         _rest_of_batch(run, feed, position, left)
+        position.batch += 1
     position.phase = EvalPhase.BATCH
     for batch in restore.with_batch_again(run, feed):
         index, loader = feed.batch_idx, feed.dataloader_idx

@@ -24,19 +24,20 @@ def load_training(run: Run) -> None:
     _load(run, "train")
     length = run.train.num_batches[0]
     cadence = run.config.cadence
-    if run.source.has("val") and cadence.limits["val"] and run.module_validates:
-        interval = cadence.val_check_interval
-        if cadence.validation_seconds is None and cadence.validation_steps is None and length:
-            run.validation_batches = limits.validation_interval(
-                interval, every_n_epochs=cadence.check_val_every_n_epoch, num_batches=length
-            )
+    if cadence.validation_seconds is None and cadence.validation_steps is None and length:
+        interval, every = cadence.val_check_interval, cadence.check_val_every_n_epoch
+        run.validation_batches = limits.validation_interval(interval, every_n_epochs=every, num_batches=length)
     if run.trainer.loggers and not run.fast_dev_run:
         limits.warn_of_logging_interval(length, cadence.log_every_n_steps)
 
 
 def load_validation(run: Run) -> None:
-    """Make the validation feed of fit."""
-    _load(run, "val")
+    """Make the validation feed of fit; whoever makes the loaders finds the trainer validating."""
+    stage, run.stage = run.stage, "validate" if run.stage == "train" else run.stage
+    try:
+        _load(run, "val")
+    finally:
+        run.stage = stage
 
 
 def load_sanity(run: Run) -> None:
@@ -48,8 +49,12 @@ def load_sanity(run: Run) -> None:
 
 
 def load_evaluation(run: Run, stage: str) -> None:
-    """Make the feed of `validate`, `test` or `predict`."""
-    _load(run, _NAMES.get(stage, stage))
+    """Make the feed of `validate`, `test` or `predict`; none where its limit is 0."""
+    name = _NAMES.get(stage, stage)
+    if not run.config.cadence.limits[name]:
+        run.val = Feed([], num_batches=[], mode="sequential", name=name)
+        return
+    _load(run, name)
     check_dataloader_idx(run, "validation" if stage == "validate" else stage, len(run.val.num_batches))
 
 

@@ -17,15 +17,18 @@ def fit(run: Run) -> None:
     state, clock = run.state, run.clock
     if run.restored is None:
         sanity_check(run)
-    feeds.load_training(run)
+    if run.config.cadence.limits["train"]:
+        feeds.load_training(run)
     entry: Phase | None = None
     left: Left = None
     clock.start()
     try:
-        if not any(run.train.num_batches):
+        if run.train is None or not any(run.train.num_batches):
             rank_zero_info("`Trainer.fit` stopped: No training batches.")
             return
-        stood = run.restored is not None and run.restored.has_feed("val")
+        if run.restored is None and schedule.is_finished(run):
+            return
+        stood = run.restored is not None and run.restored.has_feed("val") and run.source.has("val")
         if run.val is None and (stood or schedule.validates_this_epoch(run)):
             feeds.load_validation(run)
         if run.restored is not None:
@@ -83,12 +86,11 @@ def train_epoch(run: Run, entry: Phase | None, left: Left) -> None:
     if not is_over:
         measured(run, "run_training_epoch", train_batches)(run)
     _end_epoch(run, left if entry is Phase.EPOCH_END else None)
-    state.last_batch = False
 
 
 def _begin_epoch(run: Run, left: Left) -> None:
     feeds.reload_if_due(run)
-    run.clock.batch = 0
+    run.clock.batch, run.state.last_batch = 0, False
     if not run.is_fresh and left is None:
         run.store.begin_epoch("train")
     run.is_fresh = False
