@@ -66,7 +66,8 @@ def quiet_trainer(root: Path, **options: Any) -> Trainer:
     off = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
     if options.get("callbacks"):
         off.pop("enable_checkpointing")
-    return Trainer(default_root_dir=root, **{"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 2, **off, **options})
+    arguments: dict[str, Any] = {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 2, **off, **options}
+    return Trainer(default_root_dir=root, **arguments)
 
 
 def weights_of(module: nn.Module) -> list[float]:

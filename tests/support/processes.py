@@ -66,6 +66,10 @@ class Script:
         """Wait until `text` has been printed `times` times."""
         self._wait_until(lambda: self.stdout.count(text) >= times, f"{text!r} printed {times} times", timeout)
 
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 100.0) -> None:
+        """Wait until something that the script does has happened."""
+        self._wait_until(condition, what, timeout)
+
     def send(self, number: int) -> None:
         """Send a signal to the script itself."""
         self.process.send_signal(number)

@@ -60,6 +60,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LEYDEN_FABRIC_VERIFY", "bool", "false", "Check the checksums of a checkpoint's files on every load."),
     Setting("LEYDEN_FABRIC_CHECK_COLLECTIVES", "bool", "false", "Compare names and shapes on all ranks before each collective."),
     Setting("LEYDEN_FABRIC_ERROR_FILE", "path", None, "Set by the launcher: where a rank leaves its error."),
+    Setting(
+        "LEYDEN_TRAINER_JOB_CHECKPOINT_SECONDS",
+        "float",
+        "600",
+        "Inside a job: how often `Trainer.fit` saves what the next attempt goes on from; 0 is only when it is told to leave.",
+    ),
     Setting("LEYDEN_DEEPSPEED_CONFIG", "path", None, "The DeepSpeed configuration file.", ("PL_DEEPSPEED_CONFIG_PATH",)),
     # What the supervisor of `compute` tells the processes of a job; `core.job` reads them.
     Setting("LEYDEN_JOB_ID", "str", None, "Set inside a job: its id."),

@@ -6,6 +6,7 @@ Everything else (who dies with whom, whose traceback is shown) is in `children`.
 
 import contextlib
 import multiprocessing
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -113,6 +114,12 @@ class FunctionLauncher(Launcher):
             self._children.close(seconds=0)
             self._children = None
         self.store = None
+
+    def send(self, number: int) -> None:
+        """Send a signal to every child; in a child, to nobody."""
+        for child in self._children.running if self._children is not None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
 
     def kill(self) -> None:
         """End all children now."""

@@ -16,7 +16,7 @@ from leyden.core.job import Job
 from leyden.fabric.launch.agreement import Agreement, Decision
 from leyden.fabric.launch.signals import SignalFlags
 
-STOP, PREEMPT, REQUEUE, TERMINATE, VALIDATE = "stop", "preempt", "requeue", "terminate", "validate"
+STOP, PREEMPT, REQUEUE, TERMINATE, KEEP = "stop", "preempt", "requeue", "terminate", "keep"
 _ENDS_NORMALLY = ("pruned", "user")
 
 
@@ -76,7 +76,7 @@ class Sources:
             return Decision(REQUEUE) if number == self._requeue_signal else None  # SIGTERM is bypassed there
         self.received_sigterm = number == signal.SIGTERM
         if self._job is not None:
-            return Decision(PREEMPT, self._reason() or signal.Signals(number).name)
+            return self._leaving(self._reason() or signal.Signals(number).name)
         return Decision(TERMINATE, signal.Signals(number).name)
 
     def from_job(self) -> Decision | None:
@@ -84,7 +84,10 @@ class Sources:
         reason = None if self._told_of_job else self._reason()
         if reason is None:
             return None
-        self._told_of_job = True
+        return self._leaving(reason)
+
+    def _leaving(self, reason: str) -> Decision:
+        self._told_of_job = True  # by signal and file alike: whoever writes the file sends a signal too
         return Decision(STOP if reason in _ENDS_NORMALLY else PREEMPT, reason)
 
     def _reason(self) -> str | None:
@@ -121,14 +124,32 @@ class LocalBoundary:
 
 @final
 class SharedBoundary:
-    """The boundary of several ranks, or of a job."""
+    """The boundary of several ranks, or of a job.
+
+    Args:
+        store: The run's key-value store.
+        rank: This process's rank.
+        world_size: How many ranks there are.
+        signals: Which signals ask for something.
+        job: The job this process runs in, if any.
+        requeue_signal: The signal after which Slurm starts the job again, if it does.
+        others: Asked besides, in the thread that listens: a decision that somebody wants, or `None`.
+    """
 
     def __init__(
-        self, store: Any, rank: int, world_size: int, signals: Sequence[int], *, job: Job | None, requeue_signal: int | None = None
+        self,
+        store: Any,
+        rank: int,
+        world_size: int,
+        signals: Sequence[int],
+        *,
+        job: Job | None,
+        requeue_signal: int | None = None,
+        others: Sequence[Callable[[], Decision | None]] = (),
     ) -> None:
         self._flags = SignalFlags(signals)
         self.sources = Sources(self._flags, job, requeue_signal)
-        self._agreement = Agreement(store, rank, world_size, sources=(self.sources.from_signal, self.sources.from_job))
+        self._agreement = Agreement(store, rank, world_size, sources=(self.sources.from_signal, self.sources.from_job, *others))
         self.request: Callable[..., None] = self._agreement.request
         self._ask = self._agreement.boundary
 

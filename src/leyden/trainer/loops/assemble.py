@@ -9,6 +9,7 @@ from leyden.trainer.core.module import LightningModule
 from leyden.trainer.engine.plan import MODULE, HookPlan
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.stop import Boundary, LocalBoundary, SharedBoundary
+from leyden.trainer.loops.job_record import JobRecord
 
 
 def make_plan(run: Run) -> HookPlan:
@@ -63,4 +64,9 @@ def make_boundary(run: Run) -> Boundary:
     signals = tuple(dict.fromkeys((*DEFAULT_SIGNALS, *own)))
     if strategy.world_size == 1 and run.job is None:
         return LocalBoundary(signals, requeue_signal=requeue)
-    return SharedBoundary(run.shared_store, strategy.global_rank, strategy.world_size, signals, job=run.job, requeue_signal=requeue)
+    if run.job is not None:
+        run.job_record = JobRecord(run)
+    others = (run.job_record,) if run.job is not None and strategy.is_global_zero else ()
+    return SharedBoundary(
+        run.shared_store, strategy.global_rank, strategy.world_size, signals, job=run.job, requeue_signal=requeue, others=others
+    )

@@ -5,8 +5,8 @@ from typing import Any
 from leyden.fabric.launch.agreement import Decision
 from leyden.fabric.rank_zero import rank_zero_info
 from leyden.trainer.engine.run import Run
-from leyden.trainer.engine.stop import PREEMPT, REQUEUE, STOP, TERMINATE, SIGTERMException, reason_of
-from leyden.trainer.loops.leave import leave_job, requeue
+from leyden.trainer.engine.stop import KEEP, PREEMPT, REQUEUE, STOP, TERMINATE, SIGTERMException, reason_of
+from leyden.trainer.loops.leave import keep_for_job, leave_job, requeue
 
 
 def act(run: Run, decision: Decision) -> None:
@@ -24,6 +24,8 @@ def act(run: Run, decision: Decision) -> None:
         raise SIGTERMException
     elif decision.kind == PREEMPT:
         leave_job(run, decision.payload)
+    elif decision.kind == KEEP:
+        keep_for_job(run)
     elif decision.kind == REQUEUE:
         requeue(run)
     else:

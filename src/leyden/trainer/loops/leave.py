@@ -1,10 +1,8 @@
 """Leaving a machine in good order: save, flush, and tell whoever starts the job again."""
 
 import time
-from pathlib import Path
 from typing import NoReturn
 
-from leyden.core.failpoints import failpoint
 from leyden.core.job import EXIT_PREEMPTED
 from leyden.fabric.rank_zero import rank_zero_info
 from leyden.trainer.checkpoint import content, paths
@@ -14,9 +12,11 @@ from leyden.trainer.engine.stop import SIGTERMException
 REQUEUE_PATIENCE_SECONDS = 600.0
 
 
-def job_checkpoint(run: Run) -> Path:
-    """Return where a job's own checkpoint lies: all its attempts see it."""
-    return run.job.step_dir / "trainer" / "last.ckpt"
+def keep_for_job(run: Run) -> None:
+    """Save what the job's next attempt goes on from."""
+    if run.job_checkpoint is not None:
+        content.save(run, run.job_checkpoint)
+        run.job_record.saved()
 
 
 def leave_job(run: Run, reason: str) -> NoReturn:
@@ -25,11 +25,10 @@ def leave_job(run: Run, reason: str) -> NoReturn:
     Raises:
         SystemExit: Always; status 75.
     """
-    if run.state.fn == "fit":
-        failpoint("stop.before_save")
-        content.save(run, job_checkpoint(run))
+    if run.job_checkpoint is not None:
+        content.save(run, run.job_checkpoint)
+        rank_zero_info("Left the job (%s); its checkpoint is %s.", reason, run.job_checkpoint)
     flush(run)
-    rank_zero_info("Left the job (%s); its checkpoint is %s.", reason, job_checkpoint(run))
     raise SystemExit(EXIT_PREEMPTED)
 
 
@@ -39,16 +38,17 @@ def requeue(run: Run) -> None:
     Raises:
         SIGTERMException: Slurm took longer than ten minutes.
     """
-    path = paths.next_hpc(run.root_dir)
+    strategy = run.strategy
+    path = strategy.broadcast(paths.next_hpc(run.root_dir))
     if run.state.fn == "fit":
-        failpoint("stop.before_save")
         content.save(run, path)
     flush(run)
-    environment = run.strategy.cluster_environment
-    is_queued = run.strategy.global_rank != 0 or environment.requeue()
+    # All ranks go on, or none: what Slurm answered is rank 0's.
+    is_queued = strategy.broadcast(strategy.cluster_environment.requeue() if strategy.is_global_zero else False)
     rank_zero_info("Saved %s; %s.", path, "the job is queued again" if is_queued else "the job could not be queued again")
     if not is_queued:
         return
+    run.boundary.close()  # Slurm may end us by SIGTERM now
     deadline = time.monotonic() + REQUEUE_PATIENCE_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.5)

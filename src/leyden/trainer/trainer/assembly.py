@@ -22,6 +22,7 @@ from leyden.trainer.loggers.dummy import DummyLogger
 from leyden.trainer.loggers.tensorboard import TensorBoardLogger
 from leyden.trainer.profilers.profiler import PassThroughProfiler, Profiler
 from leyden.trainer.trainer.config import TrainerConfig
+from leyden.trainer.trainer.jobs import KeptVersion
 
 CALLBACK_GROUPS = ("leyden.trainer.callbacks", "lightning.pytorch.callbacks_factory")
 
@@ -130,14 +131,14 @@ def discovered_callbacks() -> list[Any]:
 # -- loggers and places ------------------------------------------------------------------------------------------
 
 
-def complete_loggers(given: Any, config: TrainerConfig, root_dir: str) -> list[Any]:
-    """Return the loggers: `True` is TensorBoard files, `False` none."""
+def complete_loggers(given: Any, config: TrainerConfig, root_dir: str, kept: KeptVersion) -> list[Any]:
+    """Return the loggers: `True` is TensorBoard files, in a job with the version that an earlier attempt took; `False` none."""
     if config.defaults.barebones or given is False or (isinstance(given, (list, tuple)) and not given):
         return []
     if config.fast_dev_run:
         return [DummyLogger()]
     if given is True or given is None:
-        return [TensorBoardLogger(root_dir)]
+        return [TensorBoardLogger(root_dir, version=kept.take())]
     loggers = _as_list(given)
     for logger in loggers:
         if not callable(getattr(logger, "log_metrics", None)):

@@ -47,10 +47,10 @@ def take_module(fn: str, model: Any, current: Any) -> tuple[Any, Any]:
                 f"`Trainer.{fn}()` requires a `LightningModule` when it hasn't been passed in a previous run: trainer.{fn}(model)."
             )
         return current, None
-    inner, recompile = take_apart(model)
+    inner, _ = take_apart(model)
     if not isinstance(inner, LightningModule):
         raise ConfigTypeError(f"`model` must be a `LightningModule` or `torch._dynamo.OptimizedModule`, got `{type(model).__qualname__}`.")
-    return inner, recompile
+    return inner, getattr(model, "dynamo_ctx", None) if inner is not model else None
 
 
 def launch(trainer: Any, work: Callable[[], Any]) -> Any:
@@ -63,9 +63,7 @@ def launch(trainer: Any, work: Callable[[], Any]) -> Any:
     if launcher is None:
         return _joined(trainer, work)
     if isinstance(launcher, FunctionLauncher):
-        result, parcel = launcher.launch(shipping.run_and_pack, trainer, work)
-        shipping.unpack(trainer, parcel)
-        return result
+        return shipping.launch(trainer, launcher, work)
     return launcher.launch(_joined, trainer, work)
 
 
@@ -75,7 +73,7 @@ def _joined(trainer: Any, work: Callable[[], Any]) -> Any:
     return work()
 
 
-def make_run(trainer: Any, fn: str, source: Source, recompile: Any) -> Run:
+def make_run(trainer: Any, fn: str, source: Source, compiler: Any) -> Run:
     """Return the run for an entry point; callbacks and hooks are attached, nothing has happened yet."""
     module, strategy, config = source.model, trainer.strategy, trainer.config
     callbacks = trainer.callbacks
@@ -102,10 +100,11 @@ def make_run(trainer: Any, fn: str, source: Source, recompile: Any) -> Run:
         state=state,
         stage=_STAGES[fn],
     )
-    run.source, run.recompile, run.compile_policy, run.layer_sync = source, recompile, trainer.compile_policy, trainer.layer_sync
+    run.source, run.compiler, run.compile_policy, run.layer_sync = source, compiler, trainer.compile_policy, trainer.layer_sync
     run.profiler = None if isinstance(trainer.profiler, PassThroughProfiler) else trainer.profiler
     run.fast_dev_run, run.root_dir = config.fast_dev_run, trainer.default_root_dir
-    run.log_hparams, run.job = trainer.logs_hparams, job.current_job()
+    run.log_hparams, run.job, run.job_checkpoint = trainer.logs_hparams, job.current_job(), trainer.job_checkpoint
+    trainer.kept_version.keep(trainer.loggers)
     run.shared_store = MemoryStore() if strategy.world_size == 1 else strategy.group.store
     run.plan = make_plan(run)
     module.trainer = trainer
@@ -139,11 +138,10 @@ def choose_checkpoint(trainer: Any, fn: str, given: Any, *, has_model: bool) -> 
         if trainer.fast_dev_run and str(given) in paths.WORDS:
             raise ConfigError(f"ckpt_path={str(given)!r} means nothing with fast_dev_run, which saves no checkpoint. Drop one of the two.")
         return paths.resolve(given, savers=savers, loggers=trainer.loggers, others=crash, root_dir=trainer.default_root_dir)
-    if fn != "fit":
+    if fn != "fit" or trainer.fast_dev_run:
         return None
-    current = job.current_job()
-    if current is not None and paths.exists(str(own := current.step_dir / "trainer" / "last.ckpt")):
-        return str(own)
+    if trainer.job_checkpoint is not None and paths.exists(str(trainer.job_checkpoint)):
+        return str(trainer.job_checkpoint)
     if trainer.runs_under_slurm and (found := paths.newest_hpc(trainer.default_root_dir)) is not None:
         return found
     return crash[0] if crash else None

@@ -13,6 +13,7 @@ import torch
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError
+from leyden.core.job import current_job
 from leyden.fabric import arguments
 from leyden.fabric.accelerators import Accelerator
 from leyden.fabric.checkpoint.plugin import CheckpointIO
@@ -39,6 +40,7 @@ from leyden.trainer.profilers.profiler import Profiler
 from leyden.trainer.trainer import assembly, entry, results
 from leyden.trainer.trainer.config import TrainerConfig, configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
+from leyden.trainer.trainer.jobs import KeptVersion, next_checkpoint
 from leyden.trainer.trainer.states import TrainerStatus
 
 Plugin = Precision | ClusterEnvironment | CheckpointIO | LayerSync
@@ -184,7 +186,9 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self.compile_policy = as_policy(raw["compile"])
         self.is_launched = False
         self.default_root_dir: str = assembly.root_of(raw["default_root_dir"])
-        self._loggers = assembly.complete_loggers(raw["logger"], self.config, self.default_root_dir)
+        self.kept_version = KeptVersion(current_job())
+        self.job_checkpoint: Path | None = None  # of this fit, inside a Leyden job
+        self._loggers = assembly.complete_loggers(raw["logger"], self.config, self.default_root_dir, self.kept_version)
         self._callbacks = assembly.complete_callbacks(raw["callbacks"], self.config, raw)
         self.profiler = assembly.make_profiler(raw["profiler"])
         self.accumulate_grad_batches = self.config.gradients.accumulate
@@ -221,10 +225,10 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         Raises:
             ConfigError: Module, data or checkpoint cannot be right.
         """
-        module, recompile = entry.take_module("fit", model, self.lightning_module)
+        module, compiler = entry.take_module("fit", model, self.lightning_module)
         source = sources.attach("fit", module, train_dataloaders=train_dataloaders, val_dataloaders=val_dataloaders, datamodule=datamodule)
         self._enter("fit", module)
-        entry.launch(self, _Work(self, "fit", source, recompile, self._given_ckpt(ckpt_path), weights_only, has_model=True))
+        entry.launch(self, _Work(self, "fit", source, compiler, self._given_ckpt(ckpt_path), weights_only, has_model=True))
 
     def validate(
         self,
@@ -275,7 +279,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         Returns:
             A list of outputs on the CPU, one list per loader if there are several; `None` without predictions.
         """
-        module, recompile = entry.take_module("predict", model, self.lightning_module)
+        module, compiler = entry.take_module("predict", model, self.lightning_module)
         source = sources.attach("predict", module, dataloaders=dataloaders, datamodule=datamodule)
         spawns = getattr(self.strategy, "start_method", "popen") != "popen"
         if return_predictions and spawns:
@@ -285,7 +289,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
             )
         keeps = not spawns if return_predictions is None else bool(return_predictions)
         self._enter("predict", module)
-        work = _Work(self, "predict", source, recompile, self._given_ckpt(ckpt_path), weights_only, has_model=model is not None)
+        work = _Work(self, "predict", source, compiler, self._given_ckpt(ckpt_path), weights_only, has_model=model is not None)
         if stream:
             if spawns:
                 raise ConfigError("predict(stream=True) yields in this process, but the strategy spawns others. Use strategy='ddp'.")
@@ -338,10 +342,10 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
     def _evaluate(
         self, fn: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any, weights_only: bool | None
     ) -> list[dict[str, float]]:
-        module, recompile = entry.take_module(fn, model, self.lightning_module)
+        module, compiler = entry.take_module(fn, model, self.lightning_module)
         source = sources.attach(fn, module, dataloaders=dataloaders, datamodule=datamodule)
         self._enter(fn, module)
-        work = _Work(self, fn, source, recompile, self._given_ckpt(ckpt_path), weights_only, has_model=model is not None)
+        work = _Work(self, fn, source, compiler, self._given_ckpt(ckpt_path), weights_only, has_model=model is not None)
         found: list[dict[str, float]] = entry.launch(self, work)
         if verbose and self.is_global_zero and not self.config.defaults.barebones:
             results.show(fn, found, self.print)
@@ -350,6 +354,9 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
     def _enter(self, fn: str, module: Any) -> None:
         self._status = TrainerStatus.RUNNING
         self._shipped = None
+        self.job_checkpoint = None
+        if fn == "fit" and not self.fast_dev_run and (job := current_job()) is not None:
+            self.job_checkpoint = next_checkpoint(job)
         module.trainer = self
 
     def _given_ckpt(self, ckpt_path: Any) -> Any:
@@ -367,7 +374,9 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
 
     def begin_run(self, run: Run) -> None:
         """Take a run as the current one."""
-        self._run = run
+        before, self._run = self._run, run
+        if before is not None and run.state.fn != "fit":
+            run.fitted = before if before.state.fn == "fit" else before.fitted
         self._log_dir = None
 
     def for_trial(self, *, config: TrainerConfig, callbacks: Iterable[Any], state: RunState) -> "Trainer":
@@ -555,9 +564,9 @@ class _Work:
     """What every rank does for an entry point; it can be sent to a started process."""
 
     def __init__(
-        self, trainer: Trainer, fn: str, source: Any, recompile: Any, ckpt_path: Any, weights_only: Any, *, has_model: bool
+        self, trainer: Trainer, fn: str, source: Any, compiler: Any, ckpt_path: Any, weights_only: Any, *, has_model: bool
     ) -> None:
-        self.trainer, self.fn, self.source, self.recompile = trainer, fn, source, recompile
+        self.trainer, self.fn, self.source, self.compiler = trainer, fn, source, compiler
         self.ckpt_path, self.weights_only, self.has_model = ckpt_path, weights_only, has_model
         self.keeps_predictions = False
 
@@ -581,7 +590,7 @@ class _Work:
 
     def _begin(self) -> tuple[Run, dict[str, Any]]:
         trainer = self.trainer
-        trainer.begin_run(run := entry.make_run(trainer, self.fn, self.source, self.recompile))
+        trainer.begin_run(run := entry.make_run(trainer, self.fn, self.source, self.compiler))
         path = entry.choose_checkpoint(trainer, self.fn, self.ckpt_path, has_model=self.has_model)
         trainer.note_checkpoint(path)
         return run, {"ckpt_path": path, "weights_only": self.weights_only}
