@@ -205,6 +205,7 @@ def test_a_directory_with_files_is_warned_about(tmp_path: Path) -> None:
 # -- faults --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*was written inside a batch")
 @pytest.mark.parametrize("failure", [RuntimeError("x"), KeyboardInterrupt()], ids=repr)
 def test_an_exception_saves_a_run_that_goes_on_from_there(tmp_path: Path, failure: BaseException) -> None:
     saver = ModelCheckpoint(tmp_path / "c", save_on_exception=True, save_last=True)

@@ -105,6 +105,7 @@ def test_rates_go_to_the_logger_and_to_other_callbacks(tmp_path: Path) -> None:
     assert rows == [(0, 0.01), (4, 0.005), (8, 0.0025)]
 
 
+@pytest.mark.filterwarnings("ignore:.*was written inside a batch")
 def test_a_run_that_failed_goes_on_by_itself_and_tidies_up(tmp_path: Path) -> None:
     saver = OnExceptionCheckpoint(tmp_path)
     with pytest.raises(RuntimeError, match="the step fails"):

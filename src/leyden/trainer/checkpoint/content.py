@@ -145,6 +145,8 @@ def save(run: Run, path: Any, *, weights_only: bool = False, storage_options: An
     Raises:
         StorageError: Disk, network or permission; the previous file is as it was.
     """
+    if run.state.fn != "fit" and run.fitted is not None and run.fitted.module is run.module:
+        run = run.fitted
     run.state.saves += 1
     with torch.no_grad():
         checkpoint = build(run, weights_only=weights_only)

@@ -60,6 +60,7 @@ class Run:
     validation_is_due: bool = False
     training_modes: list[Any] | None = None
     batch: Any = None  # the one in progress: a checkpoint written inside a step holds it
+    fitted: "Run | None" = None  # of an evaluation: the fit before it, which has what a checkpoint needs
     resumed_from: str | None = None
     restored: Any = None  # what is put back right before the first continued action
     agreed: set[str] = field(default_factory=set)
@@ -109,7 +110,7 @@ class Run:
 
     def fire(self, name: str, *args: Any, left: Left = None) -> None:
         """Call a hook's callees in order; in a resumed run those that come yet."""
-        calls = remaining(self.plan[name], left)
+        calls = self.plan[name] if left is None else remaining(self.plan[name], left)
         if calls:
             self.call(name, calls, *args)
 
@@ -130,13 +131,13 @@ class Run:
             store.current, self.hook = outer, before
             state.calls, state.callee = around
 
-    def one(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    def one(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call one function as the hook `name`, and return what it returns."""
         store = self.store
         outer, before = store.current, self.hook
         store.current, self.hook = store.slots(self.stage, name), name
         try:
-            return function(*args)
+            return function(*args, **kwargs)
         finally:
             store.current, self.hook = outer, before
 
@@ -177,7 +178,5 @@ class Run:
         """Run backward for a module that steps by hand, with the hooks around it."""
         self.pending.update(id(item.optimizer) for item in self.optimizers)
         self.fire("on_before_backward", loss)
-        self.one("backward", self.plan.method("backward"), loss, *args, **kwargs) if not kwargs else self.plan.method("backward")(
-            loss, *args, **kwargs
-        )
+        self.one("backward", self.plan.method("backward"), loss, *args, **kwargs)
         self.fire("on_after_backward")
