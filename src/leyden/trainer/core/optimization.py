@@ -19,8 +19,9 @@ def optimizers_of(module: Any, *, wrapped: bool) -> Any:
         StateError: There is no trainer and no Fabric.
     """
     found = module.fabric_optimizers if module.fabric is not None else module.trainer.run.optimizers
-    found = [item if wrapped else getattr(item, "optimizer", item) for item in found]
-    return found[0] if len(found) == 1 else found
+    if not wrapped:
+        found = [getattr(item, "optimizer", item) for item in found]
+    return found[0] if len(found) == 1 else list(found)
 
 
 def schedulers_of(module: Any) -> Any:

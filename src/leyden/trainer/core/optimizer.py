@@ -1,5 +1,6 @@
 """`LightningOptimizer`, and what `configure_optimizers` may return: every documented form becomes one `OptimizerPlan`."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -49,6 +50,9 @@ class LightningOptimizer(FabricOptimizer):
         super().__init__(optimizer, strategy)
         self.__dict__["_events"] = events
         self.__dict__["_module"] = module
+        # A step without a closure needs none then: a closure makes torch enter a context, ten calls of a step by hand.
+        is_plain = type(strategy).optimizer_step is Strategy.optimizer_step and strategy.precision.plain
+        self.__dict__["_goes_without_closure"] = is_plain and not needs_closure(optimizer)
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Step.
@@ -63,6 +67,13 @@ class LightningOptimizer(FabricOptimizer):
         if closure is not None and not callable(closure):
             raise ConfigTypeError(f"optimizer.step(closure={closure!r}): the closure should be callable.")
         optimizer, events = self._optimizer, self.__dict__["_events"]
+        if closure is None and self.__dict__["_goes_without_closure"]:
+            if events is not None:
+                events.before_step(optimizer)
+            result = optimizer.step(**kwargs)
+            if events is not None:
+                events.after_step(optimizer)
+            return result
 
         def compute() -> Any:
             result = closure() if closure is not None else None
@@ -96,6 +107,19 @@ class LightningOptimizer(FabricOptimizer):
 
     def __reduce__(self) -> Any:
         return (LightningOptimizer, (self._optimizer, self._strategy))
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer cannot step without a closure.
+
+    Example:
+        >>> import torch
+        >>> weights = [torch.nn.Parameter(torch.ones(1))]
+        >>> needs_closure(torch.optim.LBFGS(weights)), needs_closure(torch.optim.SGD(weights))
+        (True, False)
+    """
+    parameter = inspect.signature(optimizer.step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 @dataclass

@@ -77,8 +77,8 @@ class CallbackList(list[Callback]):
         return self
 
 
-class HookPlan:
-    """The callees of every hook.
+class HookPlan(dict[str, Calls]):
+    """Hook → its callees, found when a hook is first looked up; a later look is the dictionary's own, which costs no call.
 
     Args:
         module: The user's module.
@@ -96,16 +96,13 @@ class HookPlan:
         trainer: Any,
         wrap: "Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None" = None,
     ) -> None:
+        super().__init__()
         self._module, self._base, self._trainer, self._wrap = module, module_base, trainer, wrap
         self._callbacks = list(zip(callback_ids(callbacks), callbacks, strict=True))
         self.version = getattr(callbacks, "version", 0)
-        self._calls: dict[str, Calls] = {}
 
-    def __getitem__(self, name: str) -> Calls:
-        """Return the callees of a hook, found at the first time."""
-        calls = self._calls.get(name)
-        if calls is None:
-            calls = self._calls[name] = self._find(name)
+    def __missing__(self, name: str) -> Calls:
+        calls = self[name] = self._find(name)
         return calls
 
     def overrides(self, name: str) -> bool:

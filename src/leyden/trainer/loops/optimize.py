@@ -5,7 +5,6 @@ for everything else: an overridden step, a scaler, DeepSpeed, LBFGS, gradients t
 hooks is the same. Both are made once per epoch and close over what they need, so that a batch costs no attribute look-ups.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +16,7 @@ from torch.optim import LBFGS, Optimizer
 from leyden.core.errors import ConfigError, StateError, listed
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.strategies.strategy import Strategy
+from leyden.trainer.core.optimizer import needs_closure
 from leyden.trainer.engine.run import Run
 
 Step = Callable[[Any, int], Any]
@@ -61,7 +61,7 @@ def is_plain(run: Run) -> bool:
         and run.profiler is None
         and not isinstance(optimizer, LBFGS)
         and type(strategy).optimizer_step is Strategy.optimizer_step
-        and not _needs_closure(optimizer)
+        and not needs_closure(optimizer)
     )
 
 
@@ -213,8 +213,3 @@ def _backward(run: Run) -> Callable[[Tensor], None]:
 
 def _clips(run: Run) -> bool:
     return run.plan.overrides("configure_gradient_clipping") or run.plan.overrides("clip_gradients")
-
-
-def _needs_closure(optimizer: Optimizer) -> bool:
-    parameter = inspect.signature(optimizer.step).parameters.get("closure")
-    return parameter is not None and parameter.default is inspect.Parameter.empty
