@@ -156,7 +156,10 @@ def names_of(events: list[Any]) -> list[Any]:
     return [event[:2] if event[0] in ("early", "late") else event[0] for event in events]
 
 
-BEFORE_THE_STEP = ["on_train_batch_start", "training_step", "optimizer_step", "on_validation_batch_start", "validation_step"]
+BEFORE_THE_STEP = [
+    "on_before_batch_transfer", "on_after_batch_transfer", "on_train_batch_start", "training_step", "optimizer_step",
+    "on_validation_batch_start", "validation_step",
+]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*was written inside a batch")

@@ -48,8 +48,7 @@ def build(run: Run, *, weights_only: bool = False) -> dict[str, Any]:
             checkpoint[type(run.datamodule).__qualname__] = own
         if scale := run.strategy.precision.state_dict():
             checkpoint["MixedPrecision"] = scale
-        _fire_callbacks(run, checkpoint)
-    run.module.on_save_checkpoint(checkpoint)
+    _fire(run, checkpoint, with_callbacks=not weights_only)
     known = {"state_dict", "optimizer_states"}
     encoded = {key: value if key in known or isinstance(value, nn.Module) else _encoded(key, value) for key, value in checkpoint.items()}
     if weights_only:
@@ -68,9 +67,15 @@ def callback_states(run: Run) -> dict[str, Any]:
     return {callback.state_key: state for callback in run.callbacks if (state := callback.state_dict())}
 
 
-def _fire_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
-    for callback in run.callbacks:
-        callback.on_save_checkpoint(run.trainer, run.module, checkpoint)
+def _fire(run: Run, checkpoint: dict[str, Any], *, with_callbacks: bool) -> None:
+    """Call `on_save_checkpoint`, where nothing can be logged, whatever hook the save is in."""
+    outer, run.store.current = run.store.current, run.store.slots(run.stage, "on_save_checkpoint")
+    try:
+        for callback in run.callbacks if with_callbacks else ():
+            callback.on_save_checkpoint(run.trainer, run.module, checkpoint)
+        run.module.on_save_checkpoint(checkpoint)
+    finally:
+        run.store.current = outer
 
 
 def _add_hparams(run: Run, checkpoint: dict[str, Any]) -> None:
@@ -91,6 +96,8 @@ def _position(run: Run) -> dict[str, Any]:
         in_eval = [names[id(part)] for part, is_training in modes if not is_training and id(part) in names]
     strategy = run.strategy
     position = run.state.state_dict() | {"world_size": strategy.world_size, "loaded_in": dict(run.loaded_in)}
+    if run.state.phase is Phase.BATCH and run.train is not None and run.train.is_moving:
+        position |= {"phase": str(Phase.MID_BATCH), "last_batch": run.train.is_last}  # its feed has counted it
     extra: dict[str, Any] = {"run_state": position, "metrics": encode(run.store.state_dict()), "modules_mode": in_eval}
     if gradients := _unused_gradients(run):
         extra["gradients"] = gradients
@@ -116,12 +123,15 @@ def _unused_gradients(run: Run) -> dict[str, Tensor]:
 
 def _batch_in_progress(run: Run) -> list[Any]:
     """Return the batch that a resumed run has to begin again, since its feed has counted it; empty between two batches."""
-    state = run.state
-    is_inside = state.phase is Phase.MID_BATCH or (state.eval is not None and state.eval.phase is EvalPhase.BATCH)
-    if not is_inside or run.batch is None:
+    state, position = run.state, run.state.eval
+    if position is not None:
+        feed, is_inside = run.val, position.phase is EvalPhase.BATCH and run.batch is not None
+    else:
+        feed, is_inside = run.train, state.phase is Phase.MID_BATCH
+    if feed is None or feed.batch is None or not (is_inside or feed.is_moving):
         return []
     with contextlib.suppress(ConfigError):  # nothing that can be kept: the resumed run says that it goes on behind it
-        return [encode(map_tensors(run.batch, _alone), "batch")]
+        return [encode(map_tensors(feed.batch, _alone), "batch")]
     return []
 
 

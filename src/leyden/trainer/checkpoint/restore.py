@@ -19,6 +19,7 @@ from leyden.trainer.checkpoint.content import RANK
 from leyden.trainer.checkpoint.rank_state import RankState
 from leyden.trainer.core.errors import CheckpointNotFoundError
 from leyden.trainer.core.hparams import decode
+from leyden.trainer.data.feed import Feed
 from leyden.trainer.engine.modes import set_modes
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import EvalPhase, Phase
@@ -278,7 +279,7 @@ def _take_batch(run: Run) -> None:
     is_inside = state.phase is Phase.MID_BATCH
     if restored.has_position and restored.tree["run_state"].get("world_size") == run.strategy.world_size and held:
         try:
-            restored.rank.batch = [run.strategy.batch_to_device(restored.decode(held[0]))]
+            restored.rank.batch = [restored.decode(held[0])]
         except ConfigError as error:
             rank_zero_warn(f"The batch that {restored.path} was written inside of is not run again. {error}")
     if restored.rank.batch:
@@ -293,8 +294,9 @@ def _take_batch(run: Run) -> None:
         restored.left = None
 
 
-def with_batch_again(run: Run, feed: Iterable[Any]) -> Iterable[Any]:
+def with_batch_again(run: Run, feed: Feed) -> Iterable[Any]:
     """Return a feed's batches, behind the one that a restored run was inside of, if there is one."""
     if run.restored is None or not run.restored.rank.batch:
         return feed
-    return chain([run.restored.rank.batch.pop()], feed)
+    again = (feed.moved(batch, feed.dataloader_idx) for batch in [run.restored.rank.batch.pop()])
+    return chain(again, feed)

@@ -63,6 +63,8 @@ class Feed:
         self.batch_idx = -1
         self.dataloader_idx = 0
         self.is_last = False
+        self.batch: Any = None  # the one yielded last, as its loader gave it
+        self.is_moving = False  # whether it is not yielded yet, but on its way to the device
         self._batches: Iterator[Any] | None = None
         self._is_handed_out = False
         self._ahead: Any = _NOTHING  # a batch that was fetched ahead before the run was interrupted
@@ -147,10 +149,18 @@ class Feed:
                 set_epoch(epoch)
             lane.taken = batches
 
+    def moved(self, batch: Any, number: int) -> Any:
+        """Return a batch of a loader on its device."""
+        self.batch, self.is_moving = batch, True
+        result = batch if self.transfer is None else self.transfer(batch, number)
+        self.is_moving = False
+        return result
+
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def _drop_batches(self) -> None:
         batches, self._batches, self._is_handed_out, self._ahead = self._batches, None, False, _NOTHING
+        self.batch, self.is_moving = None, False
         if batches is not None:
             batches.close()  # pyrefly: ignore[missing-attribute] - a generator
 
@@ -232,7 +242,8 @@ class Feed:
             lane.count = lane.taken = index + 1
             self.batch_idx = index
             self.is_last = is_final and index == last
-            yield batch if transfer is None else transfer(batch, number)
+            self.batch = batch
+            yield batch if transfer is None else self.moved(batch, number)
         lane.is_exhausted = lane.taken < limit  # it has fewer than it said
 
     def _rest(self, number: int) -> Iterator[Any]:
@@ -253,7 +264,8 @@ class Feed:
                 pending = self._fetch_ahead(source, lanes)
                 is_last = pending is END
             self.batch_idx, self.is_last = index, is_last and is_final
-            yield batch if transfer is None else transfer(batch, number)
+            self.batch = batch
+            yield batch if transfer is None else self.moved(batch, number)
             index += 1
             if is_counted and index < limit:
                 pending = next(source, END)

@@ -107,7 +107,7 @@ def _batches(run: Run, feed: Any, position: EvalPosition, left: Left, *, ticks: 
     if position.phase is EvalPhase.BATCH_END and left is not None:
         _rest_of_batch(run, feed, position, left)
         position.batch += 1
-    position.phase = EvalPhase.BATCH
+    position.phase, run.batch = EvalPhase.BATCH, None
     for batch in restore.with_batch_again(run, feed):
         index, loader = feed.batch_idx, feed.dataloader_idx
         position.loader, position.batch, position.phase = loader, index, EvalPhase.BATCH

@@ -39,7 +39,7 @@ def redeclared(
     for entry in entries:
         options = Options(**entry["options"], sync_dist_group=None)
         slot = Slot(entry["name"], entry["hook"], entry["loader"], options, None, is_weighted=entry["is_weighted"])
-        slot.double, slot.metric = entry["double"], metrics.get(entry.get("metric"))
+        slot.double, slot.metric = entry["double"], metrics.get(str(entry.get("metric")))
         if entry["has_group"]:
             rank_zero_warn(
                 f"{slot.name!r} was reduced over a process group, which a checkpoint cannot hold: until it is logged again, "
