@@ -177,7 +177,7 @@ def test_words_that_mean_nothing_here(tmp_path: Path, word: str, callbacks: list
 
 
 def test_hpc_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no hpc_ckpt_N\.ckpt"):
+    with pytest.raises(ConfigError, match=r"no hpc_ckpt_N\.ckpt"):
         resume("hpc", None, tmp_path)
     fit(tmp_path, max_epochs=1, enable_checkpointing=False).save_checkpoint(tmp_path / "hpc_ckpt_2.ckpt")
     fit(tmp_path, max_epochs=2, enable_checkpointing=False).save_checkpoint(tmp_path / "hpc_ckpt_10.ckpt")

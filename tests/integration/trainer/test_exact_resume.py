@@ -37,6 +37,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches",
     "ignore:.*keeps no state",
     "ignore:2 optimizer steps happened",
+    "ignore:.*in eval mode at the start of training",
     "ignore:.*re-reads",
     "ignore:.*fork.*:DeprecationWarning",
 )

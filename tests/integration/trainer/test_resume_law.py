@@ -39,7 +39,11 @@ def trainings(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:ModelCheckpoint", "ignore:.*ReduceLROnPlateau"
+    "ignore:.*does not have many workers",
+    "ignore:.*in eval mode at the start",
+    "ignore:The number of training batches",
+    "ignore:ModelCheckpoint",
+    "ignore:.*ReduceLROnPlateau",
 )
 @settings(max_examples=25)
 @given(options=trainings(), hook=st.sampled_from(HOOKS), when=st.floats(0, 0.999))
