@@ -226,7 +226,7 @@ class MemoryLogger(Logger):
 
 def digest(module: nn.Module) -> float:
     """Return a number that differs where a weight does."""
-    return sum(value.double().sum().item() for value in module.state_dict().values())
+    return sum(value.detach().double().sum().item() for value in module.parameters())
 
 
 class Recorder(Callback):

@@ -322,8 +322,9 @@ class MetricStore:
         self._shown.load_state_dict(state["shown"])
 
     def rank_state(self) -> dict[str, Any]:
-        """Return this rank's values and metric objects."""
-        return resume.values(self._stages, self._module)
+        """Return this rank's values and metric objects, and what it shows where ranks differ in that."""
+        state = resume.values(self._stages, self._module)
+        return state if self._world_size == 1 else state | {"shown": self._shown.state_dict()}
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Take over the values of a saved run.
@@ -332,6 +333,8 @@ class MetricStore:
             states: What `rank_state` returned on each of its ranks. Another number of them is added up.
         """
         resume.load_values(self._stages, self._module, states, rank=self._rank, world_size=self._world_size)
+        if len(states) == self._world_size and "shown" in states[self._rank]:
+            self._shown.load_state_dict(states[self._rank]["shown"])
 
 
 def _epoch_part(slot: Slot) -> Part:
