@@ -6,6 +6,10 @@ from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
 from leyden.trainer.core.callback import Callback
 
 
+class ManualAccumulationError(ConfigError, RuntimeError):
+    """The module steps by hand, so nobody accumulates for it."""
+
+
 class GradientAccumulationScheduler(Callback):
     """Accumulates gradients over a number of batches that changes with the epoch.
 
@@ -48,8 +52,8 @@ class GradientAccumulationScheduler(Callback):
             ConfigError: Manual optimisation, another factor given to the Trainer, or a strategy that fixes it at its start.
         """
         if not pl_module.automatic_optimization:
-            raise ConfigError(
-                "Automatic gradient accumulation and the `GradientAccumulationScheduler` are not supported for manual optimization. "
+            raise ManualAccumulationError(
+                "Automatic gradient accumulation and the `GradientAccumulationScheduler` is not supported for manual optimization. "
                 "Remove the callback, or set automatic_optimization=True."
             )
         if trainer.accumulate_grad_batches not in (1, self._applied):

@@ -37,7 +37,7 @@ def resolve(word: str | Path, *, savers: Iterable[Any], others: Iterable[Any], l
     if text == "hpc":
         found = newest_hpc(root_dir)
         if found is None:
-            raise CheckpointNotFoundError(f'ckpt_path="hpc": there is no hpc_ckpt_N.ckpt in {root_dir}. Pass a path.')
+            raise ConfigError(f'ckpt_path="hpc" is set, but no HPC checkpoint was found: no hpc_ckpt_N.ckpt in {root_dir}. Pass a path.')
         return found
     if text.startswith("registry"):
         raise ConfigError(f"ckpt_path={text!r}: model registries are not supported. Pass a path or URL of a checkpoint.")

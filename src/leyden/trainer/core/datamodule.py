@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, ClassVar, Self
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -43,6 +43,11 @@ class LightningDataModule(HyperparametersMixin, DataHooks):
 
     def __init__(self) -> None:
         super().__init__()
+
+    def __str__(self) -> str:
+        """Return the size of the dataset of each stage: of the loaders that are there without any work."""
+        titles = {"Train": "train", "Validation": "val", "Test": "test", "Predict": "predict"}
+        return "\n".join(f"{{{title} dataloader: {_sizes(self, f'{stage}_dataloader')}}}" for title, stage in titles.items())
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the run behind: a copy of the data module belongs to nobody."""
@@ -114,6 +119,27 @@ class LightningDataModule(HyperparametersMixin, DataHooks):
         return saving.load_datamodule(
             cls, checkpoint_path, map_location=map_location, hparams_file=hparams_file, weights_only=weights_only, **kwargs
         )
+
+
+def _sizes(module: Any, hook: str) -> str:
+    """Return the sizes of a stage's datasets, as text; `None` where the stage has no loaders yet."""
+    own = getattr(type(module), hook)
+    if own is getattr(DataHooks, hook) and hook not in vars(module):
+        return "None"
+    try:
+        made = getattr(module, hook)()
+    except Exception:  # noqa: BLE001 - before `setup`, hooks may fail in any way
+        return "None"
+    if isinstance(made, Mapping):
+        return " ; ".join(f"{name}. size={_size(loader)}" for name, loader in made.items())
+    if isinstance(made, (list, tuple)):
+        return " ; ".join(f"{number}. size={_size(loader)}" for number, loader in enumerate(made, 1))
+    return f"size={_size(made)}"
+
+
+def _size(loader: Any) -> str:
+    dataset = getattr(loader, "dataset", loader)
+    return str(len(dataset)) if isinstance(dataset, Sized) else "NA"
 
 
 def _accepted(function: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -288,11 +288,11 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
         self.train()
 
     @torch.no_grad()
-    def to_onnx(self, file_path: str | Path, input_sample: Any = None, **kwargs: Any) -> Any:
+    def to_onnx(self, file_path: str | Path | None = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Export in ONNX format.
 
         Args:
-            file_path: Where to write.
+            file_path: Where to write; default: nowhere, the program is returned.
             input_sample: What forward takes; default: `example_input_array`.
             **kwargs: Passed to `torch.onnx.export`.
 
@@ -306,9 +306,8 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
         self.eval()
         try:
             sample = sample if isinstance(sample, tuple) else (sample,)
-            return torch.onnx.export(
-                self, tuple(item.to(self.device) if isinstance(item, Tensor) else item for item in sample), str(file_path), **kwargs
-            )
+            sample = tuple(item.to(self.device) if isinstance(item, Tensor) else item for item in sample)
+            return torch.onnx.export(self, sample, None if file_path is None else str(file_path), **kwargs)
         finally:
             self.train(was_training)
 

@@ -106,7 +106,7 @@ def clip(module: Any, optimizer: Any, value: Any, algorithm: Any) -> None:
     if not value:
         return
     inner = getattr(optimizer, "optimizer", optimizer)
-    strategy, wrapped = trainer.strategy, trainer.model.__dict__["_forward_module"]
+    strategy, wrapped = trainer.strategy, trainer.model
     if algorithm == "value":
         strategy.clip_gradients_value(wrapped, inner, clip_val=value)
     else:
@@ -136,7 +136,7 @@ def run_backward(module: Any, loss: Tensor, *args: Any, **kwargs: Any) -> None:
     if trainer is None:
         loss.backward(*args, **kwargs)
         return
-    trainer.strategy.backward(loss, trainer.model.__dict__["_forward_module"], *args, **kwargs)
+    trainer.strategy.backward(loss, trainer.model, *args, **kwargs)
 
 
 def step_with_closure(optimizer: Any, closure: Callable[[], Any]) -> None:

@@ -97,7 +97,7 @@ class LightningOptimizer(FabricOptimizer):
         if module is None:
             raise StateError("toggle_model() needs the module that the trainer runs; use the optimizer that self.optimizers() returns.")
         trainer = module.trainer
-        blocked = nullcontext() if sync_grad else self._strategy.no_backward_sync(trainer.model.__dict__["_forward_module"])
+        blocked = nullcontext() if sync_grad else self._strategy.no_backward_sync(trainer.model)
         with blocked:
             module.toggle_optimizer(self)
             try:
@@ -287,9 +287,7 @@ def _check_scheduler(config: LRSchedulerConfig, plan: OptimizerPlan, *, custom_s
     name = type(scheduler).__name__
     if not all(callable(getattr(scheduler, method, None)) for method in ("state_dict", "load_state_dict")):
         raise ConfigTypeError(f"The provided lr scheduler `{name}` is invalid. It should have `state_dict` and `load_state_dict` methods.")
-    if not isinstance(scheduler, (LRScheduler, ReduceLROnPlateau)) and not custom_step and not callable(getattr(scheduler, "step", None)):
-        raise _foreign(name)
-    if not isinstance(scheduler, (LRScheduler, ReduceLROnPlateau)) and not custom_step and not hasattr(scheduler, "optimizer"):
+    if not isinstance(scheduler, (LRScheduler, ReduceLROnPlateau)) and not custom_step:
         raise _foreign(name)
     optimizer = getattr(scheduler, "optimizer", None)
     if optimizer is not None and not any(optimizer is own or optimizer is getattr(own, "optimizer", None) for own in plan.optimizers):

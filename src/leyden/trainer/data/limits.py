@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.fabric.rank_zero import rank_zero_info, rank_zero_warn
+from leyden.fabric.utilities.warnings import PossibleUserWarning
 from leyden.trainer.data.collections import mapped
 from leyden.trainer.data.combined import CombinedLoader, combined_length
 from leyden.trainer.data.lane import sized
@@ -188,6 +189,7 @@ def warn_of_logging_interval(num_batches: float, every_n_steps: int) -> None:
             f"The number of training batches ({int(num_batches)}) is smaller than the logging interval "
             f"Trainer(log_every_n_steps={every_n_steps}). Set a lower value for log_every_n_steps to see logs for the training epoch.",
             stacklevel=5,
+            category=PossibleUserWarning,
         )
 
 
@@ -237,6 +239,17 @@ def unshuffled(combined: CombinedLoader, stage: str) -> CombinedLoader:
     if combined.limits is not None:
         result.limits = combined.limits
     return result
+
+
+def warn_of_shuffling(combined: CombinedLoader, stage: str) -> None:
+    """Warn where batches that are only measured come in another order each time."""
+    if any(_is_shuffled(loader) for loader in combined.flattened):
+        rank_zero_warn(
+            f"Your `{stage}_dataloader`'s sampler has shuffling enabled. Turn it off outside of training: the order changes nothing but "
+            "which outputs belong to which data.",
+            stacklevel=5,
+            category=PossibleUserWarning,
+        )
 
 
 def _is_shuffled(loader: Any) -> bool:

@@ -168,10 +168,10 @@ def combined(loaders: Any, stage: str) -> CombinedLoader:
         return CombinedLoader(loaders, "max_size_cycle" if stage == "train" else "sequential")
     if stage == "train" and loaders.mode == "sequential":
         others = ", ".join(mode for mode in MODES if mode != "sequential")
-        raise ConfigError(f"`FitLoop` does not support the `CombinedLoader(mode='sequential')` mode. The available modes are: {others}.")
+        raise ConfigError(f'`FitLoop` does not support the `CombinedLoader(mode="sequential")` mode. The available modes are: {others}.')
     if stage == "predict" and loaders.mode != "sequential":
         raise ConfigError(
-            f"`trainer.predict()` only supports the `CombinedLoader(mode='sequential')` mode, but this one has mode={loaders.mode!r}. "
+            f'`trainer.predict()` only supports the `CombinedLoader(mode="sequential")` mode, but this one has mode={loaders.mode!r}. '
             "Pass a list of loaders."
         )
     return loaders
@@ -196,8 +196,9 @@ def prepare(combined: CombinedLoader, stage: str, *, strategy: Places, use_distr
 
 
 def _both_given(fn: str) -> str:
-    given = "`train_dataloader` or `val_dataloaders`" if fn == "fit" else "both `dataloaders` and a data module"
-    return f"You cannot pass {given} to `trainer.{fn}(datamodule=...)`: the data module makes them. Drop one of the two."
+    both = "`train_dataloader` or `val_dataloaders` to `trainer.fit(datamodule=...)`"
+    given = both if fn == "fit" else f"both `trainer.{fn}(dataloaders=..., datamodule=...)`"
+    return f"You cannot pass {given}: the data module makes the loaders. Drop one of the two."
 
 
 def _checked(loaders: Any, origin: str) -> Any:

@@ -2,6 +2,7 @@
 
 from leyden.core.errors import ConfigError
 from leyden.fabric.rank_zero import rank_zero_warn
+from leyden.fabric.utilities.warnings import PossibleUserWarning
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.signatures import parameter, positional_count, takes_anything
 
@@ -65,9 +66,9 @@ def _check_fit(run: Run) -> None:
         )
     has_loader, has_step = run.source.has("val"), plan.overrides("validation_step")
     if has_loader and not has_step:
-        rank_zero_warn("You passed in a `val_dataloader` but have no `validation_step`. Skipping val loop.")
+        rank_zero_warn("You passed in a `val_dataloader` but have no `validation_step`. Skipping val loop.", category=PossibleUserWarning)
     if has_step and not has_loader:
-        rank_zero_warn("You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.")
+        rank_zero_warn("You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.", category=PossibleUserWarning)
     if not module.automatic_optimization:
         _check_manual(run)
 

@@ -24,7 +24,7 @@ def load_training(run: Run) -> None:
     _load(run, "train")
     length = run.train.num_batches[0]
     cadence = run.config.cadence
-    if cadence.validation_seconds is None and cadence.validation_steps is None and length:
+    if cadence.validation_seconds is None and cadence.validation_steps is None and length and cadence.limits["val"]:
         interval, every = cadence.val_check_interval, cadence.check_val_every_n_epoch
         run.validation_batches = limits.validation_interval(interval, every_n_epochs=every, num_batches=length)
     if run.trainer.loggers and not run.fast_dev_run:
@@ -79,6 +79,8 @@ def _load(run: Run, stage: str) -> None:
     combined = run.source.load(stage)
     if cadence.overfit_batches and stage in ("train", "val"):
         combined = limits.unshuffled(combined, "training" if stage == "train" else "val")
+    elif stage != "train":
+        limits.warn_of_shuffling(combined, stage)
     run.loaders[stage] = combined
     loaders = prepare(combined, stage, strategy=strategy, use_distributed_sampler=run.config.defaults.use_distributed_sampler)
     leaves = flattened(loaders)

@@ -1,7 +1,10 @@
 """Fitting: sanity check, epochs, their ends. The batches are in `epoch`."""
 
-from leyden.fabric.rank_zero import rank_zero_info
+from leyden.core.errors import listed
+from leyden.fabric.rank_zero import rank_zero_info, rank_zero_warn
+from leyden.fabric.utilities.warnings import PossibleUserWarning
 from leyden.trainer.checkpoint import restore
+from leyden.trainer.engine.modes import names_in_eval
 from leyden.trainer.engine.run import Left, Run
 from leyden.trainer.engine.state import Phase
 from leyden.trainer.loops import feeds, schedule
@@ -28,8 +31,7 @@ def fit(run: Run) -> None:
             return
         if run.restored is None and schedule.is_finished(run):
             return
-        stood = run.restored is not None and run.restored.has_feed("val") and run.source.has("val")
-        if run.val is None and (stood or schedule.validates_this_epoch(run)):
+        if run.val is None and _wants_validation(run):
             feeds.load_validation(run)
         if run.restored is not None:
             restore.enter_feeds(run)
@@ -50,6 +52,13 @@ def fit(run: Run) -> None:
         clock.stop()
 
 
+def _wants_validation(run: Run) -> bool:
+    """Return whether validation's loaders are asked for before training: where it is due, or where the saved run had them."""
+    if run.restored is not None and (run.state.phase is Phase.TRAIN_END or run.restored.has_feed("val")):
+        return run.restored.has_feed("val") and run.source.has("val")
+    return schedule.validates_this_epoch(run)
+
+
 def _start(run: Run, entry: Phase | None, left: Left) -> None:
     """Run `on_train_start`: in full, except where the checkpoint was written inside it."""
     if entry is not None:
@@ -59,6 +68,12 @@ def _start(run: Run, entry: Phase | None, left: Left) -> None:
         run.state.phase, run.state.eval = phase, position
         run.restored.put_back(run)
         return
+    if in_eval := names_in_eval(run.module):
+        rank_zero_warn(
+            f"Found {len(in_eval)} module(s) in eval mode at the start of training: {listed(in_eval)}. They stay so. If that is not "
+            "intended, call model.train() before fit.",
+            category=PossibleUserWarning,
+        )
     run.store.begin_epoch("train")
     run.is_fresh = True  # what `on_train_start` logs belongs to the first epoch
     run.at(Phase.TRAIN_START)

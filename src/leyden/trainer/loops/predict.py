@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.trees import map_tensors
 from leyden.trainer.engine.modes import capture_modes, restore_modes
 from leyden.trainer.engine.run import Run
@@ -46,7 +47,7 @@ def _batches(run: Run, feed: Any) -> Iterator[Prediction]:
     plan, store = run.plan, run.store
     step, slots = run.steps["predict_step"], run.store.slots("predict", "predict_step")
     starts, ends = plan["on_predict_batch_start"], plan["on_predict_batch_end"]
-    several = len(feed.num_batches) > 1
+    several, has_warned = len(feed.num_batches) > 1, False
     for batch in feed:
         index, loader = feed.batch_idx, feed.dataloader_idx
         indices = feed.batch_indices
@@ -58,6 +59,9 @@ def _batches(run: Run, feed: Any) -> Iterator[Prediction]:
         store.current = slots
         out = step(*where)
         store.current = None
+        if out is None and not has_warned:
+            has_warned = True
+            rank_zero_warn("predict returned None. If this was on purpose, ignore this warning.")
         if ends:
             run.call("on_predict_batch_end", ends, out, *where)
         run.clock.ticks += 1

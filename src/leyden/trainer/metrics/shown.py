@@ -30,7 +30,8 @@ class Shown:
 
     @property
     def logged(self) -> dict[str, Any]:
-        """What went to loggers, as tensors."""
+        """What goes to loggers, as tensors: current steps and finished epochs, whether or not their row is due."""
+        self.refresh()
         return _as_tensors(self._logged)
 
     @property
@@ -55,12 +56,16 @@ class Shown:
         slot.fresh = False
         if stage.name == "train":
             self._callback[slot.plain] = self._callback[slot.step_name] = as_double(value) if slot.double else value
+        if slot.options.logger:
+            self._logged[slot.step_name] = value
         if slot.options.prog_bar:
             self._progress[slot.step_name] = value
 
     def show_epoch(self, slot: Slot, value: Value) -> None:
         """Show an epoch's value."""
         self._callback[slot.plain] = self._callback[slot.epoch_name] = as_double(value) if slot.double else value
+        if slot.options.logger:
+            self._logged[slot.epoch_name] = value
         if slot.options.prog_bar:
             self._progress[slot.epoch_name] = value
 

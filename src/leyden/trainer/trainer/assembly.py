@@ -43,20 +43,21 @@ def complete_callbacks(given: Any, config: TrainerConfig, raw: dict[str, Any]) -
             raise ConfigTypeError(f"callbacks has {callback!r}. Accepted are objects of leyden.trainer.Callback.")
     callbacks += discovered_callbacks()
     _default(callbacks, ModelCheckpoint, "enable_checkpointing", raw, config.defaults.enable_checkpointing, kind=Checkpoint)
+    if config.limits.max_time is not None and not any(isinstance(callback, Timer) for callback in callbacks):
+        callbacks.append(Timer(duration=config.limits.max_time, interval="step"))
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     if len(bars) > 1:
         names = listed([type(bar).__name__ for bar in bars])
         raise ConfigError(f"You added multiple progress bar callbacks to the Trainer, but only one is supported: {names}. Keep one.")
     _default(callbacks, default_progress_bar, "enable_progress_bar", raw, config.defaults.enable_progress_bar, kind=ProgressBar)
     _default(callbacks, default_model_summary, "enable_model_summary", raw, config.defaults.enable_model_summary, kind=ModelSummary)
-    if config.limits.max_time is not None and not any(isinstance(callback, Timer) for callback in callbacks):
-        callbacks.append(Timer(duration=config.limits.max_time, interval="step"))
+    check_state_keys(callbacks)
     return CallbackList(in_order(callbacks))
 
 
 def _default(callbacks: list[Any], make: Any, argument: str, raw: dict[str, Any], enabled: bool, *, kind: type) -> None:  # noqa: FBT001 - private
     found = [callback for callback in callbacks if isinstance(callback, kind)]
-    if found and raw[argument] is False:
+    if found and raw[argument] is False and kind is not ModelSummary:  # a summary given is one wanted
         shown = "ModelCheckpoint" if kind is Checkpoint else type(found[0]).__name__
         raise ConfigError(f"Trainer was configured with `{argument}=False` but found `{shown}` in the callbacks list. Drop one of the two.")
     if not found and enabled:
@@ -64,24 +65,17 @@ def _default(callbacks: list[Any], make: Any, argument: str, raw: dict[str, Any]
 
 
 def in_order(callbacks: Iterable[Any]) -> list[Any]:
-    """Return callbacks in the order they are called: finders, others, timers, bars, summaries, savers last."""
-    groups: list[list[Any]] = [[] for _ in range(6)]
-    finders, others, timers, bars, summaries, savers = groups
+    """Return callbacks in the order they are called: finders first, savers last."""
+    finders, others, savers = list[Any](), list[Any](), list[Any]()
     for callback in callbacks:
         name = {parent.__name__ for parent in type(callback).__mro__}
         if name & {"LearningRateFinder", "BatchSizeFinder"}:
             finders.append(callback)
         elif isinstance(callback, Checkpoint):
             savers.append(callback)
-        elif isinstance(callback, Timer):
-            timers.append(callback)
-        elif isinstance(callback, ProgressBar):
-            bars.append(callback)
-        elif isinstance(callback, ModelSummary):
-            summaries.append(callback)
         else:
             others.append(callback)
-    return [*finders, *others, *timers, *bars, *summaries, *savers]
+    return [*finders, *others, *savers]
 
 
 def with_module_callbacks(callbacks: Iterable[Any], module: Any) -> list[Any]:

@@ -26,6 +26,8 @@ from leyden.trainer.engine.every import Every, Unit
 
 PREFIXES = ("LEYDEN_TRAINER_", "PL_TRAINER_")
 ENDLESS = -1
+DEFAULT_EPOCHS = 1000
+"""Where nothing else limits fit; fit warns of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,11 +196,8 @@ def _limits(arguments: Mapping[str, Any], fast: int) -> RunLimits:
     if min_steps is not None and min_epochs is None:
         min_epochs = 1
     if max_epochs is None:
-        if max_steps == ENDLESS and arguments["max_time"] is None:
-            rank_zero_warn("`max_epochs` was not set. Setting it to 1000 epochs. To train without an epoch limit, set `max_epochs=-1`.")
-            max_epochs = 1000
-        else:
-            max_epochs = ENDLESS
+        is_limited = max_steps != ENDLESS or arguments["max_time"] is not None
+        max_epochs = ENDLESS if is_limited else DEFAULT_EPOCHS
     if min_steps is not None and max_steps != ENDLESS and min_steps > max_steps:
         rank_zero_warn(f"min_steps={min_steps} has no effect: max_steps={max_steps} comes first.")
     return RunLimits(max_epochs=max_epochs, min_epochs=min_epochs, max_steps=max_steps, min_steps=min_steps, max_time=arguments["max_time"])
@@ -206,8 +205,9 @@ def _limits(arguments: Mapping[str, Any], fast: int) -> RunLimits:
 
 def _cadence(arguments: Mapping[str, Any], fast: int) -> Cadence:
     every_epoch = arguments["check_val_every_n_epoch"]
-    interval = _Interval.of(1.0 if arguments["val_check_interval"] is None else arguments["val_check_interval"])
-    check_validation(interval.batches if interval.is_batches else None, every_epoch)
+    given = arguments["val_check_interval"]
+    interval = _Interval.of(1.0 if given is None else given)
+    check_validation(interval.batches if interval.is_batches and given is not None else None, every_epoch)
     overfit = check_limit("overfit_batches", arguments["overfit_batches"])
     limits: dict[str, float] = {}
     for stage in ("train", "val", "test", "predict"):

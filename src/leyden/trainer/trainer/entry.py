@@ -152,17 +152,19 @@ def finish(trainer: Any, run: Run) -> None:
     trainer.note_status(TrainerStatus.INTERRUPTED if run.failure is not None else TrainerStatus.FINISHED)
 
 
-def estimated_steps(trainer: Any, run: Run) -> float:
+def estimated_steps(trainer: Any, run: Run | None) -> float:
     """Return how many steps fit will take: by epochs, capped by `max_steps`; infinite where there is no limit."""
     limits = trainer.config.limits
     if limits.max_epochs == -1 and limits.max_steps == -1:
         return math.inf
     if limits.max_epochs == -1:
         return limits.max_steps
-    if run.train is None:
+    if run is None:  # nobody knows the loaders yet
+        return math.inf if limits.max_steps == -1 else limits.max_steps
+    if run.train is None and trainer.limit_train_batches:
         rank_zero_info("Loading `train_dataloader` to estimate number of stepping batches.")
         feeds.load_training(run)
-    batches = trainer.num_training_batches
+    batches = trainer.num_training_batches if trainer.limit_train_batches else 0
     if math.isinf(batches):
         return math.inf if limits.max_steps == -1 else limits.max_steps
     total = math.ceil(batches / trainer.accumulate_grad_batches) * max(limits.max_epochs, 1)

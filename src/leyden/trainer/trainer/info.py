@@ -1,5 +1,6 @@
 """`TrainerInfo`: what a trainer answers, as read-only properties under the documented names. No behaviour lives here."""
 
+import math
 from typing import Any
 
 from leyden.trainer.core.callback import Checkpoint
@@ -169,9 +170,9 @@ class TrainerInfo:  # noqa: SIZE002, SIZE003 - one property per documented name
 
     @property
     def num_training_batches(self) -> float:
-        """The training batches of an epoch; infinite where nobody knows."""
+        """The training batches of an epoch; infinite where nobody knows, and before the loaders are there."""
         feed = self._run.train if self._run is not None else None
-        return feed.num_batches[0] if feed is not None else 0
+        return feed.num_batches[0] if feed is not None else math.inf
 
     @property
     def num_val_batches(self) -> list[float]:
@@ -192,7 +193,7 @@ class TrainerInfo:  # noqa: SIZE002, SIZE003 - one property per documented name
     def num_sanity_val_batches(self) -> list[float]:
         """The batches of the sanity check, of each loader."""
         most = self.config.cadence.num_sanity_val_steps
-        return [min(count, most) for count in self.num_val_batches]
+        return [min(count, most) for count in self._num_batches(("fit",))]
 
     def _num_batches(self, functions: tuple[str, ...]) -> list[float]:
         run = self._run

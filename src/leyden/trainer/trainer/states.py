@@ -28,11 +28,9 @@ class RunningStage(StrEnum):
         return self in (RunningStage.VALIDATING, RunningStage.TESTING, RunningStage.SANITY_CHECKING)
 
     @property
-    def dataloader_prefix(self) -> str | None:
-        """The first word of `<prefix>_dataloader`; `None` in the sanity check."""
-        if self is RunningStage.SANITY_CHECKING:
-            return None
-        return "val" if self is RunningStage.VALIDATING else self.value
+    def dataloader_prefix(self) -> str:
+        """The first word of `<prefix>_dataloader`."""
+        return "val" if self in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING) else self.value
 
 
 class TrainerStatus(StrEnum):

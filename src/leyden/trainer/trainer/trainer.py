@@ -38,7 +38,7 @@ from leyden.trainer.loops.predict import Prediction, nested
 from leyden.trainer.loops.run import execute, execute_predict
 from leyden.trainer.profilers.profiler import Profiler
 from leyden.trainer.trainer import assembly, entry, results
-from leyden.trainer.trainer.config import TrainerConfig, configure, from_environment
+from leyden.trainer.trainer.config import DEFAULT_EPOCHS, TrainerConfig, configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
 from leyden.trainer.trainer.jobs import KeptVersion, next_checkpoint
 from leyden.trainer.trainer.states import TrainerStatus
@@ -227,6 +227,8 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         """
         module, compiler = entry.take_module("fit", model, self.lightning_module)
         source = sources.attach("fit", module, train_dataloaders=train_dataloaders, val_dataloaders=val_dataloaders, datamodule=datamodule)
+        if self._raw["max_epochs"] is None and self.max_epochs == DEFAULT_EPOCHS:
+            rank_zero_warn("`max_epochs` was not set. Setting it to 1000 epochs. To train without an epoch limit, set `max_epochs=-1`.")
         self._enter("fit", module)
         entry.launch(self, _Work(self, "fit", source, compiler, self._given_ckpt(ckpt_path), weights_only, has_model=True))
 
@@ -434,10 +436,10 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
 
     @property
     def model(self) -> Any:
-        """The module as the strategy wrapped it."""
+        """The module as the strategy wrapped it; on one device, the module itself."""
         if self._run is None:
             return None
-        return self._run.model if self._run.model is not None else self._run.module
+        return self._run.model.__dict__["_forward_module"] if self._run.model is not None else self._run.module
 
     @property
     def datamodule(self) -> Any:
@@ -465,13 +467,13 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         """Whether validation runs in fit: there are a step, loaders, and a limit above 0."""
         run = self._run
         if run is None:
-            return True
+            return False
         return run.plan.overrides("validation_step") and run.source.has("val") and self.config.cadence.limits["val"] > 0
 
     @property
     def estimated_stepping_batches(self) -> float:
         """The number of optimizer steps that fit will take, for schedulers; infinite where there is no limit."""
-        return entry.estimated_steps(self, self.run)
+        return entry.estimated_steps(self, self._run)
 
     # -- metrics and loggers -------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .enums import GradClipAlgorithmType as GradClipAlgorithmType
     from .grads import grad_norm as grad_norm
+    from .parsing import is_picklable as is_picklable
     from .rank_zero import rank_zero_deprecation as rank_zero_deprecation
     from .rank_zero import rank_zero_info as rank_zero_info
     from .rank_zero import rank_zero_only as rank_zero_only
@@ -32,6 +33,7 @@ else:
             "Throughput": "leyden.fabric.utilities",
             "disable_possible_user_warnings": ".warnings",
             "grad_norm": ".grads",
+            "is_picklable": ".parsing",
             "is_shared_filesystem": "leyden.fabric.utilities",
             "measure_flops": "leyden.fabric.utilities",
             "move_data_to_device": "leyden.fabric.utilities",

@@ -20,6 +20,8 @@ def is_overridden(method_name: str, instance: object, parent: type | None = None
     base = parent or next((kind for kind in (LightningModule, LightningDataModule, Callback) if isinstance(instance, kind)), None)
     if base is None:
         raise ValueError(f"Expected a parent: {type(instance).__name__} is no LightningModule, LightningDataModule or Callback.")
+    if not hasattr(instance, method_name):
+        return False
     if not hasattr(base, method_name):
         raise ValueError(f"The parent should define the method: {base.__name__} has no {method_name!r}.")
     return plan.is_overridden(instance, method_name, base)

@@ -70,7 +70,7 @@ def test_loaders_and_a_data_module_together_are_refused() -> None:
         sources.attach("fit", Model(), train_dataloaders=[1], datamodule=ByProtocol())
     with pytest.raises(ConfigError, match="You cannot pass `train_dataloader` or `val_dataloaders`"):
         sources.attach("fit", Model(), train_dataloaders=ByProtocol(), val_dataloaders=[1])
-    with pytest.raises(ConfigError, match=r"trainer\.validate\(datamodule"):
+    with pytest.raises(ConfigError, match=r"trainer\.validate\(dataloaders=..., datamodule=...\)"):
         sources.attach("validate", Model(), dataloaders=[1], datamodule=ByProtocol())
 
 
@@ -121,7 +121,7 @@ def test_loaders_that_nobody_gives_are_named() -> None:
 
 def test_training_does_not_go_one_after_the_other() -> None:
     source = sources.attach("fit", Model(), train_dataloaders=CombinedLoader([range(1)], "sequential"))
-    with pytest.raises(ConfigError, match=r"`FitLoop` does not support the `CombinedLoader\(mode='sequential'\)`"):
+    with pytest.raises(ConfigError, match=r'`FitLoop` does not support the `CombinedLoader\(mode="sequential"\)`'):
         source.load("train")
 
 

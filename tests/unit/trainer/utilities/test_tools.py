@@ -73,8 +73,9 @@ def test_overrides_are_found() -> None:
     assert is_overridden("forward", nn.ReLU(), parent=nn.Module)
     with pytest.raises(ValueError, match="Expected a parent"):
         is_overridden("forward", object())
+    assert not is_overridden("fly", Callback())
     with pytest.raises(ValueError, match="The parent should define the method"):
-        is_overridden("fly", Callback())
+        is_overridden("forward", nn.ReLU(), parent=Callback)
 
 
 def test_what_pickles_is_known() -> None:
