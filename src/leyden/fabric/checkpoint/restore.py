@@ -194,6 +194,16 @@ class _Planner:
             found = self._from_rank_zero(item)
         if found is not _MISSING:
             self._foreign(item.value, found)
+            self._of_other_ranks(item)
+
+    def _of_other_ranks(self, item: Item) -> None:
+        """Hand over the states of all saved ranks, where their number was another one, to an object that asks for them."""
+        gather = getattr(item.value, "load_rank_states", None)
+        if gather is None or self._world_size() == self._peers.world_size:
+            return
+        ranks = (self._saved.rank_state(rank) or {} for rank in range(self._world_size()))
+        states = [state for rank in ranks if (state := rank.get("objects", {}).get(item.key)) is not None]
+        self._plan.foreign.append((lambda: gather(states), lambda: None))
 
     def _from_rank_zero(self, item: Item) -> Any:
         """Return rank 0's state for a rank that did not exist, where the object can make something of it."""

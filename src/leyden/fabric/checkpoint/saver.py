@@ -357,6 +357,8 @@ def _read_engine(
             f"{saved.path} was written by DeepSpeed's engine, which only strategy='deepspeed' reads. "
             f"Convert it first: leyden ckpt convert {saved.path} {saved.path}.ckpt"
         )
+    if not items:  # only what lies beside the engine's files is asked for
+        return restore(saved, state, strategy=strategy, peers=peers, strict=is_strict, restore_rng=restore_rng)
     rest = {key: value for key, value in state.items() if all(item.path[0] != key for item in items)}
     engine = cast(EngineStrategy, strategy)
     engine.check_engine(Path(saved.path), _by_key(items), strict=is_strict)

@@ -318,6 +318,11 @@ class DeepSpeedStrategy(ParallelStrategy):  # noqa: SIZE002, SIZE003 - the docum
             )
         return nullcontext()
 
+    def clip_at_step(self, max_norm: float) -> bool:
+        """Let the engine clip, unless its configuration says something else."""
+        self._given.setdefault("gradient_clipping", float(max_norm))
+        return True
+
     def clip_gradients_norm(
         self, module: nn.Module, optimizer: Optimizer, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = True
     ) -> NoReturn:

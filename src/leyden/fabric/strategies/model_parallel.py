@@ -37,7 +37,8 @@ class ModelParallelStrategy(ShardedStrategy):
     """Parallelises by the user's function over a mesh `(data_parallel, tensor_parallel)`, or over a `MeshSpec`'s axes.
 
     Args:
-        parallelize_fn: `(module, device_mesh) -> module`; called once, after launch.
+        parallelize_fn: `(module, device_mesh) -> module`; called once, after launch. `None`: the module comes parallelised, as a
+            `LightningModule`'s does from its `configure_model`.
         data_parallel_size: Ranks with different batches; `"auto"` is the number of nodes.
         tensor_parallel_size: Ranks that share one batch; `"auto"` is the number of devices per node.
         save_distributed_checkpoint: Whether `save` writes a directory (every rank its shards) instead of one file.
@@ -58,7 +59,7 @@ class ModelParallelStrategy(ShardedStrategy):
 
     def __init__(
         self,
-        parallelize_fn: Callable[..., nn.Module],
+        parallelize_fn: Callable[..., nn.Module] | None = None,
         data_parallel_size: int | Literal["auto"] = "auto",
         tensor_parallel_size: int | Literal["auto"] = "auto",
         save_distributed_checkpoint: bool = True,
@@ -68,7 +69,7 @@ class ModelParallelStrategy(ShardedStrategy):
         mesh: MeshSpec | None = None,
     ) -> None:
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
-        if not callable(parallelize_fn):
+        if parallelize_fn is not None and not callable(parallelize_fn):
             raise ConfigTypeError(f"parallelize_fn={parallelize_fn!r}: expected a function (module, device_mesh) -> module.")
         if mesh is not None and (data_parallel_size != "auto" or tensor_parallel_size != "auto"):
             raise ConfigError(f"mesh={mesh} and data_parallel_size/tensor_parallel_size both divide the ranks; pass one of them.")
@@ -122,6 +123,10 @@ class ModelParallelStrategy(ShardedStrategy):
 
     def prepare_module(self, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> nn.Module:
         refuse_old_fsdp(module)
+        if self._parallelize_fn is None:
+            self.fill(module.named_modules())
+            self.forget_built()
+            return module
         repointing = Repointing(module, optimizers)
         broadcast_from_rank_zero([(name, child) for name, child in module.named_modules() if not _has_meta(child)], device=self.root_device)
         parallel: Any = self._parallelize_fn(module, self.device_mesh)

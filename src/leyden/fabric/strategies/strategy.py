@@ -241,6 +241,10 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
         parameters = list(self.precision.main_params(optimizer))
         return nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite=error_if_nonfinite)
 
+    def clip_at_step(self, max_norm: float) -> bool:
+        """Clip by norm at each step from now on, and return whether this strategy does so; call it before the module is set up."""
+        return False
+
     def clip_gradients_value(self, module: nn.Module, optimizer: Optimizer, clip_val: float) -> None:
         """Clip every gradient element to [-clip_val, clip_val]."""
         self.precision.unscale_gradients(optimizer)

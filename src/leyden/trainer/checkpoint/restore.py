@@ -70,8 +70,10 @@ class Restored:
         """Restore metrics, gradients and random numbers: right before the first continued action, so that nothing moves them."""
         if "metrics" in self.tree:
             run.store.load_state_dict(self.tree["metrics"])
-            if self.rank.metrics:
-                run.store.load_rank_states([self.decode(state) for state in self.rank.metrics])
+            if states := [self.decode(state) for state in self.rank.metrics]:
+                # With as many ranks as before each has its own alone; it stands for the others', which it does not look at.
+                is_alone = self.tree.get("run_state", {}).get("world_size") == run.strategy.world_size
+                run.store.load_rank_states(states * run.strategy.world_size if is_alone else states)
         if gradients := self.tree.get("gradients"):
             for name, parameter in run.module.named_parameters():
                 if name in gradients:

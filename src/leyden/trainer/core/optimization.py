@@ -107,6 +107,8 @@ def clip(module: Any, optimizer: Any, value: Any, algorithm: Any) -> None:
         return
     inner = getattr(optimizer, "optimizer", optimizer)
     strategy, wrapped = trainer.strategy, trainer.model
+    if trainer.run.clips_at_step and algorithm == "norm":
+        return  # the strategy does
     if algorithm == "value":
         strategy.clip_gradients_value(wrapped, inner, clip_val=value)
     else:

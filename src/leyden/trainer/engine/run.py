@@ -55,6 +55,7 @@ class Run:
     val: Any = None
     sanity: Any = None
     accumulate: int = 1
+    clips_at_step: bool = False  # the strategy does, inside its step
     next_validation: int = -1
     next_row: int = -1
     validation_is_due: bool = False

@@ -122,7 +122,7 @@ def closure_step(run: Run) -> Step:
         store.current = slots
         out = training_step(batch, index)
         loss, extras = (out, None) if type(out) is Tensor else unpack(out, strategy.world_size)
-        if k > 1 and loss is not None and not strategy.owns_backward:
+        if k > 1 and loss is not None:
             loss = loss / k
         if index % k == 0:
             run.fire("on_before_zero_grad", optimizer)
