@@ -72,6 +72,7 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
         self._clock: Clock = clock or SystemClock()
         self._screen: Screen | None = None
         self._rows: dict[Stage, int] = {}  # stages that have a row now -> batches done
+        self._totals: dict[Stage, int | None] = {}  # as they were when the row restarted
         self._next_drawing = -math.inf
         self._next_train: float = 0  # the count of batches at which to look next: all that a quiet batch compares
         self._next_eval: float = 0
@@ -143,12 +144,15 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
             self._rows[stage] = 0
             self._screen.begin(stage)
 
-    def _reset(self, stage: Stage) -> None:
+    def _reset(self, stage: Stage) -> float:
+        """Restart a row; return the count of batches at which to look first."""
         self._open(stage)
         if self._screen is not None:
             self._rows[stage] = 0
-            self._screen.restart(stage, self._description(stage), self._total(stage))
+            self._totals[stage] = total = self._total(stage)
+            self._screen.restart(stage, self._description(stage), total)
             self._draw_if_due(stage)
+        return self._following(stage, 0)
 
     def _move(self, stage: Stage, done: int) -> float:
         """Note `done` batches, draw if it is time; return the count at which to look again."""
@@ -158,15 +162,16 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
             return math.inf
         self._rows[stage] = done
         self._screen.move(stage, done)
-        self._draw_if_due(stage)
+        if self._clock.monotonic() >= self._next_drawing:
+            self._draw_if_due(stage)
         return self._following(stage, done)
 
     def _following(self, stage: Stage, done: int) -> float:
         """Return the count at which to look next."""
-        if not self.is_enabled:
+        if self._screen is None:
             return math.inf
         following = done - done % self._refresh_rate + self._refresh_rate
-        total = self._total(stage)
+        total = self._totals[stage]
         return following if total is None or done >= total else min(following, total)
 
     def _draw_if_due(self, stage: Stage) -> None:
@@ -206,8 +211,7 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
         self._reset("train")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._next_train = self._following("train", 0)
-        self._reset("train")
+        self._next_train = self._reset("train")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx + 1 >= self._next_train:
@@ -226,8 +230,7 @@ class StagedProgressBar(ProgressBar):  # noqa: SIZE003 - a method for each hook 
             if self._current_eval_dataloader_idx is not None:
                 self._finish(stage)
             self._current_eval_dataloader_idx = dataloader_idx
-            self._next_eval = self._following(stage, 0)
-            self._reset(stage)
+            self._next_eval = self._reset(stage)
 
     def _on_eval_end(self, stage: Stage) -> None:
         self._finish(stage)
