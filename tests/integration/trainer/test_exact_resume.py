@@ -165,7 +165,7 @@ BEFORE_THE_STEP = [
 
 @pytest.mark.filterwarnings("ignore:.*was written inside a batch")
 @pytest.mark.parametrize("hook", [*BEFORE_THE_STEP, "on_after_backward", "on_before_optimizer_step"])
-@pytest.mark.parametrize("loaders", LOADERS)
+@pytest.mark.parametrize("loaders", ["plain", "stateful"])
 def test_a_batch_that_was_not_finished_begins_again(tmp_path: Path, hook: str, loaders: str) -> None:
     after, _, begun, _ = resumed(tmp_path, hook, 7, loaders=LOADERS[loaders], callbacks=list)
     start = "on_validation_batch_start" if "validation" in hook else "on_train_batch_start"
