@@ -36,6 +36,7 @@ def load_validation(run: Run) -> None:
     stage, run.stage = run.stage, "validate" if run.stage == "train" else run.stage
     try:
         _load(run, "val")
+        check_dataloader_idx(run, "validation", len(run.val.num_batches))
     finally:
         run.stage = stage
 

@@ -125,5 +125,5 @@ def _end_epoch(run: Run, left: Left) -> None:
     run.rows.train_epoch(clock)
     run.rows.save()
     clock.epoch += 1
-    clock.batch = 0
+    run.state.finished_batches, clock.batch = clock.batch, 0
     run.at(Phase.EPOCH_START)

@@ -16,6 +16,7 @@ import torch
 from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.fabric.compilation import take_apart
+from leyden.fabric.trees import leaves
 from leyden.fabric.wrappers import FabricModule
 from leyden.trainer.checkpoint import restore
 from leyden.trainer.core.optimizer import LightningOptimizer, plan_optimizers
@@ -27,6 +28,7 @@ from leyden.trainer.engine.stop import EndOfRun, Interrupted
 from leyden.trainer.loops import feeds, hparams_rows
 from leyden.trainer.loops.assemble import make_boundary, profiled
 from leyden.trainer.loops.check import check_configuration
+from leyden.trainer.loops.compiled import compile_steps, restore_methods
 from leyden.trainer.loops.evaluate import PREFIX, evaluate, grad_free
 from leyden.trainer.loops.fit import fit
 from leyden.trainer.loops.optimize import NoOptimizer
@@ -43,6 +45,8 @@ def execute(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> No
         if run.state.fn == "fit":
             with torch.autograd.set_detect_anomaly(True) if run.config.defaults.detect_anomaly else contextlib.nullcontext():
                 fit(run)
+            if run.job_record is not None:
+                run.job_record.report(1.0)
             run.fire("on_fit_end")
         else:
             feeds.load_evaluation(run, run.stage)
@@ -96,7 +100,7 @@ def set_up(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Non
         restore.load_callbacks(run, restored)
     run.module_validates = run.plan.overrides("validation_step")
     wrap(run, restored)
-    if restored is not None and strategy.state_layout != "replicated":
+    if restored is not None and restore.loads_late(run, restored):
         restore.load_sharded(run, restored)
     if run.log_hparams:
         hparams_rows.write(run)
@@ -127,8 +131,10 @@ def wrap(run: Run, restored: restore.Restored | None) -> None:
     strategy, module = run.strategy, run.module
     is_fit = run.state.fn == "fit"
     policy = run.compile_policy
-    if run.config.defaults.sync_batchnorm and strategy.world_size > 1:
+    if syncs_layers(run):
         run.layer_sync.apply(module)
+    clip = run.config.gradients
+    run.clips_at_step = is_fit and bool(clip.value) and clip.algorithm in (None, "norm") and strategy.clip_at_step(clip.value)
     inner = strategy.precision.convert_module(module)
     strategy.module_to_device(inner)
     inner = strategy.prepare_module(inner)
@@ -145,15 +151,19 @@ def wrap(run: Run, restored: restore.Restored | None) -> None:
         forward_module = strategy.setup_module(inner)
     if is_fit and late:
         optimizers = [strategy.setup_optimizer(item) for item in configure_optimizers(run)]
-    if run.recompile is not None:
-        forward_module = run.recompile(forward_module)
-    if policy is not None:
-        forward_module = policy.compile_model(forward_module)
+    compile_steps(run)
     run.model = FabricModule(forward_module, strategy, original_module=take_apart(inner)[0])
     optimizers = optimizers or ([NoOptimizer()] if is_fit and module.automatic_optimization else [])
     run.optimizers = [LightningOptimizer(item, strategy, run, module) for item in optimizers]
+    for name in STEPS:
+        run.model.mark_forward_method(name)  # also those that a compiler or a test has put on the instance
     run.steps = {name: make_step_call(run, name) for name in STEPS}
     run.accumulate = run.trainer.accumulate_grad_batches
+
+
+def syncs_layers(run: Run) -> bool:
+    """Return whether batch norms share statistics over ranks during this run."""
+    return run.config.defaults.sync_batchnorm and run.strategy.world_size > 1
 
 
 def configure_optimizers(run: Run) -> list[Any]:
@@ -177,8 +187,7 @@ class TooManyOptimizersError(ConfigError, RuntimeError):
 def make_step_call(run: Run, name: str) -> Callable[..., Any]:
     """Return a step through strategy and precision, as `(batch, batch_idx[, dataloader_idx])`, whatever the user's takes."""
     user = getattr(run.module, name)
-    marked = name in run.model.__dict__["_forward_methods"]
-    call = run.model.__dict__["_forward_methods"][name] if marked else user
+    call = run.model.__dict__["_forward_methods"][name]
     if run.profiler is not None:
         call = profiled(run.profiler, f"[Strategy]{type(run.strategy).__name__}.{name}", call)
     count = positional_count(user)
@@ -238,13 +247,24 @@ def told_of_errors(run: Run) -> Iterator[None]:
         raise
     except BaseException as error:
         raised = Interrupted() if isinstance(error, KeyboardInterrupt) and not isinstance(error, Interrupted) else error
-        run.failure = raised
+        if isinstance(error, torch.OutOfMemoryError):
+            explain_memory(run, error)
+        run.failure, run.state.has_failed = raised, True
         _tell(run, raised)
         if raised is error:
             raise
         raise raised from error
     finally:
         release(run)
+
+
+def explain_memory(run: Run, error: BaseException) -> None:
+    """Say with an out-of-memory error where it happened and what to try."""
+    shapes = [tuple(leaf.shape) for leaf in leaves(run.batch) if isinstance(leaf, torch.Tensor)]
+    error.add_note(
+        f"Out of memory in {run.hook or run.stage} of batch {run.clock.batch}, with tensors of shapes {shapes}. "
+        "Find a batch size that fits: Tuner(trainer).scale_batch_size(model), or accumulate gradients over smaller batches."
+    )
 
 
 def _tell(run: Run, error: BaseException) -> None:
@@ -273,8 +293,11 @@ def release(run: Run) -> None:
     if run.profiler is not None:
         run.profiler.teardown(run.state.fn)
     run.boundary.close()
-    run.store.current = None
-    run.state.calls = ()
+    run.store.current = run.batch = None
+    run.state.calls, run.state.has_failed = (), False
     run.module.__dict__["_log_sink"] = None
+    restore_methods(run)
+    if syncs_layers(run):
+        run.layer_sync.revert(run.module)
     for prefix in PREFIX.values():
         run.steps.pop(f"{prefix}_step", None)

@@ -7,16 +7,17 @@ import copy
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.job import current_job
+from leyden.core.lazy import Later
 from leyden.fabric import arguments
 from leyden.fabric.accelerators import Accelerator
-from leyden.fabric.checkpoint.plugin import CheckpointIO
+from leyden.fabric.checkpoint.checkpoint_io import CheckpointIO
 from leyden.fabric.compilation import CompilePolicy, as_policy
 from leyden.fabric.environments import ClusterEnvironment
 from leyden.fabric.layer_sync import LayerSync, TorchSyncBatchNorm
@@ -25,23 +26,31 @@ from leyden.fabric.precision.precision import Precision
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.strategies.strategy import Strategy
 from leyden.trainer.callbacks.prediction_writer import BasePredictionWriter
-from leyden.trainer.checkpoint import content
 from leyden.trainer.core.callback import Callback
 from leyden.trainer.core.errors import NotAttachedError
 from leyden.trainer.core.logging import MutedSink
-from leyden.trainer.data import sources
 from leyden.trainer.engine.plan import CallbackList
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import RunState
 from leyden.trainer.loggers.dummy import DummyLogger
-from leyden.trainer.loops.predict import Prediction, nested
-from leyden.trainer.loops.run import execute, execute_predict
 from leyden.trainer.profilers.profiler import Profiler
-from leyden.trainer.trainer import assembly, entry, results
+from leyden.trainer.trainer import results
 from leyden.trainer.trainer.config import DEFAULT_EPOCHS, TrainerConfig, configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
 from leyden.trainer.trainer.jobs import KeptVersion, next_checkpoint
 from leyden.trainer.trainer.states import TrainerStatus
+
+if TYPE_CHECKING:
+    from leyden.trainer.checkpoint import content
+    from leyden.trainer.data import sources
+    from leyden.trainer.loops import predict as predicting
+    from leyden.trainer.loops import run as loop
+    from leyden.trainer.loops.predict import Prediction
+    from leyden.trainer.trainer import assembly, entry
+else:  # the loop, checkpoints and default callbacks come with the first trainer, not with the class: half of what importing both takes
+    content, sources = Later("leyden.trainer.checkpoint.content"), Later("leyden.trainer.data.sources")
+    predicting, loop = Later("leyden.trainer.loops.predict"), Later("leyden.trainer.loops.run")
+    assembly, entry = Later("leyden.trainer.trainer.assembly"), Later("leyden.trainer.trainer.entry")
 
 Plugin = Precision | ClusterEnvironment | CheckpointIO | LayerSync
 DEFAULTS: dict[str, Any] = {
@@ -577,16 +586,16 @@ class _Work:
         try:
             if self.fn == "predict":
                 return self._predict(run, arguments_)
-            execute(run, **arguments_)
+            loop.execute(run, **arguments_)
             return run.results if self.fn != "fit" else None
         finally:
             entry.finish(self.trainer, run)
 
-    def stream(self) -> Iterator[Prediction]:
+    def stream(self) -> "Iterator[Prediction]":
         """Yield predictions as they come."""
         run, arguments_ = self._begin()
         try:
-            yield from execute_predict(run, **arguments_)
+            yield from loop.execute_predict(run, **arguments_)
         finally:
             entry.finish(self.trainer, run)
 
@@ -600,10 +609,10 @@ class _Work:
     def _predict(self, run: Run, arguments_: dict[str, Any]) -> Any:
         kept: list[Prediction] = run.predictions
         is_kept = self.keeps_predictions or _writes_at_end(run.callbacks)
-        for prediction in execute_predict(run, **arguments_):
+        for prediction in loop.execute_predict(run, **arguments_):
             if is_kept:
                 kept.append(prediction)  # noqa: PERF401 - callbacks read it while it grows
-        return nested(kept, len(run.val.num_batches)) if self.keeps_predictions else None
+        return predicting.nested(kept, len(run.val.num_batches)) if self.keeps_predictions else None
 
 
 def _writes_at_end(callbacks: Iterable[Any]) -> bool:
