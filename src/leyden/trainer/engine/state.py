@@ -68,6 +68,7 @@ class RunState:
         should_stop: Whether the run ends at the next occasion.
         skipped_steps: Steps that the gradient scaler left out.
         saves: Checkpoints written, over all attempts.
+        finished_batches: Those of the latest epoch that is over; shown only.
         calls: The callees of the hook that runs.
         callee: The one of them that runs.
         has_failed: Whether an exception ended that one, so that it comes yet.
@@ -85,6 +86,7 @@ class RunState:
     should_stop: bool = False
     skipped_steps: int = 0
     saves: int = 0
+    finished_batches: int = 0
     calls: Calls = ()
     callee: str = ""
     has_failed: bool = False

@@ -4,6 +4,7 @@ import os
 from typing import Any, final
 
 from leyden.fabric.loggers.tensorboard import TensorBoardLogger as EventLogger
+from leyden.fabric.rank_zero import rank_zero_only
 
 
 @final
@@ -38,3 +39,9 @@ class TensorBoardLogger(EventLogger):
         **kwargs: Any,
     ) -> None:
         super().__init__(save_dir, name, version, default_hp_metric, prefix, sub_dir, log_graph=log_graph, **kwargs)
+
+    def save(self) -> None:
+        """Write every row logged so far, and `hparams.yaml`, be it empty: tools look for it in every version."""
+        super().save()
+        if rank_zero_only.rank == 0 and not (self._directory() / self.NAME_HPARAMS_FILE).exists():
+            self._store_hyperparameters({})
