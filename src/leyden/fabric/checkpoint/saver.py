@@ -101,6 +101,8 @@ def write(
         _check_options(place, storage_options)
     peers = Peers.of(strategy)
     _prepare(place, state, peers, has_plugin=plugin is not None)
+    if layout == "deepspeed" and not any(item.kind in ("module", "optimizer") for item in find_items(state)):
+        layout = "file"  # plain values: the engine has no part in it
     if layout == "deepspeed":
         _write_engine(place, state, strategy, peers, filter, storage_options)
         return

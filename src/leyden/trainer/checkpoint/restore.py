@@ -43,6 +43,7 @@ class Restored:
     ) -> None:
         self.path, self.tree, self.rank, self.generators = path, tree, rank, generators
         self.left: Left = None
+        self.is_in_parts = "state_dict" not in tree  # directories of several ranks: weights are read into live objects only
         self._is_trusted = is_trusted
 
     @property
@@ -101,8 +102,7 @@ def open_checkpoint(run: Run, path: str, *, weights_only: bool | None) -> Restor
     generators = rng.capture(device)
     rng.restore(before, device)
     tree.pop(RANK, None)
-    is_sharded = run.strategy.state_layout != "replicated" and "state_dict" not in tree
-    if not is_sharded and "state_dict" not in tree:
+    if "state_dict" not in tree and not {"epoch", "global_step", "pytorch-lightning_version"} <= tree.keys():
         raise CorruptDataError(f"{path} is not a checkpoint of Leyden or Lightning 2.x: it has the keys {listed(tree)}.")
     is_trusted = weights_only is False
     plain = ("state_dict", "optimizer_states", "gradients")
@@ -170,6 +170,11 @@ def misfit(own: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
+def loads_late(run: Run, restored: Restored) -> bool:
+    """Return whether weights and optimizers are loaded after wrapping: because they lie in parts, here or there."""
+    return restored.is_in_parts or run.strategy.state_layout != "replicated"
+
+
 def load_sharded(run: Run, restored: Restored) -> None:
     """Load weights and optimizers that lie in parts, after wrapping; each rank reads its own."""
     state: dict[str, Any] = {"state_dict": run.module}
@@ -185,7 +190,7 @@ def load_training_state(run: Run, restored: Restored) -> None:
         CheckpointKeyError: The file holds only a model.
         ConfigError: It is beyond `max_epochs`, or of other optimizers.
     """
-    tree, is_sharded = restored.tree, run.strategy.state_layout != "replicated"
+    tree, is_sharded = restored.tree, loads_late(run, restored)
     if "optimizer_states" not in tree and not (is_sharded and "run_state" in tree):
         raise CheckpointKeyError(
             f"Trying to restore optimizer state but checkpoint contains only the model: {restored.path}. This is probably due to "
