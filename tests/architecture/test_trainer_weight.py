@@ -19,7 +19,10 @@ SOURCE = Path(__file__).parents[2] / "src/leyden/trainer"
 BOTH_CLASSES = "from leyden.trainer import LightningModule, Trainer"
 FORBIDDEN = (
     "torch._dynamo", "torch.distributed", "torch.utils.tensorboard", "numpy", "torchmetrics", "rich", "tqdm", "jsonargparse", "tensorboard",
-    "wandb", "mlflow", "deepspeed", "torchao", "bitsandbytes", "obstore", "leyden.trainer.cli", "leyden.trainer.tuner",
+    "wandb", "mlflow", "deepspeed", "torchao", "bitsandbytes", "obstore", "yaml", "leyden.trainer.cli", "leyden.trainer.tuner",
+    # Ours, but only for who makes a trainer, runs it or saves: half of the time that importing both classes took.
+    "leyden.trainer.loops", "leyden.trainer.checkpoint", "leyden.trainer.metrics", "leyden.trainer.trainer.assembly",
+    "leyden.fabric.checkpoint.single_file",
 )  # fmt: skip
 SETTABLE = {"should_stop", "callbacks", "accumulate_grad_batches"}
 """What callbacks and finders may set, as documented: Trainer acts on each of them."""
@@ -36,13 +39,13 @@ def test_the_two_classes_import_nothing_heavy() -> None:
     assert [name for name in FORBIDDEN if loaded(name, added)] == []
 
 
-def test_the_two_classes_add_at_most_260_modules_to_torch() -> None:
+def test_the_two_classes_add_at_most_130_modules_to_torch() -> None:
     added = modules_after(BOTH_CLASSES) - modules_after("import torch")
-    assert len(added) <= 260, sorted(added)
+    assert len(added) <= 130, sorted(added)
 
 
 def test_no_module_of_trainer_imports_itself_by_a_detour() -> None:
-    graph = grimp.build_graph("leyden", exclude_type_checking_imports=True, cache_dir=None)
+    graph = grimp.build_graph("leyden", exclude_type_checking_imports=False, cache_dir=None)
     mine = {module for module in graph.modules if module.startswith("leyden.trainer.")}
     order = graphlib.TopologicalSorter({module: graph.find_modules_directly_imported_by(module) & mine for module in mine})
     order.prepare()  # raises CycleError, which names the cycle
@@ -61,7 +64,8 @@ def written_onto_trainer(path: Path) -> set[str]:
 
 
 def test_nobody_writes_onto_trainer_but_by_its_setters() -> None:
-    files = [path for path in SOURCE.rglob("*.py") if path.parent != SOURCE / "trainer"]
+    own = {*(SOURCE / "trainer").glob("*.py"), SOURCE / "loops/views.py"}  # `trainer.fit_loop.max_epochs = 3` is one of its setters
+    files = [path for path in SOURCE.rglob("*.py") if path not in own]
     assert set().union(*map(written_onto_trainer, files)) <= SETTABLE
 
 

@@ -7,12 +7,14 @@ else:
     __getattr__, __dir__, __all__ = exports(__name__, {"Trainer": ".trainer"})
 ```
 
-A test holds the typed imports and the table to each other.
+A test holds the typed imports and the table to each other. `Later` is the same for a module that another one needs only once
+something happens: a run, a save.
 """
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def exports(package: str, table: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
@@ -36,3 +38,25 @@ def exports(package: str, table: Mapping[str, str]) -> tuple[Callable[[str], obj
         return value
 
     return getattr_, lambda: sorted(table), list(table)
+
+
+class Later:
+    """A module that is imported when something of it is first used.
+
+    Args:
+        name: Its full name.
+
+    Example:
+        >>> Later("json").dumps([1])
+        '[1]'
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)  # what copying and pickling ask for
+        value = getattr(importlib.import_module(self._name), attribute)
+        setattr(self, attribute, value)  # the second access does not come here
+        return value

@@ -14,15 +14,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from leyden.core.errors import ConfigError, CorruptDataError, listed
+from leyden.core.lazy import Later
 from leyden.fabric.checkpoint.opaque import Opaque
-from leyden.trainer.core import kinds
-from leyden.trainer.core.kinds import UnknownValueError
+
+if TYPE_CHECKING:
+    from leyden.trainer.core import kinds
+else:
+    kinds = Later("leyden.trainer.core.kinds")  # decimals, time zones and more: for who saves or loads
 
 MARK = "$leyden"
 _PICKLED, _OPAQUE = "pickled", "opaque"
@@ -127,7 +131,7 @@ class _Encoder:
         if row is not None:
             try:
                 return self._marked(row, value, place)
-            except UnknownValueError:
+            except kinds.UnknownValueError:
                 return self._unknown(place, value)
         for base in _BASES:
             if isinstance(value, base):
@@ -137,7 +141,7 @@ class _Encoder:
                 return self.encode(container(value), place)
         return self._unknown(place, value)
 
-    def _marked(self, row: kinds.Kind, value: Any, place: str) -> dict[str, Any]:
+    def _marked(self, row: "kinds.Kind", value: Any, place: str) -> dict[str, Any]:
         return {MARK: row.name, "value": row.to(value, lambda inner: self.encode(inner, place))}
 
 

@@ -15,16 +15,16 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
 
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, listed
+from leyden.core.lazy import Later
 from leyden.fabric import checkpoint as checkpoints
 from leyden.fabric.attribute_dict import AttributeDict
 from leyden.fabric.checkpoint.opaque import opaque_values
-from leyden.fabric.checkpoint.single_file import read_dict
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.trees import map_tensors
 from leyden.trainer.core.errors import CheckpointNotFoundError
@@ -35,6 +35,11 @@ from leyden.trainer.core.hparams_files import (
     save_hparams_to_tags_csv,
     save_hparams_to_yaml,
 )
+
+if TYPE_CHECKING:
+    from leyden.fabric.checkpoint import single_file
+else:
+    single_file = Later("leyden.fabric.checkpoint.single_file")  # a module is defined without loading one
 
 __all__ = [
     "load_datamodule",
@@ -186,7 +191,8 @@ def _read(path: str, *, weights_only: bool | None) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=".*classes that are not read")
         content = checkpoints.read(path, weights_only=False)
     if Path(path).is_file() and any(True for _ in opaque_values(content)):
-        content = read_dict(Path(path), weights_only=False, is_mapped=False)  # somebody else's file, trusted: its classes are wanted
+        # Somebody else's file, trusted: its classes are wanted.
+        content = single_file.read_dict(Path(path), weights_only=False, is_mapped=False)
     return content
 
 

@@ -1,15 +1,20 @@
 """`TrainerInfo`: what a trainer answers, as read-only properties under the documented names. No behaviour lives here."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from leyden.core.lazy import Later
 from leyden.trainer.core.callback import Checkpoint
 from leyden.trainer.engine.plan import CallbackList
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import RunState
-from leyden.trainer.loops import views
 from leyden.trainer.trainer.config import TrainerConfig
 from leyden.trainer.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+
+if TYPE_CHECKING:
+    from leyden.trainer.loops import views
+else:
+    views = Later("leyden.trainer.loops.views")
 
 _STAGES = {
     "train": RunningStage.TRAINING,
