@@ -7,7 +7,7 @@ in `optimization`, `logging`, `hparams` and `saving`; hooks are the no-ops of `h
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -168,25 +168,33 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute a prediction; same as `torch.nn.Module.forward`."""
-        return super().forward(*args, **kwargs)
+    if TYPE_CHECKING:  # a checker must let subclasses narrow the arguments
+        forward: Callable[..., Any]
+        training_step: Callable[..., Any]
+        validation_step: Callable[..., Any]
+        test_step: Callable[..., Any]
+        predict_step: Callable[..., Any]
+    else:
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the loss of a batch: a tensor, a mapping with `"loss"`, or `None` to skip it."""
-        raise ConfigError("No `training_step()` method defined. Define `training_step(self, batch, batch_idx)` to use `Trainer.fit`.")
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            """Compute a prediction; same as `torch.nn.Module.forward`."""
+            return super().forward(*args, **kwargs)
 
-    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate one batch of validation data."""
-        raise ConfigError("No `validation_step()` method defined. Define it to use `Trainer.validate`.")
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Return the loss of a batch: a tensor, a mapping with `"loss"`, or `None` to skip it."""
+            raise ConfigError("No `training_step()` method defined. Define `training_step(self, batch, batch_idx)` to use `Trainer.fit`.")
 
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate one batch of test data."""
-        raise ConfigError("No `test_step()` method defined. Define it to use `Trainer.test`.")
+        def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Evaluate one batch of validation data."""
+            raise ConfigError("No `validation_step()` method defined. Define it to use `Trainer.validate`.")
 
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict for one batch: by default `self(batch)`."""
-        return self(args[0] if args else kwargs["batch"])
+        def test_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Evaluate one batch of test data."""
+            raise ConfigError("No `test_step()` method defined. Define it to use `Trainer.test`.")
+
+        def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+            """Predict for one batch: by default `self(batch)`."""
+            return self(args[0] if args else kwargs["batch"])
 
     # -- optimizers ----------------------------------------------------------------------------------------------
 

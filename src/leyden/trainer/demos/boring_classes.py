@@ -95,7 +95,7 @@ class BoringModel(LightningModule):
         super().__init__()
         self.layer = nn.Linear(_FEATURES, 2)
 
-    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override] - the documented arguments
+    def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
 
     def loss(self, preds: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -107,13 +107,13 @@ class BoringModel(LightningModule):
         rows = torch.stack(list(batch)) if isinstance(batch, (list, tuple)) else batch
         return self.loss(self(rows))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the documented arguments
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {"loss": self.step(batch)}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the documented arguments
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
         return {"x": self.step(batch)}
 
-    def test_step(self, batch: Any, batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the documented arguments
+    def test_step(self, batch: Any, batch_idx: int) -> Any:
         return {"y": self.step(batch)}
 
     def configure_optimizers(self) -> Any:
@@ -271,10 +271,10 @@ class DemoModel(LightningModule):
         self.l1 = nn.Linear(_FEATURES, out_dim)
         self.learning_rate = learning_rate
 
-    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override] - the documented arguments
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.l1(x.flatten(1)))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the documented arguments
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         return self(batch).sum()
 
     def configure_optimizers(self) -> Any:

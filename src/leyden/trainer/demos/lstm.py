@@ -97,7 +97,7 @@ class LightningLSTM(LightningModule):
     def on_train_epoch_end(self) -> None:
         self.hidden = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the documented arguments
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
         inputs, target = batch
         hidden = self.model.init_hidden(inputs.size(0)) if self.hidden is None else self.hidden
         output, (state, cell) = self.model(inputs, hidden)

@@ -163,18 +163,18 @@ class LightningTransformer(LightningModule):
         super().__init__()
         self.model = Transformer(vocab_size=vocab_size)
 
-    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:  # pyrefly: ignore[bad-override] - the documented arguments
+    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
         return self.model(inputs, target)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the same
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
         loss = self._loss(batch)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the same
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
         self.log("val_loss", self._loss(batch), prog_bar=True)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:  # pyrefly: ignore[bad-override] - the same
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
         self.log("test_loss", self._loss(batch), prog_bar=True)
 
     def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:

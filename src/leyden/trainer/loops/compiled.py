@@ -5,6 +5,7 @@ keeps Python objects. At the end of the run the module is as it was. `torch._dyn
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,4 +48,4 @@ def restore_methods(run: Run) -> None:
 def _of_policy(policy: Any) -> Callable[..., Any] | None:
     if policy is None or policy.scope != "model":
         return None
-    return lambda function: torch.compile(function, **policy.arguments)
+    return partial(torch.compile, **policy.arguments)
