@@ -22,7 +22,7 @@ WRONG = {  # what is put wrong -> the file, its source, the contract that must b
     "strangers that meet": ("data/__init__.py", "import leyden.fabric\n", "layers", "leyden.data"),
     "torch on the ground floor": ("core/heavy.py", "import torch\n", "torch-free", "leyden.core.heavy -> torch"),
     "a cycle of siblings": ("data/a/x.py", "import leyden.data.b.y\n", "acyclic", "leyden.data"),
-    "a part used past its door": ("cli/burglar.py", "import leyden.fabric.wrappers\n", "front-doors", "leyden.cli.burglar"),
+    "a part used past its door": ("cli/burglar.py", "import leyden.fabric.dispatch\n", "front-doors", "leyden.cli.burglar"),
     "a sibling used through its package": (
         "fabric/lazybones.py",
         "from leyden.fabric.loading import DistributedSampler\n",
