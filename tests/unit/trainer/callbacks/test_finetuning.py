@@ -77,7 +77,7 @@ def test_parameters_of_parents_are_found_once() -> None:
 def test_filtering_by_what_trains_and_by_batch_norm() -> None:
     net = Net()
     BaseFinetuning.freeze(net.backbone[0])
-    count = lambda **options: len(list(BaseFinetuning.filter_params(net.backbone, **options)))  # noqa: E731
+    count = lambda **options: len(list(BaseFinetuning.filter_params(net.backbone, **options)))  # noqa: E731 - said once, used in each line below
     assert (count(), count(train_bn=False), count(requires_grad=False), count(train_bn=False, requires_grad=False)) == (2, 0, 2, 2)
 
 
@@ -154,7 +154,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(cut: int) -> None:
     def callback() -> BackboneFinetuning:
         return BackboneFinetuning(unfreeze_backbone_at_epoch=2, train_bn=False)
 
-    adam = lambda params: Adam(params, lr=0.01)  # noqa: E731
+    adam = lambda params: Adam(params, lr=0.01)  # noqa: E731 - said once, used in each line below
     whole_trainer, whole = fitted(callback(), make=adam)
     begun(whole_trainer, whole)
     train(whole_trainer, whole, cut)

@@ -1,3 +1,8 @@
+"""What `ModelCheckpoint` saves, when, under which name, and what it keeps.
+
+Long because the callback has many rules, each with its test, over one set of fakes.
+"""
+
 import logging
 import math
 from datetime import timedelta
