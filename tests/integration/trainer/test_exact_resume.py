@@ -114,7 +114,7 @@ def test_two_optimizers_by_hand(tmp_path: Path, hook: str, nth: int) -> None:
         lambda: (DataLoader(Stream(), batch_size=2), DataLoader(Stream(), batch_size=2)),
         lambda: ({"a": plain()[0], "b": plain(length=6)[0]}, plain()[1]),
         lambda: (CombinedLoader([plain()[0], plain(length=6)[0]], "max_size"), [plain()[1], plain(length=4)[1]]),
-        lambda: (CombinedLoader([Unsized(10), Unsized(6)], "min_size"), [plain()[1], Unsized(4)]),
+        lambda: (CombinedLoader([plain()[0], Unsized(6)], "min_size"), [plain()[1], Unsized(4)]),
     ],
     ids=["unsized", "iterable", "cycle", "longest", "shortest"],
 )

@@ -36,6 +36,16 @@ def combined_length(mode: str, lengths: Sequence[float]) -> float:
     return min(lengths) if mode == "min_size" else max(lengths)
 
 
+def sure_length(mode: str, lengths: Sequence[float]) -> float:
+    """Return how many steps there are for sure: infinite also where a loader of unknown length may be the first to end.
+
+    Example:
+        >>> combined_length("min_size", [3, math.inf]), sure_length("min_size", [3, math.inf])
+        (3, inf)
+    """
+    return math.inf if math.inf in lengths else combined_length(mode, lengths)
+
+
 def rows(mode: str, lanes: Sequence[Lane]) -> Iterator[list[Any]]:
     """Yield a list of one batch per lane, by the rule of a mode other than `sequential`. All state is in the lanes."""
     return _ROWS[mode](lanes)

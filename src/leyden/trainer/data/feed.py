@@ -14,7 +14,7 @@ from typing import Any
 
 from leyden.core.errors import ConfigError
 from leyden.trainer.data.collections import filled, flattened, is_collection
-from leyden.trainer.data.combined import combined_length, rows
+from leyden.trainer.data.combined import rows, sure_length
 from leyden.trainer.data.draws import Draws
 from leyden.trainer.data.lane import END, Lane
 
@@ -197,7 +197,7 @@ class Feed:
 
     def _limit(self, number: int) -> tuple[float, bool]:
         """Return how many batches there are at most, and whether there are exactly so many."""
-        length = combined_length(self.mode, [lane.length for lane in self._lanes_of(number)])
+        length = sure_length(self.mode, [lane.length for lane in self._lanes_of(number)])
         return min(self.num_batches[number], length), length < math.inf
 
     def _is_final(self, number: int) -> bool:

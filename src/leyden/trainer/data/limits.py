@@ -14,7 +14,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.fabric.rank_zero import rank_zero_info, rank_zero_warn
 from leyden.fabric.utilities.warnings import PossibleUserWarning
 from leyden.trainer.data.collections import mapped
-from leyden.trainer.data.combined import CombinedLoader, combined_length
+from leyden.trainer.data.combined import CombinedLoader, sure_length
 from leyden.trainer.data.lane import sized
 
 Limit = int | float
@@ -126,7 +126,7 @@ def combined_num_batches(limit: Limit, loader: CombinedLoader, leaves: Sequence[
         ConfigError: As `num_batches`.
     """
     own = [min(length, cap) for length, cap in zip(lengths(leaves), loader.limits or [math.inf] * len(leaves), strict=True)]
-    return num_batches(limit, own if loader.mode == "sequential" else [combined_length(loader.mode, own)], name)
+    return num_batches(limit, own if loader.mode == "sequential" else [sure_length(loader.mode, own)], name)
 
 
 def _num_batches(limit: Limit, length: float, name: str) -> float:
