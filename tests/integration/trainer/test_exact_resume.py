@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from leyden.core.failpoints import InjectedError, armed
 from leyden.fabric.precision.mixed import MixedPrecision
-from leyden.trainer.callbacks import OnExceptionCheckpoint
+from leyden.trainer.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from leyden.trainer.data.combined import CombinedLoader
 from tests.support.resumed_fit import (
     Attempt,
@@ -212,3 +213,27 @@ def test_a_run_that_failed_in_a_hook_goes_on_with_that_hook(tmp_path: Path, hook
     found = ending(other, rest)
     for key in ("random", "weights", "optimizers", "schedulers", "metrics", "files"):
         assert_same_tree(end[key], found[key], key)
+
+
+def test_of_two_savers_at_one_seam_the_second_comes_yet(tmp_path: Path) -> None:
+    def attempt(root: Path, seed: int) -> Attempt:
+        root.mkdir(exist_ok=True)
+        scramble(seed)
+        made = Attempt(root, plain, Net, list)
+        options = {"save_top_k": -1, "save_on_train_epoch_end": True, "filename": "{epoch}"}
+        made.late = [
+            ModelCheckpoint(made.directory / "a", **options),
+            ModelCheckpoint(made.directory / "b", monitor="loss_epoch", **options),
+        ]
+        return made
+
+    whole = attempt(tmp_path / "whole", 1)
+    end = ending(whole.fit(), whole)
+    broken = attempt(tmp_path, 1)
+    with armed("checkpoint.before_write:4=raise"), pytest.raises(InjectedError):
+        broken.fit()
+    assert [path.name for path in sorted((tmp_path / "run").rglob("epoch=1*"))] == ["epoch=1.ckpt"]
+    rest = attempt(tmp_path, 2)
+    found = ending(rest.fit(ckpt_path=tmp_path / "run" / "a" / "epoch=1.ckpt"), rest)
+    assert_same_events(whole.events, broken.events + without_start(rest.events))
+    assert_same_tree(end, found, "the end")
