@@ -1,6 +1,7 @@
-"""A quiet `Trainer` step costs at most a quarter more than the raw loop's, also by hand; ten empty callbacks cost nothing.
+"""A quiet `Trainer` step costs at most a quarter more than the raw loop's, also by hand; ten empty callbacks cost no call.
 
 No logger, no bar, no checkpoints: what is measured is the loop. `calls` are Python and C calls of the main thread per step.
+That empty callbacks add none decides; the ratio of their times, which is that of equal loops, shows what the machine's noise is.
 """
 
 import sys
@@ -101,7 +102,7 @@ def accelerate(steps: int = STEPS) -> dict[str, float]:
 
 
 BENCHMARK = Benchmark(
-    claim="a quiet Trainer step takes at most 1.25 times the raw loop's, automatic or by hand, and ten empty callbacks add 1 %",
+    claim="a quiet Trainer step takes at most 1.25 times the raw loop's, automatic or by hand, and ten empty callbacks add no call",
     variants={
         "raw": Variant(run=raw),
         "leyden": Variant(run=leyden),
@@ -116,7 +117,7 @@ BENCHMARK = Benchmark(
     comparisons=[
         Comparison(of="leyden", to="raw", limit=1.25),
         Comparison(of="leyden by hand", to="raw", limit=1.25),
-        Comparison(of="leyden, ten callbacks", to="leyden", limit=1.01),
+        Comparison(of="leyden, ten callbacks", to="leyden"),
         Comparison(of="lightning", to="raw"),
         Comparison(of="lightning by hand", to="raw"),
         Comparison(of="lightning, ten callbacks", to="lightning"),

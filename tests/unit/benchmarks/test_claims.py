@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fabric_load, fabric_loader, fabric_log, fabric_resume, fabric_step, large, training
+from benchmarks import (
+    fabric_load,
+    fabric_loader,
+    fabric_log,
+    fabric_resume,
+    fabric_step,
+    fits,
+    large,
+    trainer_loader,
+    trainer_memory,
+    trainer_resume,
+    trainer_save,
+    training,
+)
 from benchmarks.harness import PEERS, Benchmark
 
 FOLDER = Path(fabric_step.__file__).parent
@@ -85,7 +98,15 @@ def test_a_step_of_the_benchmark_makes_at_most_21_calls_more_than_the_raw_loop()
 
 @pytest.mark.parametrize(
     "measure",
-    [fabric_loader.raw, fabric_loader.leyden, fabric_log.raw, fabric_log.by_hand, fabric_log.leyden],
+    [
+        fabric_loader.raw,
+        fabric_loader.leyden,
+        fabric_log.raw,
+        fabric_log.by_hand,
+        fabric_log.leyden,
+        trainer_loader.raw,
+        trainer_loader.leyden,
+    ],
     ids=lambda measure: f"{measure.__module__.rpartition('.')[2]}-{measure.__name__}",
 )
 def test_contestants_run_and_take_time(measure: Callable[..., dict[str, float]]) -> None:
@@ -130,3 +151,29 @@ def test_the_large_model_has_the_bytes_it_says() -> None:
     assert sum(held) == large.bytes_of_stack(16)
     assert len(held) == large.LAYERS
     assert 0 < large.resident_bytes() <= large.peak_bytes() * 1.1
+
+
+def test_the_fastest_epoch_is_neither_the_first_nor_the_last() -> None:
+    assert fits.fastest([0.0, 0.5, 3.5, 5.5, 9.5]) == 2.0
+    with pytest.raises(RuntimeError, match="three at least"):
+        fits.fastest([0.0, 1.0])
+
+
+def test_ten_callbacks_are_ten_of_their_own_class() -> None:
+    made = fits.ten_empty_callbacks(object)
+    assert len({type(callback) for callback in made}) == 10
+
+
+def test_memory_is_looked_at_twice() -> None:
+    assert trainer_memory.leyden(steps=12, warm=3)["resident"] > 0
+
+
+@pytest.mark.parametrize("is_asynchronous", [False, True], ids=["synchronous", "asynchronous"])
+def test_a_trainers_saves_are_complete_files(is_asynchronous: bool) -> None:
+    result = trainer_save.leyden(is_asynchronous=is_asynchronous, width=16)
+    assert result["bytes"] > large.bytes_of_stack(16, trainer_save.LAYERS)
+
+
+@pytest.mark.parametrize("kind", trainer_resume.LOADERS[::2])
+def test_a_run_resumed_from_each_moment_is_exact(kind: str) -> None:
+    assert trainer_resume.leyden((kind,)) == {"inexact": 0, "exact": len(trainer_resume.MOMENTS)}

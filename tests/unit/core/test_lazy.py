@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from leyden.core.lazy import Later
+
 PACKAGE = """
 from leyden.core.lazy import exports
 __getattr__, __dir__, __all__ = exports(__name__, {"Thing": ".inner", "tools": ".tools", "stdlib_json": "json"})
@@ -44,3 +46,16 @@ def test_the_names_are_listed(package: str) -> None:
 def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Thin'"):
         __import__(package).Thin  # noqa: B018 - the access is the test
+
+
+def test_a_later_module_is_imported_when_something_of_it_is_used(package: str) -> None:
+    tools = Later(f"{package}.tools")
+    assert f"{package}.tools" not in sys.modules
+    assert tools.value == 3
+    assert f"{package}.tools" in sys.modules
+
+
+def test_looking_a_later_module_over_imports_nothing(package: str) -> None:
+    tools = Later(f"{package}.tools")
+    assert not hasattr(tools, "__wrapped__")
+    assert f"{package}.tools" not in sys.modules
