@@ -24,8 +24,9 @@ def load_training(run: Run) -> None:
     _load(run, "train")
     length = run.train.num_batches[0]
     cadence = run.config.cadence
-    if cadence.validation_seconds is None and cadence.validation_steps is None and length and cadence.limits["val"]:
-        interval, every = cadence.val_check_interval, cadence.check_val_every_n_epoch
+    interval, every = cadence.val_check_interval, cadence.check_val_every_n_epoch
+    counts_batches = cadence.validation_seconds is None and cadence.validation_steps is None
+    if counts_batches and length and (cadence.limits["val"] or interval == 1.0):
         run.validation_batches = limits.validation_interval(interval, every_n_epochs=every, num_batches=length)
     if run.trainer.loggers and not run.fast_dev_run:
         limits.warn_of_logging_interval(length, cadence.log_every_n_steps)
