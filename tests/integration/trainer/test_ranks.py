@@ -240,8 +240,7 @@ class Hooked(Callback):
         self.reductions = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        wrapped = trainer.model._forward_module
-        wrapped.register_comm_hook(None, self.reduce)
+        trainer.model.register_comm_hook(None, self.reduce)
 
     def reduce(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
         self.reductions += 1

@@ -231,7 +231,7 @@ def _run(environment: _Environment, work: _Work) -> None:
     try:
         work.launcher.enter_child()
         work.state.restore()
-        map_leaves((work.args, dict(work.kwargs)), _unshare)
+        map_leaves((work.args, dict(work.kwargs)), unshare)
         result = work.function(*work.args, **work.kwargs)
         if local_rank == 0:
             _write_result(result, folder)
@@ -242,7 +242,7 @@ def _run(environment: _Environment, work: _Work) -> None:
         sys.exit(1)
 
 
-def _unshare(leaf: Any) -> Any:
+def unshare(leaf: Any) -> Any:
     """Give a module's parameters memory of their own: spawning puts tensors into memory that all children share."""
     if isinstance(leaf, nn.Module):
         with torch.no_grad():

@@ -14,7 +14,7 @@ import torch
 
 from leyden.core.errors import StateError
 from leyden.fabric.launch.children import LEFT_ON_PURPOSE
-from leyden.fabric.launch.function import FunctionLauncher
+from leyden.fabric.launch.function import FunctionLauncher, unshare
 from leyden.trainer.engine.clock import Clock
 from leyden.trainer.engine.stop import SIGTERMException
 from leyden.trainer.trainer.states import TrainerStatus
@@ -98,6 +98,7 @@ def relayed(launcher: FunctionLauncher) -> Iterator[Relay]:
 
 def run_and_pack(trainer: Any, work: Callable[[], Any]) -> tuple[Any, Parcel]:
     """Run `work` in this rank, and pack what its parent wants to know."""
+    unshare(trainer.lightning_module)
     trainer.strategy.setup_environment()
     trainer.note_launched()
     try:

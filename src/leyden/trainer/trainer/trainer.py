@@ -204,6 +204,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self.fit_state = RunState()
         self.muted_sink = MutedSink("`self.log` does nothing in Trainer(barebones=True).")
         self._run: Run | None = None
+        self._module: Any = None  # what lightning_module is where the run is in other processes
         self._status = TrainerStatus.INITIALIZING
         self._ckpt_path: Any = None  # of the user, or of the run
         self._ckpt_is_users = False
@@ -369,6 +370,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         if fn == "fit" and not self.fast_dev_run and (job := current_job()) is not None:
             self.job_checkpoint = next_checkpoint(job)
         module.trainer = self
+        self._module = module
 
     def _given_ckpt(self, ckpt_path: Any) -> Any:
         return self._ckpt_path if ckpt_path is None and self._ckpt_is_users else ckpt_path
@@ -441,13 +443,13 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
     @property
     def lightning_module(self) -> Any:
         """The user's module."""
-        return self._run.module if self._run is not None else None
+        return self._run.module if self._run is not None else self._module
 
     @property
     def model(self) -> Any:
         """The module as the strategy wrapped it; on one device, the module itself."""
         if self._run is None:
-            return None
+            return self._module
         return self._run.model.__dict__["_forward_module"] if self._run.model is not None else self._run.module
 
     @property
