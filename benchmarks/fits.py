@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from benchmarks.training import batches, calls_of, network
 
-STEPS = 500
-EPOCHS = 10
+STEPS = 400
+EPOCHS = 5
 FEW, MANY = 20, 220
 Result = TypeVar("Result")
 

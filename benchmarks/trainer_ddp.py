@@ -12,7 +12,7 @@ from benchmarks.harness import Benchmark, Comparison, Variant, main
 from benchmarks.ranks import on_ranks, slowest
 from benchmarks.training import network, train
 
-STEPS, EPOCHS = 500, 5
+STEPS, EPOCHS = 400, 3
 NUM_LOGGED = 2
 
 
