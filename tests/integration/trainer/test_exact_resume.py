@@ -18,6 +18,7 @@ from tests.support.resumed_fit import (
     Manual,
     Net,
     PlateauOfSteps,
+    Samples,
     Several,
     Stateful,
     Stream,
@@ -55,7 +56,12 @@ def stateful() -> tuple[Any, Any]:
     return Stateful(10), Stateful(6)
 
 
-LOADERS = {"plain": plain, "two workers": partial(plain, 2), "stateful": stateful}
+def torchdata() -> tuple[Any, Any]:
+    loaders = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is no dependency, not even of tests")
+    return tuple(loaders.StatefulDataLoader(Samples(length), batch_size=2, shuffle=length > 6) for length in (10, 6))  # type: ignore[return-value]
+
+
+LOADERS = {"plain": plain, "two workers": partial(plain, 2), "stateful": stateful, "torchdata": torchdata}
 
 
 @pytest.mark.parametrize("seam", SEAMS)
