@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*keeps no state",
     "ignore:2 optimizer steps happened",
     "ignore:.*in eval mode at the start of training",
+    "ignore:'set_vital' is deprecated",
     "ignore:.*re-reads",
     "ignore:.*fork.*:DeprecationWarning",
 )
