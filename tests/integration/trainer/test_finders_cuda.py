@@ -54,7 +54,7 @@ def test_a_batch_size_is_found_where_memory_really_ends(tmp_path: Path, mode: st
         assert 8 <= found < 1024
         assert_same_tree({name: value.cpu() for name, value in module.state_dict().items()}, before)
         if not REHEARSES:
-            assert torch.cuda.memory_allocated() < 50e6
+            assert torch.cuda.memory_allocated() < 150e6  # cuBLAS keeps a workspace
         trainer.fit(module)
         assert trainer.global_step == 3
     finally:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
 from leyden.trainer.engine.state import RunState
@@ -12,7 +13,7 @@ from leyden.trainer.metrics.store import MetricStore
 from tests.support.gpu import DEVICE, needs_gpu
 from tests.support.metric_loops import MemoryLogger, numbers
 
-pytestmark = needs_gpu
+pytestmark = [needs_gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")]
 
 
 class ThreadedMemory(MemoryLogger):

@@ -126,6 +126,7 @@ class PyTorchProfiler(Profiler):
                 "schedule": torch.profiler.schedule(wait=_WAIT, warmup=_WARMUP, active=_ACTIVE, repeat=1),
                 "record_shapes": self._groups_shapes,
                 "on_trace_ready": self._keep,
+                "acc_events": True,  # there is one cycle; older versions of torch warn without it
             }
             self._profile = torch.profiler.profile(**{**defaults, **self._kwargs})
             contexts = [self._profile]

@@ -48,9 +48,9 @@ def test_a_resumed_run_collects_at_the_same_steps() -> None:
 
 def test_what_is_alive_after_the_first_collection_is_set_aside() -> None:
     run([GarbageCollection(every_n_steps=2)], 2)
-    assert gc.get_freeze_count() == 0
+    before = gc.get_freeze_count()  # newer Pythons freeze some objects themselves
     run([GarbageCollection(every_n_steps=2)], 3)
-    assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() > before
 
 
 @pytest.mark.parametrize("how", ["ends", "raises"])

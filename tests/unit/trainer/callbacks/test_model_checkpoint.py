@@ -539,7 +539,11 @@ def test_directories_are_linked_and_removed_too(tmp_path: Path, save_last: Any) 
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["epoch=2-step=12.ckpt", "last.ckpt"]
 
 
-@pytest.mark.parametrize("plugin", [AsyncCheckpointIO(), TorchCheckpointIO(), AsyncCheckpointIO(TorchCheckpointIO())], ids=["async", "torch", "async-torch"])
+@pytest.mark.parametrize(
+    "plugin",
+    [AsyncCheckpointIO(), TorchCheckpointIO(), AsyncCheckpointIO(TorchCheckpointIO())],
+    ids=["async", "torch", "async-torch"],
+)
 @pytest.mark.filterwarnings("ignore:.*stores exactly the state")
 def test_plug_ins_that_write_files_keep_the_same_files(tmp_path: Path, plugin: Any) -> None:
     saver = ModelCheckpoint(tmp_path / "c", monitor="loss", save_last=True)
