@@ -106,7 +106,7 @@ def test_a_clip_value_of_another_type_is_a_type_error(value: Any, tmp_path: Path
 )
 def test_a_bare_run_takes_nothing_that_costs(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"`Trainer\(barebones=True, {name}=.*\)` was passed"):
-        Trainer(**{"barebones": True, "accelerator": "cpu", "devices": 1, name: value})
+        Trainer(barebones=True, accelerator="cpu", devices=1, **{name: value})
 
 
 def test_arguments_have_names_alone() -> None:

@@ -75,7 +75,7 @@ def check_clip(value: Any, algorithm: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise ConfigTypeError(f"`gradient_clip_val` should be an int or a float, not {value!r}.")
     if algorithm is not None and str(algorithm).lower() not in CLIP_ALGORITHMS:
-        raise ConfigError(f"`gradient_clip_algorithm` {algorithm!r} is invalid. Accepted are {listed(CLIP_ALGORITHMS)}.")
+        raise ConfigError(f"`gradient_clip_algorithm` {algorithm} is invalid. Accepted are {listed(CLIP_ALGORITHMS)}.")
 
 
 def clip_values(trainer: Any, value: Any, algorithm: Any) -> tuple[Any, str]:

@@ -80,7 +80,7 @@ def _load(run: Run, stage: str) -> None:
     cadence, strategy = run.config.cadence, run.strategy
     combined = run.source.load(stage)
     if cadence.overfit_batches and stage in ("train", "val"):
-        combined = limits.unshuffled(combined, "training" if stage == "train" else "val")
+        combined = limits.unshuffled(combined, stage)
     elif stage != "train":
         limits.warn_of_shuffling(combined, stage)
     run.loaders[stage] = combined

@@ -15,14 +15,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError, closest
+from leyden.core.lazy import Later
 from leyden.fabric.rank_zero import rank_zero_info, rank_zero_warn
 from leyden.trainer.core.optimization import check_clip
-from leyden.trainer.data.limits import check_limit, check_reload, check_validation, tell_one
-from leyden.trainer.engine.every import Every, Unit
+
+if TYPE_CHECKING:
+    from leyden.trainer.data import limits as bounds
+    from leyden.trainer.engine import every as rhythm
+else:  # needed when a trainer is made
+    bounds, rhythm = Later("leyden.trainer.data.limits"), Later("leyden.trainer.engine.every")
 
 PREFIXES = ("LEYDEN_TRAINER_", "PL_TRAINER_")
 ENDLESS = -1
@@ -207,14 +212,14 @@ def _cadence(arguments: Mapping[str, Any], fast: int) -> Cadence:
     every_epoch = arguments["check_val_every_n_epoch"]
     given = arguments["val_check_interval"]
     interval = _Interval.of(1.0 if given is None else given)
-    check_validation(interval.batches if interval.is_batches and given is not None else None, every_epoch)
-    overfit = check_limit("overfit_batches", arguments["overfit_batches"])
+    bounds.check_validation(interval.batches if interval.is_batches and given is not None else None, every_epoch)
+    overfit = bounds.check_limit("overfit_batches", arguments["overfit_batches"])
     limits: dict[str, float] = {}
     for stage in ("train", "val", "test", "predict"):
         name = f"limit_{stage}_batches"
-        value = check_limit(name, 1.0 if arguments[name] is None else arguments[name])
+        value = bounds.check_limit(name, 1.0 if arguments[name] is None else arguments[name])
         if arguments[name] is not None:
-            tell_one(name, value)
+            bounds.tell_one(name, value)
         limits[stage] = fast or (overfit if overfit and stage in ("train", "val") else value)
     sanity = 2 if arguments["num_sanity_val_steps"] is None else arguments["num_sanity_val_steps"]
     if fast or arguments["barebones"]:
@@ -222,6 +227,9 @@ def _cadence(arguments: Mapping[str, Any], fast: int) -> Cadence:
     if fast:
         interval, every_epoch = _Interval(batches=1.0), 1
     log_every = arguments["log_every_n_steps"]
+    for name, value in (("num_sanity_val_steps", sanity), ("log_every_n_steps", log_every)):
+        if value is not None and not isinstance(value, int):
+            raise ConfigError(f"`{name}` should be an int, got {value!r}: the number of batches, or 0 for none.")
     return Cadence(
         limits=limits,
         val_check_interval=interval.batches,
@@ -230,7 +238,7 @@ def _cadence(arguments: Mapping[str, Any], fast: int) -> Cadence:
         validation_steps=interval.steps,
         num_sanity_val_steps=math.inf if sanity == ENDLESS else int(sanity),
         log_every_n_steps=0 if arguments["barebones"] else 50 if log_every is None else int(log_every),
-        reload_dataloaders_every_n_epochs=check_reload(arguments["reload_dataloaders_every_n_epochs"]),
+        reload_dataloaders_every_n_epochs=bounds.check_reload(arguments["reload_dataloaders_every_n_epochs"]),
         overfit_batches=overfit,
     )
 
@@ -250,15 +258,15 @@ class _Interval:
     @classmethod
     def of(cls, value: Any) -> "_Interval":
         if not isinstance(value, (str, timedelta, Mapping)):
-            return cls(batches=check_limit("val_check_interval", value))
-        every = Every.parse(value)
+            return cls(batches=bounds.check_limit("val_check_interval", value))
+        every = rhythm.Every.parse(value)
         if every.is_time:
             return cls(seconds=every.seconds)
-        if every.unit is Unit.EPOCH:
+        if every.unit is rhythm.Unit.EPOCH:
             return cls(batches=float(every.amount))
-        if every.unit is Unit.STEP:
+        if every.unit is rhythm.Unit.STEP:
             return cls(steps=int(every.amount))
-        if every.unit is Unit.BATCH:
+        if every.unit is rhythm.Unit.BATCH:
             return cls(batches=int(every.amount))
         raise ConfigError(f"val_check_interval={value!r}: validation is due every so many batches, steps, epochs or seconds.")
 
