@@ -37,7 +37,6 @@ from leyden.trainer.profilers.profiler import Profiler
 from leyden.trainer.trainer import results
 from leyden.trainer.trainer.config import DEFAULT_EPOCHS, TrainerConfig, configure, from_environment
 from leyden.trainer.trainer.info import TrainerInfo
-from leyden.trainer.trainer.jobs import KeptVersion, next_checkpoint
 from leyden.trainer.trainer.states import TrainerStatus
 
 if TYPE_CHECKING:
@@ -46,11 +45,12 @@ if TYPE_CHECKING:
     from leyden.trainer.loops import predict as predicting
     from leyden.trainer.loops import run as loop
     from leyden.trainer.loops.predict import Prediction
-    from leyden.trainer.trainer import assembly, entry
+    from leyden.trainer.trainer import assembly, entry, jobs
 else:  # the loop, checkpoints and default callbacks come with the first trainer, not with the class: half of what importing both takes
     content, sources = Later("leyden.trainer.checkpoint.content"), Later("leyden.trainer.data.sources")
     predicting, loop = Later("leyden.trainer.loops.predict"), Later("leyden.trainer.loops.run")
     assembly, entry = Later("leyden.trainer.trainer.assembly"), Later("leyden.trainer.trainer.entry")
+    jobs = Later("leyden.trainer.trainer.jobs")
 
 Plugin = Precision | ClusterEnvironment | CheckpointIO | LayerSync
 DEFAULTS: dict[str, Any] = {
@@ -195,7 +195,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self.compile_policy = as_policy(raw["compile"])
         self.is_launched = False
         self.default_root_dir: str = assembly.root_of(raw["default_root_dir"])
-        self.kept_version = KeptVersion(current_job())
+        self.kept_version = jobs.KeptVersion(current_job())
         self.job_checkpoint: Path | None = None  # of this fit, inside a Leyden job
         self._loggers = assembly.complete_loggers(raw["logger"], self.config, self.default_root_dir, self.kept_version)
         self._callbacks = assembly.complete_callbacks(raw["callbacks"], self.config, raw)
@@ -368,7 +368,7 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
         self._shipped = None
         self.job_checkpoint = None
         if fn == "fit" and not self.fast_dev_run and (job := current_job()) is not None:
-            self.job_checkpoint = next_checkpoint(job)
+            self.job_checkpoint = jobs.next_checkpoint(job)
         module.trainer = self
         self._module = module
 
