@@ -16,6 +16,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError, closest, listed
 from leyden.fabric import rng
 from leyden.fabric.loading.cursor import Cursor, Kind
 from leyden.fabric.loading.delivery import FabricDataLoader
+from leyden.fabric.loading.patience import begin_worker
 from leyden.fabric.loading.sharding import MODES, Mode, Placement, Share, needs_seed, shared, unshared
 from leyden.fabric.loading.workers import SeededDataset, TrackedSampler
 from leyden.fabric.rank_zero import rank_zero_warn
@@ -115,8 +116,7 @@ def _wrap_iterable(loader: DataLoader[Any], placement: Placement, *, use_distrib
     stateful = loader.dataset if loader.num_workers == 0 and _is_stateful(loader.dataset) else None
     shown: dict[str, Any] = {}
     changed: dict[str, Any] = {"_iterator": None}
-    if seed_workers:
-        _seed_workers(loader, placement, changed, shown)
+    _initialise_workers(loader, placement, changed, shown, is_seeding=seed_workers)
     cursor = _cursor(loader, "iterable" if stateful is None else "stateful", placement)
     return FabricDataLoader(_changed_copy(loader, changed), cursor, placement, shown=shown, stateful=stateful)
 
@@ -146,8 +146,7 @@ def _wrap_map(
         shown["batch_sampler"] = loader.batch_sampler if replicas == 1 else drawn.index_sampler
     if positioned:
         changed["dataset"], shown["dataset"] = SeededDataset(loader.dataset), loader.dataset
-    if seed_workers:
-        _seed_workers(loader, placement, changed, shown)
+    _initialise_workers(loader, placement, changed, shown, is_seeding=seed_workers)
     cursor = _cursor(loader, "replay" if drawn.epoch_sampler is None else "map", placement)
     cursor.length = _length(loader.dataset)
     cursor.seed = seed if drawn.epoch_sampler is None else drawn.epoch_sampler.seed
@@ -160,10 +159,16 @@ def _changed_copy(loader: DataLoader[Any], changed: dict[str, Any]) -> DataLoade
     return result
 
 
-def _seed_workers(loader: DataLoader[Any], placement: Placement, changed: dict[str, Any], shown: dict[str, Any]) -> None:
-    if loader.num_workers > 0 and loader.worker_init_fn is None:
-        changed["worker_init_fn"] = partial(rng.pl_worker_init_function, rank=placement.rank)
-        shown["worker_init_fn"] = None
+def _initialise_workers(
+    loader: DataLoader[Any], placement: Placement, changed: dict[str, Any], shown: dict[str, Any], *, is_seeding: bool
+) -> None:
+    if loader.num_workers == 0:
+        return
+    own: Any = loader.worker_init_fn
+    if own is None and is_seeding:
+        own = partial(rng.pl_worker_init_function, rank=placement.rank)
+    changed["worker_init_fn"] = partial(begin_worker, initialise=own)
+    shown["worker_init_fn"] = loader.worker_init_fn
 
 
 def _seed(placement: Placement) -> int:
