@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from leyden.core.errors import ConfigError, CorruptDataError, StateError
+from leyden.fabric.plugins import AsyncCheckpointIO
+from leyden.trainer import Trainer
 from leyden.trainer.callbacks import ModelCheckpoint
 from leyden.trainer.core.callback import Callback
 from leyden.trainer.core.datamodule import LightningDataModule
+from leyden.trainer.demos.boring_classes import BoringModel
 from tests.support.scripted_fit import Scripted, fit, loader, step_of, trainer_for
 
 pytestmark = pytest.mark.filterwarnings(
@@ -341,3 +344,16 @@ def test_validating_after_training_does_not_take_what_a_checkpoint_needs(tmp_pat
 def test_a_copied_file_is_as_good(saved: Path, tmp_path: Path) -> None:
     shutil.copy(saved, tmp_path / "copy.ckpt")
     assert resume(tmp_path / "copy.ckpt").global_step == 12
+
+
+def test_a_save_in_the_background_is_complete_when_fit_returns(tmp_path: Path) -> None:
+    class Saves(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "late.ckpt")
+
+    trainer = Trainer(
+        max_epochs=1, limit_train_batches=1, limit_val_batches=0, plugins=AsyncCheckpointIO(), callbacks=Saves(), accelerator="cpu",
+        logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(BoringModel())
+    assert torch.load(tmp_path / "late.ckpt", weights_only=True)["global_step"] == 1

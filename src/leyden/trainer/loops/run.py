@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, StorageError
 from leyden.core.log import get_logger
+from leyden.fabric import checkpoint
 from leyden.fabric.compilation import take_apart
 from leyden.fabric.trees import leaves
 from leyden.fabric.wrappers import FabricModule
@@ -220,6 +221,7 @@ def tear_down(run: Run) -> None:
     if run.datamodule is not None and callable(getattr(run.datamodule, "teardown", None)):
         run.datamodule.teardown(stage)
     run.fire("teardown", stage)
+    checkpoint.wait_for_saves()  # a save in the background is complete when the entry point returns, or says why not
     for logger in run.trainer.loggers:
         logger.finalize("success")
     if run.profiler is not None:
@@ -277,6 +279,10 @@ def _tell(run: Run, error: BaseException) -> None:
     if run.datamodule is not None and callable(getattr(run.datamodule, "on_exception", None)):
         with contextlib.suppress(Exception):
             run.datamodule.on_exception(error)
+    try:
+        checkpoint.wait_for_saves()
+    except StorageError as other:  # the first exception wins
+        error.add_note(f"Besides, a save in the background failed with {type(other).__name__}: {other}")
     for logger in run.trainer.loggers:
         with contextlib.suppress(Exception):
             logger.finalize("failed")
