@@ -4,6 +4,7 @@ Runs in the caller's thread for blocking saves and in the writer's for asynchron
 """
 
 import contextlib
+import inspect
 import os
 import socket
 import tempfile
@@ -19,7 +20,7 @@ from leyden.core.errors import StorageError
 from leyden.core.failpoints import failpoint
 from leyden.fabric.checkpoint import directory, publish, remote, single_file
 from leyden.fabric.checkpoint.capture import Snapshot
-from leyden.fabric.checkpoint.layout import FileRecord
+from leyden.fabric.checkpoint.layout import EXTRAS, FileRecord
 from leyden.fabric.checkpoint.peers import Peers
 
 if TYPE_CHECKING:
@@ -77,10 +78,22 @@ def store_with_plugin(snapshot: Snapshot, target: Target, plugin: "CheckpointIO"
     ranks = target.peers.gather(snapshot.rank)
 
     def write() -> None:
-        extras: dict[str, Any] = {"extras": single_file.extras_of(snapshot, ranks)} if plugin.stores_extras else {}
-        plugin.save_checkpoint(snapshot.tree, target.path, target.options, **extras)
+        if not plugin.stores_extras:
+            plugin.save_checkpoint(snapshot.tree, target.path, target.options)
+            return
+        extras = single_file.extras_of(snapshot, ranks)
+        if _takes_extras(plugin):
+            save: Callable[..., None] = plugin.save_checkpoint
+            save(snapshot.tree, target.path, target.options, extras=extras)
+        else:  # a subclass that overrides it with the documented signature
+            plugin.save_checkpoint({**snapshot.tree, EXTRAS: extras}, target.path, target.options)
 
     target.peers.agreed("store the checkpoint", write if target.peers.rank == 0 else lambda: None)
+
+
+def _takes_extras(plugin: "CheckpointIO") -> bool:
+    parameters = inspect.signature(plugin.save_checkpoint).parameters.values()
+    return any(parameter.name == "extras" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def store_directory(
