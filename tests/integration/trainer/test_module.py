@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from leyden.core.errors import ConfigError
 from leyden.trainer import Callback, LightningDataModule, LightningModule, Trainer
 from leyden.trainer.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
+from leyden.trainer.loggers import DummyLogger
 from leyden.trainer.utilities.exceptions import MisconfigurationException
 from leyden.trainer.utilities.warnings import PossibleUserWarning
 
@@ -371,6 +372,23 @@ def test_a_data_module_shows_its_sizes() -> None:
         "{Test dataloader: None}",
         "{Predict dataloader: None}",
     ]
+
+
+def test_keys_of_hyper_parameters_have_names() -> None:
+    names = [(cls.CHECKPOINT_HYPER_PARAMS_KEY, cls.CHECKPOINT_HYPER_PARAMS_NAME) for cls in (LightningModule, LightningDataModule)]
+    assert names == [("hyper_parameters", "hparams_name"), ("datamodule_hyper_parameters", "datamodule_hparams_name")]
+
+
+def test_loggers_are_offered_the_graph(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Drawing(DummyLogger):
+        def log_graph(self, model: Any, input_array: Any = None) -> None:
+            seen.append(model)
+
+    module = BoringModel()
+    trainer(tmp_path, limit_train_batches=1, limit_val_batches=0, logger=Drawing()).fit(module)
+    assert seen == [module]
 
 
 def test_unwrapped_parameters_are_the_modules_own(tmp_path: Path) -> None:

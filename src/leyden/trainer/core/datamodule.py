@@ -35,6 +35,7 @@ class LightningDataModule(HyperparametersMixin, DataHooks):
 
     CHECKPOINT_HYPER_PARAMS_KEY: ClassVar[str] = "datamodule_hyper_parameters"
     CHECKPOINT_HYPER_PARAMS_NAME: ClassVar[str] = "datamodule_hparams_name"
+    CHECKPOINT_HYPER_PARAMS_TYPE: ClassVar[str] = "datamodule_hparams_type"
 
     name: str | None = None
     prepare_data_per_node: bool = True

@@ -24,8 +24,7 @@ def write(run: Run) -> None:
     for logger in run.trainer.loggers:
         if merged:
             logger.log_hyperparams(merged)
-        if run.module.example_input_array is not None:
-            logger.log_graph(run.module)
+        logger.log_graph(run.module)
         logger.save()
 
 
