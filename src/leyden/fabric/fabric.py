@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError, listed
-from leyden.fabric import arguments, checks, collectives, rng
+from leyden.fabric import arguments, checks, rng
 from leyden.fabric.compilation import as_policy, take_apart
 from leyden.fabric.launch import lifeline
 from leyden.fabric.launch.signals import DEFAULT_SIGNALS, Stop, StopRequests
@@ -510,17 +510,7 @@ class Fabric:  # noqa: SIZE002, SIZE003 - the facade whose members the field kno
     def rank_zero_first(self, local: bool = False) -> AbstractContextManager[Any]:
         """Return a context that rank 0 (of each node, if `local`) runs before the others; its exception reaches them."""
         self._require_launch()
-        if self.world_size == 1:
-            return nullcontext()
-        return collectives.rank_zero_first(
-            self.store,
-            rank=self.global_rank,
-            world_size=self.world_size,
-            local=local,
-            local_rank=self.local_rank,
-            node_rank=self.node_rank,
-            num_local=self._strategy.num_processes,
-        )
+        return self._strategy.rank_zero_first(local)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ def in_ranks(root: Path) -> Answers:
     warnings.simplefilter("ignore")
     parts = (
         trained,
+        prepared,
         unshared,
         evaluated,
         predicted,
@@ -70,6 +71,30 @@ def trained(root: Path) -> Answers:
         "kwargs": trainer.distributed_sampler_kwargs,
         "said": said,
     }
+
+
+class Prepared(Line):
+    """Prepares data, once on each node or once."""
+
+    prepared = 0
+
+    def prepare_data(self) -> None:
+        self.prepared += 1
+
+
+def prepared(root: Path) -> Answers:
+    counts = []
+    for per_node in (True, False):
+        module = Prepared()
+        module.prepare_data_per_node = per_node
+        ddp(root, module, max_epochs=1)
+        counts.append(module.prepared)
+
+    class Failing(Line):
+        def prepare_data(self) -> None:
+            raise OSError("no space left")
+
+    return {"prepared": counts, "unprepared": message_of(OSError, lambda: ddp(root, Failing()))}
 
 
 def unshared(root: Path) -> Answers:
@@ -292,6 +317,11 @@ def alone(root: Path, module: Line, **options: Any) -> list[float]:
 def test_two_ranks_end_with_the_weights_of_one_with_twice_the_batch(answers: list[Answers], tmp_path: Path) -> None:
     assert answers[0]["weights"] == answers[1]["weights"]
     assert answers[0]["weights"] == pytest.approx(alone(tmp_path, Line(), gradient_clip_val=0.5), rel=1e-4, abs=1e-6)
+
+
+def test_data_are_prepared_once_and_everybody_hears_of_a_failure(answers: list[Answers]) -> None:
+    assert [answer["prepared"] for answer in answers] == [[1, 1], [0, 0]]
+    assert [answer["unprepared"] for answer in answers] == ["no space left"] * 2
 
 
 def test_samples_are_shared_out_over_ranks(answers: list[Answers]) -> None:

@@ -1,5 +1,6 @@
 """`ParallelStrategy`: what strategies with several processes share: ranks, the process group, the mesh, collectives."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -212,6 +213,19 @@ class ParallelStrategy(Strategy):  # noqa: SIZE003 - the documented protocol of 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         joined = self.group
         return obj if joined.world_size == 1 else collectives.broadcast(obj, src, device=self.root_device, watch=joined.watch)
+
+    def rank_zero_first(self, local: bool = False) -> AbstractContextManager[Any]:
+        if self._group is None or self.world_size == 1:
+            return nullcontext()
+        return collectives.rank_zero_first(
+            self._group.store,
+            rank=self.global_rank,
+            world_size=self.world_size,
+            local=local,
+            local_rank=self.local_rank,
+            node_rank=self.node_rank,
+            num_local=self.num_processes,
+        )
 
     def barrier(self, name: str | None = None) -> None:
         if self._group is not None:

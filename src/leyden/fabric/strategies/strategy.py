@@ -268,6 +268,10 @@ class Strategy(ABC):  # noqa: SIZE003 - the documented protocol of a strategy
     def barrier(self, name: str | None = None) -> None:
         """Wait for all ranks; `name` appears in the stall report."""
 
+    def rank_zero_first(self, local: bool = False) -> AbstractContextManager[Any]:
+        """Return a context that rank 0 (of each node, if `local`) runs before the others, which wait without a time-out."""
+        return nullcontext()
+
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Return whether all ranks (or any, with `all=False`) decided so."""
         return decision

@@ -4,6 +4,7 @@ import time
 from typing import NoReturn
 
 from leyden.core.job import EXIT_PREEMPTED
+from leyden.fabric.checkpoint import wait_for_saves
 from leyden.fabric.rank_zero import rank_zero_info
 from leyden.trainer.checkpoint import content, paths
 from leyden.trainer.engine.run import Run
@@ -27,6 +28,7 @@ def leave_job(run: Run, reason: str) -> NoReturn:
     """
     if run.job_checkpoint is not None:
         content.save(run, run.job_checkpoint)
+        wait_for_saves()
         rank_zero_info("Left the job (%s); its checkpoint is %s.", reason, run.job_checkpoint)
     flush(run)
     raise SystemExit(EXIT_PREEMPTED)
@@ -42,6 +44,7 @@ def requeue(run: Run) -> None:
     path = strategy.broadcast(paths.next_hpc(run.root_dir))
     if run.state.fn == "fit":
         content.save(run, path)
+        wait_for_saves()  # a plug-in may write in the background, and we are about to be killed
     flush(run)
     # All ranks go on, or none: what Slurm answered is rank 0's.
     is_queued = strategy.broadcast(strategy.cluster_environment.requeue() if strategy.is_global_zero else False)

@@ -115,7 +115,7 @@ def set_up(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Non
 
 
 def prepare_data(run: Run) -> None:
-    """Call `prepare_data` once per node, or once, while the other ranks wait."""
+    """Call `prepare_data` once per node, or once, while the other ranks wait, however long it takes."""
     strategy = run.strategy
     for owner in (run.datamodule, run.module):
         if owner is None or not has_hook(owner, "prepare_data"):
@@ -123,8 +123,9 @@ def prepare_data(run: Run) -> None:
         per_node = getattr(owner, "prepare_data_per_node", True)
         if not isinstance(per_node, bool):
             raise ConfigError(f"`prepare_data_per_node` should be True or False, not {per_node!r}.")
-        if strategy.local_rank == 0 and (per_node or strategy.node_rank == 0):
-            owner.prepare_data()
+        with strategy.rank_zero_first(local=per_node):
+            if strategy.local_rank == 0 and (per_node or strategy.node_rank == 0):
+                owner.prepare_data()
 
 
 def wrap(run: Run, restored: restore.Restored | None) -> None:
