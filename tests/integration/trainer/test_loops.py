@@ -153,7 +153,7 @@ def test_a_stop_before_the_first_batch_leaves_the_epoch_empty(tmp_path: Path) ->
 
     made = trainer(tmp_path, max_epochs=3)
     made.fit(Early(), loader(4), loader(1))
-    assert (made.current_epoch, made.global_step, made.should_stop) == (1, 0, True)
+    assert (made.current_epoch, made.global_step, made.should_stop, made.fit_loop.done) == (1, 0, True, True)
 
 
 @pytest.mark.parametrize("arguments", [{"max_epochs": 0}, {"max_steps": 0}])

@@ -364,6 +364,19 @@ def test_strictness_is_decided_once(tmp_path: Path) -> None:
         Lax.load_from_checkpoint(tmp_path / "a.ckpt", strict=True)
 
 
+def test_an_argument_that_no_checkpoint_knows_is_asked_for(tmp_path: Path) -> None:
+    class Needing(BoringModel):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+
+    made = trainer(tmp_path, fast_dev_run=True)
+    made.fit(Needing(3))
+    made.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(TypeError, match="width is not stored"):
+        Needing.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert isinstance(Needing.load_from_checkpoint(tmp_path / "a.ckpt", width=3), Needing)
+
+
 def test_a_data_module_shows_its_sizes() -> None:
     made = LightningDataModule.from_datasets(RandomDataset(2, 3), [RandomDataset(2, 2), RandomDataset(2, 4)])
     assert str(made).splitlines() == [

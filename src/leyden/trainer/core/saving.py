@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hin
 import torch
 from torch import Tensor
 
-from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, listed
+from leyden.core.errors import ConfigError, ConfigTypeError, CorruptDataError, NotFoundError, listed
 from leyden.core.lazy import Later
 from leyden.fabric import checkpoint as checkpoints
 from leyden.fabric.attribute_dict import AttributeDict
@@ -241,7 +241,7 @@ class _Arguments:
         reasons = [f"{name} ({value.name}) is not plain data" for name, value in opaque.items()]
         reasons += [f"{name} is not stored" for name in needed]
         call = ", ".join(f"{name}=..." for name in (*opaque, *needed))
-        raise ConfigError(
+        raise ConfigTypeError(
             f"The checkpoint cannot tell {self.cls.__name__} all its arguments: {'; '.join(reasons)}. Pass them: "
             f"{self.cls.__name__}.load_from_checkpoint({str(self.place)!r}, {call})."
         )

@@ -259,9 +259,14 @@ class FitLoopView:
 
     @property
     def done(self) -> bool:
-        """Whether a limit is reached."""
+        """Whether a limit is reached, or a stop was asked for that need not wait."""
         limits, clock = self._trainer.config.limits, self._trainer.fit_state.clock
-        return (limits.max_epochs != -1 and clock.epoch >= limits.max_epochs) or (limits.max_steps != -1 and clock.step >= limits.max_steps)
+        if limits.max_epochs != -1 and clock.epoch >= limits.max_epochs:
+            return True
+        if limits.max_steps != -1 and clock.step >= limits.max_steps:
+            return True
+        may_stop = clock.epoch >= (limits.min_epochs or 0) and clock.step >= (limits.min_steps or 0)
+        return self._trainer.should_stop and may_stop
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters in the documented tree."""
