@@ -83,7 +83,7 @@ def _progress_of_fit(run: Run) -> float | None:
     parts = []
     if limits.max_steps > 0:
         parts.append(clock.step / limits.max_steps)
-    if limits.max_epochs > 0 and feed is not None:
+    if limits.max_epochs > 0 and feed is not None and feed.num_batches:
         length = feed.num_batches[0]
         within = min(clock.batch / length, 1.0) if length and not math.isinf(length) else 0.0
         parts.append((clock.epoch + within) / limits.max_epochs)
