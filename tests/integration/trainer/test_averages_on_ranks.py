@@ -41,6 +41,8 @@ def begun(strategy: Any, *, device: str | None = None, start: bool = True) -> tu
 
 
 def whole(tree: Any) -> dict[str, torch.Tensor]:
+    """Return whole copies of a state dict, or of what a module holds whose state goes into a checkpoint in shards."""
+    tree = tree.state_dict() if isinstance(tree, torch.nn.Module) else tree
     return {name: (value.full_tensor() if hasattr(value, "full_tensor") else value).clone() for name, value in tree.items()}
 
 

@@ -123,6 +123,7 @@ def test_a_fit_with_a_finder_is_the_fit_with_the_rate_it_found_bit_for_bit(tmp_p
     assert_same_tree(everything(module, trainer), everything(other, plain))
 
 
+@pytest.mark.filterwarnings("ignore:Found .* module")
 def test_a_tuner_leaves_nothing_but_the_attribute(tmp_path: Path) -> None:
     module, trainer = fresh(), trainer_for(tmp_path, ModelCheckpoint(tmp_path), logger=None, enable_checkpointing=None, max_epochs=1)
     before, callbacks = dict(module.state_dict()), list(trainer.callbacks)

@@ -51,6 +51,7 @@ def predict(folder: Path, interval: str, loaders: Any, **options: Any) -> Any:
     return trainer.predict(Double(), loaders, **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*sampler has shuffling enabled")
 def test_each_batch_is_written_with_its_samples(tmp_path: Path) -> None:
     predict(tmp_path, "batch", loader(shuffle=True), return_predictions=False)
     files = [torch.load(tmp_path / f"0-{number}.pt") for number in range(3)]
