@@ -26,7 +26,7 @@ SHORT = (
 )  # fmt: skip
 
 
-class Net(LightningModule):
+class SmallNet(LightningModule):
     """A layer of a width, and perhaps an activation."""
 
     def __init__(self, width: int = 4, batch_size: int = 8, act: nn.Module | None = None) -> None:
@@ -51,7 +51,7 @@ class Net(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class NetWithoutOptimizer(Net):
+class SmallNetWithoutOptimizer(SmallNet):
     configure_optimizers = LightningModule.configure_optimizers
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from leyden.trainer import LightningModule
 from leyden.trainer.cli import LightningCLI, SaveConfigCallback
-from tests.support.command_line import FAST, PREDICT, SHORT, Net, NetWithoutOptimizer, Noise, command
+from tests.support.command_line import FAST, PREDICT, SHORT, SmallNet, SmallNetWithoutOptimizer, Noise, command
 
 PROJECT = Path(__file__).parents[3] / "examples" / "trainer" / "cli_project"
 
@@ -28,10 +28,10 @@ def only(pattern, root="."):
 
 def test_the_saved_configuration_repeats_the_run():
     words = ["fit", *SHORT, "--model.width=6", "--optimizer=Adam", "--optimizer.lr=0.01", "--seed_everything=3"]
-    first = command(words, NetWithoutOptimizer, Noise)
+    first = command(words, SmallNetWithoutOptimizer, Noise)
     config = only("config.yaml")
     assert yaml.safe_load(config.read_text())["seed_everything"] == 3
-    again = command(["fit", f"--config={config}", "--trainer.logger.init_args.save_dir=again"], NetWithoutOptimizer, Noise)
+    again = command(["fit", f"--config={config}", "--trainer.logger.init_args.save_dir=again"], SmallNetWithoutOptimizer, Noise)
     assert torch.equal(first.model.layer.weight, again.model.layer.weight)
     assert first.trainer.global_step == 2
 
@@ -45,7 +45,7 @@ def test_every_subcommand_runs_with_its_hooks(subcommand):
 
     setattr(Hooked, f"before_{subcommand}", lambda self: calls.append(("before", self.trainer.state.fn)))
     setattr(Hooked, f"after_{subcommand}", lambda self: calls.append(("after", self.trainer.state.fn.value)))
-    command([subcommand, *FAST], Net, Noise, cli=Hooked)
+    command([subcommand, *FAST], SmallNet, Noise, cli=Hooked)
     assert calls == [("before", None), ("after", subcommand)]
 
 
@@ -70,7 +70,7 @@ trainer:
       init_args: {monitor: val/loss}
     - class_path: pytorch_lightning.callbacks.LearningRateMonitor
 model:
-  class_path: tests.support.command_line.Net
+  class_path: tests.support.command_line.SmallNet
   init_args: {width: 6}
 data:
   class_path: tests.support.command_line.Noise
@@ -92,53 +92,53 @@ lr_scheduler:
 def test_a_second_run_in_the_same_directory_is_stopped_before_it_begins():
     words = ["fit", *(word for word in SHORT if "logger" not in word), "--trainer.logger=false", "--trainer.default_root_dir=x"]
     words.append("--trainer.enable_checkpointing=false")
-    command(words, Net, Noise)
+    command(words, SmallNet, Noise)
     with pytest.raises(RuntimeError, match="Aborting to avoid overwriting results of a previous run"):
-        command(words, Net, Noise)
-    command(words, Net, Noise, save_config_kwargs={"overwrite": True})
+        command(words, SmallNet, Noise)
+    command(words, SmallNet, Noise, save_config_kwargs={"overwrite": True})
 
 
 def test_parts_of_a_configuration_go_to_files_of_their_own_again():
     Path("model.yaml").write_text("width: 6\n")
     Path("config.yaml").write_text("model: model.yaml\n")
-    command(["fit", "--config=config.yaml", *SHORT], Net, Noise, save_config_kwargs={"multifile": True})
+    command(["fit", "--config=config.yaml", *SHORT], SmallNet, Noise, save_config_kwargs={"multifile": True})
     saved = only("config.yaml", "logs")
     assert yaml.safe_load(saved.read_text())["model"] == "model.yaml"
     assert yaml.safe_load((saved.parent / "model.yaml").read_text())["width"] == 6
 
 
 def test_a_trial_run_saves_no_configuration():
-    cli = command(["fit", *FAST], Net, Noise)
+    cli = command(["fit", *FAST], SmallNet, Noise)
     assert not any(isinstance(callback, SaveConfigCallback) for callback in cli.trainer.callbacks)
     assert not list(Path().rglob("config.yaml"))
 
 
 @pytest.mark.parametrize("chosen", [False, True], ids=["one class", "a class that was chosen"])
 def test_a_checkpoint_builds_the_objects_among_its_arguments_again(chosen):
-    words = ["--model=Net", "--data=Noise"] if chosen else []
-    classes = () if chosen else (Net, Noise)
+    words = ["--model=SmallNet", "--data=Noise"] if chosen else []
+    classes = () if chosen else (SmallNet, Noise)
     cli = command(["fit", *words, "--model.act=Tanh", "--model.width=6", *SHORT], *classes)
     checkpoint = only("*.ckpt")
     kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
     assert kept["_instantiator"] == "leyden.trainer.cli.instantiate_module"
-    for kind in (Net, LightningModule) if chosen else (Net,):
+    for kind in (SmallNet, LightningModule) if chosen else (SmallNet,):
         module = kind.load_from_checkpoint(checkpoint)
         assert isinstance(module.act, torch.nn.Tanh)
         assert torch.equal(module.layer.weight, cli.model.layer.weight)
-    assert Net.load_from_checkpoint(checkpoint, batch_size=2).batch_size == 2
+    assert SmallNet.load_from_checkpoint(checkpoint, batch_size=2).batch_size == 2
     found = command(["predict", *(words[1:]), f"--ckpt_path={checkpoint}", *PREDICT], *classes).model
-    assert (type(found), found.width, type(found.act)) == (Net, 6, torch.nn.Tanh)
+    assert (type(found), found.width, type(found.act)) == (SmallNet, 6, torch.nn.Tanh)
 
 
 def test_the_command_line_comes_before_a_checkpoint_and_that_before_the_class(capsys):
-    command(["fit", "--model.width=6", "--model.batch_size=2", *SHORT], Net, Noise)
+    command(["fit", "--model.width=6", "--model.batch_size=2", *SHORT], SmallNet, Noise)
     checkpoint = only("*.ckpt")
-    found = command(["predict", f"--ckpt_path={checkpoint}", "--model.batch_size=3", *PREDICT], Net, Noise).model
+    found = command(["predict", f"--ckpt_path={checkpoint}", "--model.batch_size=3", *PREDICT], SmallNet, Noise).model
     assert (found.width, found.batch_size) == (6, 3)
     Path("config.yaml").write_text(f"ckpt_path: {checkpoint}\n")
-    assert command(["predict", "--config=config.yaml", *PREDICT], Net, Noise).model.width == 6
+    assert command(["predict", "--config=config.yaml", *PREDICT], SmallNet, Noise).model.width == 6
 
-    class Other(Net):
+    class Other(SmallNet):
         def __init__(self, depth: int = 1) -> None:
             super().__init__()
 
@@ -153,21 +153,21 @@ def test_a_linked_argument_is_left_to_its_link_when_a_checkpoint_is_read():
             parser.link_arguments("data.batch_size", "model.batch_size")
             parser.link_arguments("data.num_classes", "model.width", apply_on="instantiate")
 
-    command(["fit", "--data.batch_size=5", *SHORT], Net, Noise, cli=Linked)
+    command(["fit", "--data.batch_size=5", *SHORT], SmallNet, Noise, cli=Linked)
     checkpoint = only("*.ckpt")
     kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
     assert (kept["batch_size"], kept["width"]) == (5, 3)
-    found = command(["predict", f"--ckpt_path={checkpoint}", "--data.batch_size=4", *PREDICT], Net, Noise, cli=Linked).model
+    found = command(["predict", f"--ckpt_path={checkpoint}", "--data.batch_size=4", *PREDICT], SmallNet, Noise, cli=Linked).model
     assert (found.batch_size, found.width) == (4, 3)
 
 
 def test_variables_of_the_environment_configure_a_run(monkeypatch):
     monkeypatch.setenv("LEYDEN_FIT__MODEL__WIDTH", "6")
     monkeypatch.setenv("PL_FIT__MODEL__BATCH_SIZE", "2")
-    found = command(["fit", *FAST], Net, Noise, parser_kwargs={"default_env": True}).model
+    found = command(["fit", *FAST], SmallNet, Noise, parser_kwargs={"default_env": True}).model
     assert (found.width, found.batch_size) == (6, 2)
     monkeypatch.setenv("PL_TRAINER__MAX_EPOCHS", "4")
-    cli = command([], Net, Noise, run=False, parser_kwargs={"default_env": True}, trainer_defaults={"accelerator": "cpu"})
+    cli = command([], SmallNet, Noise, run=False, parser_kwargs={"default_env": True}, trainer_defaults={"accelerator": "cpu"})
     assert cli.trainer.max_epochs == 4
 
 

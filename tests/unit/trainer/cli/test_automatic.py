@@ -7,7 +7,7 @@ from leyden.core.errors import ConfigError
 from leyden.trainer import LightningModule
 from leyden.trainer.cli.automatic import automatic, check_at_most_one, init_of, take_over
 from leyden.trainer.cli.lightning_cli import LightningCLI
-from tests.support.command_line import Net, NetWithoutOptimizer
+from tests.support.command_line import SmallNet, SmallNetWithoutOptimizer
 
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}}
 STEP = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 2}}
@@ -20,24 +20,24 @@ def configured(module, scheduler=None):
 
 
 def test_an_optimizer_alone_is_returned_as_it_is():
-    optimizer = configured(NetWithoutOptimizer())
+    optimizer = configured(SmallNetWithoutOptimizer())
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["lr"] == 0.5
 
 
 def test_a_scheduler_stands_beside_its_optimizer():
-    (optimizer,), (scheduler,) = configured(NetWithoutOptimizer(), STEP)
+    (optimizer,), (scheduler,) = configured(SmallNetWithoutOptimizer(), STEP)
     assert scheduler.optimizer is optimizer
 
 
 def test_a_plateau_scheduler_brings_its_metric():
-    found = configured(NetWithoutOptimizer(), PLATEAU)
+    found = configured(SmallNetWithoutOptimizer(), PLATEAU)
     assert found["lr_scheduler"]["monitor"] == "val/loss"
 
 
 def test_a_method_that_is_overridden_is_named_in_a_warning():
-    with pytest.warns(UserWarning, match=r"`Net.configure_optimizers` will be overridden by `LightningCLI.configure_optimizers`"):
-        configured(Net())
+    with pytest.warns(UserWarning, match=r"`SmallNet.configure_optimizers` will be overridden by `LightningCLI.configure_optimizers`"):
+        configured(SmallNet())
 
 
 def test_parameters_may_come_after_the_configuration():

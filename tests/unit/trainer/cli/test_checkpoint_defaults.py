@@ -2,7 +2,7 @@ import pytest
 
 from leyden.trainer.cli.checkpoint_defaults import kept_in, named_in, set_defaults
 from leyden.trainer.cli.parser import LightningArgumentParser
-from tests.support.command_line import Net
+from tests.support.command_line import SmallNet
 
 COMMANDS = ("fit", "predict")
 
@@ -30,7 +30,7 @@ def test_words_that_are_no_file_keep_nothing(word):
 
 def parser_of(**options):
     parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(Net, "model", **options)
+    parser.add_lightning_class_args(SmallNet, "model", **options)
     return parser
 
 
@@ -43,15 +43,15 @@ def test_hyperparameters_become_defaults_that_the_command_line_overrides():
 
 def test_a_class_that_was_chosen_is_the_default_choice():
     parser = parser_of(subclass_mode=True)
-    assert set_defaults(parser, {"class_path": f"{Net.__module__}.Net", "init_args": {"width": 6}})
+    assert set_defaults(parser, {"class_path": f"{SmallNet.__module__}.SmallNet", "init_args": {"width": 6}})
     assert parser.parse_args([]).model.init_args.width == 6
 
 
 def test_arguments_without_a_class_wait_until_one_is_chosen():
     parser = parser_of(subclass_mode=True)
     assert not set_defaults(parser, {"width": 6})
-    assert set_defaults(parser, {"width": 6}, parser.parse_args(["--model=Net"]))
-    assert parser.parse_args(["--model=Net"]).model.init_args.width == 6
+    assert set_defaults(parser, {"width": 6}, parser.parse_args(["--model=SmallNet"]))
+    assert parser.parse_args(["--model=SmallNet"]).model.init_args.width == 6
 
 
 def test_hyperparameters_of_another_class_are_refused(capsys):

@@ -6,9 +6,9 @@ from leyden.core.errors import ConfigError
 from leyden.trainer import LightningModule
 from leyden.trainer.cli import instantiate_class, instantiate_module
 from leyden.trainer.cli.instantiate import INSTANTIATE_MODULE, keeping
-from tests.support.command_line import Net
+from tests.support.command_line import SmallNet
 
-PATH = f"{Net.__module__}.Net"
+PATH = f"{SmallNet.__module__}.SmallNet"
 
 
 def test_an_optimizer_is_built_of_its_configuration():
@@ -43,8 +43,8 @@ def test_a_configuration_without_a_class_is_refused():
     ids=["arguments", "with a class", "as a configuration"],
 )
 def test_a_module_is_built_of_what_a_checkpoint_keeps(kept):
-    module = instantiate_module(Net if "width" in kept and "_class_path" not in kept else LightningModule, {"_instantiator": "x", **kept})
-    assert type(module) is Net
+    module = instantiate_module(SmallNet if "width" in kept and "_class_path" not in kept else LightningModule, {"_instantiator": "x", **kept})
+    assert type(module) is SmallNet
     assert module.width == 6
     assert isinstance(module.act, nn.Tanh)
     assert module.hparams["act"]["class_path"] == "torch.nn.Tanh"
@@ -52,8 +52,8 @@ def test_a_module_is_built_of_what_a_checkpoint_keeps(kept):
 
 
 def test_arguments_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="do not fit Net"):
-        instantiate_module(Net, {"depth": 3})
+    with pytest.raises(ConfigError, match="do not fit SmallNet"):
+        instantiate_module(SmallNet, {"depth": 3})
 
 
 def test_what_a_module_builds_itself_keeps_its_own_arguments():
@@ -61,7 +61,7 @@ def test_what_a_module_builds_itself_keeps_its_own_arguments():
         def __init__(self, depth: int) -> None:
             super().__init__()
             self.save_hyperparameters()
-            self.inner = Net(width=2)
+            self.inner = SmallNet(width=2)
 
     outer = keeping({"depth": 3}, Outer)(Outer, depth=3, applied_instantiation_links={})
     assert outer.hparams["_instantiator"] == INSTANTIATE_MODULE

@@ -10,7 +10,7 @@ from leyden.trainer import LightningModule, Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
 from leyden.trainer.demos.boring_classes import BoringDataModule, BoringModel
-from tests.support.command_line import FAST, Net, NetWithoutOptimizer, Noise, command
+from tests.support.command_line import FAST, SmallNet, SmallNetWithoutOptimizer, Noise, command
 
 QUICK = {"max_epochs": 1, "accelerator": "cpu"}
 
@@ -28,30 +28,30 @@ def built(words=(), *args, **kwargs):
 
 
 def test_classes_are_built_of_their_arguments_and_nothing_runs():
-    cli = built(["--model.width=6", "--data.batch_size=2", "--trainer.max_epochs=3"], Net, Noise)
+    cli = built(["--model.width=6", "--data.batch_size=2", "--trainer.max_epochs=3"], SmallNet, Noise)
     assert (cli.model.width, cli.datamodule.batch_size, cli.trainer.max_epochs) == (6, 2, 3)
     assert cli.trainer.global_step == 0
     assert cli.subcommand is None
 
 
 def test_any_module_and_data_module_may_be_chosen():
-    cli = built(["--model=Net", "--model.width=6", "--data=lightning.pytorch.demos.boring_classes.BoringDataModule"])
-    assert type(cli.model) is Net
+    cli = built(["--model=SmallNet", "--model.width=6", "--data=lightning.pytorch.demos.boring_classes.BoringDataModule"])
+    assert type(cli.model) is SmallNet
     assert type(cli.datamodule) is BoringDataModule
     assert built(["--model=BoringModel"]).datamodule is None
 
 
 def test_a_subclass_may_be_chosen_only_in_subclass_mode():
-    assert type(built(["--model=NetWithoutOptimizer"], Net, subclass_mode_model=True).model) is NetWithoutOptimizer
+    assert type(built(["--model=SmallNetWithoutOptimizer"], SmallNet, subclass_mode_model=True).model) is SmallNetWithoutOptimizer
     with pytest.raises(SystemExit):
-        built(["--model=NetWithoutOptimizer"], Net)
+        built(["--model=SmallNetWithoutOptimizer"], SmallNet)
     with pytest.raises(SystemExit):
-        built(["--model=BoringModel"], Net, subclass_mode_model=True)
+        built(["--model=BoringModel"], SmallNet, subclass_mode_model=True)
 
 
 def test_a_function_may_stand_for_a_class():
-    def narrow(width: int = 2) -> Net:
-        return Net(width)
+    def narrow(width: int = 2) -> SmallNet:
+        return SmallNet(width)
 
     def trainer(max_epochs: int = 5, callbacks: list | None = None) -> Trainer:
         return Trainer(max_epochs=max_epochs, accelerator="cpu", callbacks=callbacks)
@@ -62,10 +62,10 @@ def test_a_function_may_stand_for_a_class():
 
 
 def test_words_or_a_configuration_may_be_given_in_code():
-    assert built([], Net, args=["--model.width=6"]).model.width == 6
-    assert built([], Net, args={"model": {"width": 6}}).model.width == 6
+    assert built([], SmallNet, args=["--model.width=6"]).model.width == 6
+    assert built([], SmallNet, args={"model": {"width": 6}}).model.width == 6
     with pytest.warns(UserWarning, match="args parameter is intended to run from within Python"):
-        built(["--model.width=6"], Net, args=["--model.width=7"])
+        built(["--model.width=6"], SmallNet, args=["--model.width=7"])
 
 
 def test_defaults_of_the_trainer_may_be_others_and_its_callbacks_are_always_there():
@@ -73,7 +73,7 @@ def test_defaults_of_the_trainer_may_be_others_and_its_callbacks_are_always_ther
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "x"}}
     cli = built(
         ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:01:00"],
-        Net,
+        SmallNet,
         trainer_defaults={"callbacks": stopper, "logger": logger},
     )
     assert stopper in cli.trainer.callbacks
@@ -88,7 +88,7 @@ def test_a_trainer_without_callbacks_says_that_they_are_not_included():
         return Trainer(max_epochs=max_epochs, accelerator="cpu")
 
     with pytest.warns(UserWarning, match="does not expose the `callbacks` argument so they will not be included"):
-        command([], Net, run=False, trainer_class=trainer)
+        command([], SmallNet, run=False, trainer_class=trainer)
 
 
 def test_a_callback_may_have_arguments_of_its_own():
@@ -97,7 +97,7 @@ def test_a_callback_may_have_arguments_of_its_own():
             parser.add_lightning_class_args(EarlyStopping, "stopper")
             parser.set_defaults({"stopper.monitor": "val/loss"})
 
-    assert built(["--stopper.patience=7"], Net, cli=WithStopper).trainer.early_stopping_callback.patience == 7
+    assert built(["--stopper.patience=7"], SmallNet, cli=WithStopper).trainer.early_stopping_callback.patience == 7
 
 
 @pytest.mark.parametrize("apply_on", ["parse", "instantiate"])
@@ -106,7 +106,7 @@ def test_arguments_are_linked(apply_on):
         def add_arguments_to_parser(self, parser):
             parser.link_arguments("data.batch_size", "model.batch_size", apply_on=apply_on)
 
-    cli = built(["--data.batch_size=12"], Net, Noise, cli=Linked)
+    cli = built(["--data.batch_size=12"], SmallNet, Noise, cli=Linked)
     assert cli.model.batch_size == 12
     assert cli.model.hparams.batch_size == 12
 
@@ -116,11 +116,11 @@ def test_arguments_are_linked(apply_on):
     [([], 11, 11), (["--seed_everything=5"], True, 5), (["--seed_everything=false"], 11, False), ([], False, False), ([], True, 0)],
 )
 def test_the_seed_is_set_and_written_into_the_configuration(words, default, seed):
-    assert built(words, Net, seed_everything_default=default).config.seed_everything is seed or seed
+    assert built(words, SmallNet, seed_everything_default=default).config.seed_everything is seed or seed
 
 
 def test_a_random_layer_is_the_same_under_the_same_seed():
-    one, other = (built(["--seed_everything=5"], Net).model.layer.weight for _ in range(2))
+    one, other = (built(["--seed_everything=5"], SmallNet).model.layer.weight for _ in range(2))
     assert torch.equal(one, other)
 
 
@@ -141,7 +141,7 @@ def test_a_default_may_be_an_object_that_is_not_built_yet():
 
 
 def test_an_optimizer_of_the_command_line_takes_the_methods_place():
-    cli = built(["--optimizer=Adam", "--optimizer.lr=0.5", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=3"], NetWithoutOptimizer)
+    cli = built(["--optimizer=Adam", "--optimizer.lr=0.5", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=3"], SmallNetWithoutOptimizer)
     (optimizer,), (scheduler,) = cli.model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.defaults["lr"] == 0.5
@@ -150,7 +150,7 @@ def test_an_optimizer_of_the_command_line_takes_the_methods_place():
 
 def test_the_short_name_of_the_plateau_scheduler_is_the_one_with_a_metric():
     cli = built(
-        ["--optimizer=SGD", "--optimizer.lr=1", "--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/loss"], NetWithoutOptimizer
+        ["--optimizer=SGD", "--optimizer.lr=1", "--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/loss"], SmallNetWithoutOptimizer
     )
     assert cli.model.configure_optimizers()["lr_scheduler"]["monitor"] == "val/loss"
 
@@ -161,7 +161,7 @@ def test_one_class_of_optimizers_needs_no_choice():
             parser.add_optimizer_args(torch.optim.Adam)
             parser.add_lr_scheduler_args(torch.optim.lr_scheduler.ExponentialLR)
 
-    cli = built(["--optimizer.lr=0.5", "--lr_scheduler.gamma=0.5"], NetWithoutOptimizer, cli=WithAdam)
+    cli = built(["--optimizer.lr=0.5", "--lr_scheduler.gamma=0.5"], SmallNetWithoutOptimizer, cli=WithAdam)
     (optimizer,), (scheduler,) = cli.model.configure_optimizers()
     assert optimizer.defaults["lr"] == 0.5
     assert scheduler.gamma == 0.5
@@ -174,12 +174,12 @@ def test_two_automatic_optimizers_are_refused():
             parser.add_optimizer_args(torch.optim.SGD, "two")
 
     with pytest.raises(ConfigError, match="found 'one', 'two'"):
-        built(["--two.lr=1", "--lr_scheduler=null"], NetWithoutOptimizer, cli=WithTwo)
+        built(["--two.lr=1", "--lr_scheduler=null"], SmallNetWithoutOptimizer, cli=WithTwo)
 
 
 def test_without_automatic_optimizers_there_are_no_such_arguments():
     with pytest.raises(SystemExit):
-        built(["--optimizer=Adam"], Net, auto_configure_optimizers=False)
+        built(["--optimizer=Adam"], SmallNet, auto_configure_optimizers=False)
 
 
 def test_makers_of_optimizers_may_be_arguments_of_the_module():
@@ -220,25 +220,25 @@ def two_files():
     ],
 )
 def test_files_before_and_after_the_subcommand_and_words_count_in_their_order(two_files, words, width):
-    assert command([*words, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"], Net, Noise).model.width == width
+    assert command([*words, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"], SmallNet, Noise).model.width == width
 
 
 def test_later_files_override_earlier_ones(two_files):
     Path("more.yaml").write_text("model: {batch_size: 1}\n")
-    cli = built(["--config=fit.yaml", "--config=more.yaml"], Net)
+    cli = built(["--config=fit.yaml", "--config=more.yaml"], SmallNet)
     assert (cli.model.width, cli.model.batch_size) == (5, 1)
 
 
 def test_files_with_defaults_are_for_all_or_for_one_subcommand(two_files):
-    cli = command(["fit", *FAST], Net, Noise, parser_kwargs={"default_config_files": ["whole.yaml"]})
+    cli = command(["fit", *FAST], SmallNet, Noise, parser_kwargs={"default_config_files": ["whole.yaml"]})
     assert cli.model.width == 2
-    cli = command(["fit", *FAST], Net, Noise, parser_kwargs={"fit": {"default_config_files": ["fit.yaml"]}})
+    cli = command(["fit", *FAST], SmallNet, Noise, parser_kwargs={"fit": {"default_config_files": ["fit.yaml"]}})
     assert cli.model.width == 5
 
 
 def test_the_configuration_is_printed(capsys):
     with pytest.raises(SystemExit) as end:
-        command(["fit", "--model.width=6", "--print_config"], Net)
+        command(["fit", "--model.width=6", "--print_config"], SmallNet)
     assert not end.value.code
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"] == {"width": 6, "batch_size": 8, "act": None}
@@ -248,7 +248,7 @@ def test_the_configuration_is_printed(capsys):
 def test_help_comes_from_the_docstrings(capsys):
     for words in (["--help"], ["fit", "--help"], ["fit", "--optimizer.help=SGD"]):
         with pytest.raises(SystemExit):
-            command(words, Net)
+            command(words, SmallNet)
     printed = " ".join(capsys.readouterr().out.split())
     assert "Run one test epoch" in printed
     assert "Stop after so many epochs; -1 never." in printed
@@ -258,7 +258,7 @@ def test_help_comes_from_the_docstrings(capsys):
 @pytest.mark.parametrize(("words", "hint"), [(["fit", "--trainer.max_epoch=1"], "trainer.max_epochs"), (["fitt"], "fit")])
 def test_a_wrong_word_ends_with_the_closest_one(words, hint, capsys):
     with pytest.raises(SystemExit) as end:
-        command(words, Net)
+        command(words, SmallNet)
     assert end.value.code == 2
     assert f"Did you mean {hint!r}?" in capsys.readouterr().err
 
@@ -305,10 +305,10 @@ class Counter(Trainer):
 
 
 def test_a_method_of_ones_own_trainer_is_a_subcommand_with_hooks_around_it(capsys):
-    command(["count", "--to=3", "--trainer.step=2", *FAST], Net, cli=Recorder, trainer_class=Counter)
-    assert Recorder.calls == ["before_instantiate_classes", "after_instantiate_classes", "before_count", ("Net", 3, 1.0, 2), "after_count"]
+    command(["count", "--to=3", "--trainer.step=2", *FAST], SmallNet, cli=Recorder, trainer_class=Counter)
+    assert Recorder.calls == ["before_instantiate_classes", "after_instantiate_classes", "before_count", ("SmallNet", 3, 1.0, 2), "after_count"]
     with pytest.raises(SystemExit):
-        command(["count", "--help"], Net, cli=Recorder, trainer_class=Counter)
+        command(["count", "--help"], SmallNet, cli=Recorder, trainer_class=Counter)
     printed = capsys.readouterr().out
     assert "Count to a number." in printed
     assert "The number. (required" in printed
@@ -319,13 +319,13 @@ def test_a_method_of_the_command_line_takes_the_trainers_place():
         def fit(self, model, **kwargs):
             self.seen = (model, sorted(kwargs))
 
-    cli = command(["fit", *FAST], Net, Noise, cli=Own)
+    cli = command(["fit", *FAST], SmallNet, Noise, cli=Own)
     assert cli.seen == (cli.model, ["ckpt_path", "datamodule", "weights_only"])
 
 
 def test_a_subcommand_must_be_chosen(capsys):
     with pytest.raises(SystemExit):
-        command([], Net)
+        command([], SmallNet)
     assert "{fit,validate,test,predict}" in capsys.readouterr().err
 
 
@@ -333,16 +333,16 @@ def test_a_subcommand_must_be_chosen(capsys):
 
 
 def test_hyperparameters_are_the_configuration_and_not_the_objects():
-    kept = built(["--model.act=Tanh"], Net).model.hparams
+    kept = built(["--model.act=Tanh"], SmallNet).model.hparams
     assert kept["act"]["class_path"] == "torch.nn.Tanh"
     assert kept["_instantiator"] == "leyden.trainer.cli.instantiate_module"
-    chosen = built(["--model=Net"]).model.hparams
-    assert chosen["_class_path"].endswith(".Net")
+    chosen = built(["--model=SmallNet"]).model.hparams
+    assert chosen["_class_path"].endswith(".SmallNet")
     assert chosen["width"] == 4
 
 
 def test_without_support_for_loading_they_are_the_objects():
     with pytest.warns(UserWarning, match=r"'act' is an instance of `nn.Module`"):
-        kept = built(["--model.act=Tanh"], Net, load_from_checkpoint_support=False).model.hparams
+        kept = built(["--model.act=Tanh"], SmallNet, load_from_checkpoint_support=False).model.hparams
     assert isinstance(kept["act"], torch.nn.Tanh)
     assert "_instantiator" not in kept

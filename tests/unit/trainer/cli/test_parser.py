@@ -9,7 +9,7 @@ from leyden.core.errors import ConfigError
 from leyden.trainer import Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.cli import LightningArgumentParser
-from tests.support.command_line import Net, Noise
+from tests.support.command_line import SmallNet, Noise
 
 
 def parser_of(*classes, **kwargs):
@@ -25,15 +25,15 @@ def test_a_class_that_is_none_of_ours_is_refused():
 
 
 def test_a_function_gives_its_own_arguments():
-    def narrow(width: int = 2) -> Net:
-        return Net(width)
+    def narrow(width: int = 2) -> SmallNet:
+        return SmallNet(width)
 
     parser = parser_of((narrow, "model"))
     assert parser.instantiate(parser.parse_args(["--model.width=3"])).model.width == 3
 
 
 def test_callbacks_are_remembered_by_their_keys():
-    assert parser_of((EarlyStopping, "stopper"), (Net, "model")).callback_keys == ["stopper"]
+    assert parser_of((EarlyStopping, "stopper"), (SmallNet, "model")).callback_keys == ["stopper"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_wrong_argument_names_the_closest_one(tmp_path):
 
 
 def test_optimizers_and_schedulers_are_linked_where_they_are_wanted():
-    class TwoMakers(Net):
+    class TwoMakers(SmallNet):
         def __init__(self, optimizer_init: dict, scheduler_init: dict) -> None:
             super().__init__()
             self.optimizer_init, self.scheduler_init = optimizer_init, scheduler_init
@@ -129,7 +129,7 @@ def test_optimizers_and_schedulers_are_linked_where_they_are_wanted():
 def test_the_environment_is_read_on_request_under_both_prefixes(monkeypatch):
     monkeypatch.setenv("LEYDEN_MODEL__WIDTH", "9")
     monkeypatch.setenv("PL_DATA__BATCH_SIZE", "5")
-    classes = ((Net, "model"), (Noise, "data"))
+    classes = ((SmallNet, "model"), (Noise, "data"))
     config = parser_of(*classes, default_env=True).parse_args([])
     assert (config.model.width, config.data.batch_size) == (9, 5)
     config = parser_of(*classes).parse_args([])
@@ -140,4 +140,4 @@ def test_an_argument_may_have_a_file_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.yaml").write_text("width: 6\n")
     Path("config.yaml").write_text("model: model.yaml\n")
-    assert parser_of((Net, "model")).parse_args(["--config=config.yaml"]).model.width == 6
+    assert parser_of((SmallNet, "model")).parse_args(["--config=config.yaml"]).model.width == 6

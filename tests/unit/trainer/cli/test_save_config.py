@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 
 from leyden.core.storage import open_storage
 from leyden.trainer.cli import LightningArgumentParser, SaveConfigCallback
-from tests.support.command_line import Net
+from tests.support.command_line import SmallNet
 
 
 class OneRank:
@@ -24,7 +24,7 @@ class Place:
 @pytest.fixture
 def parser():
     parser = LightningArgumentParser()
-    parser.add_lightning_class_args(Net, "model")
+    parser.add_lightning_class_args(SmallNet, "model")
     return parser
 
 
