@@ -11,7 +11,7 @@ import yaml
 
 from leyden.trainer import LightningModule
 from leyden.trainer.cli import LightningCLI, SaveConfigCallback
-from tests.support.command_line import FAST, PREDICT, SHORT, SmallNet, SmallNetWithoutOptimizer, Noise, command
+from tests.support.command_line import FAST, PREDICT, SHORT, Noise, SmallNet, SmallNetWithoutOptimizer, command
 
 PROJECT = Path(__file__).parents[3] / "examples" / "trainer" / "cli_project"
 

@@ -43,7 +43,9 @@ def test_a_configuration_without_a_class_is_refused():
     ids=["arguments", "with a class", "as a configuration"],
 )
 def test_a_module_is_built_of_what_a_checkpoint_keeps(kept):
-    module = instantiate_module(SmallNet if "width" in kept and "_class_path" not in kept else LightningModule, {"_instantiator": "x", **kept})
+    module = instantiate_module(
+        SmallNet if "width" in kept and "_class_path" not in kept else LightningModule, {"_instantiator": "x", **kept}
+    )
     assert type(module) is SmallNet
     assert module.width == 6
     assert isinstance(module.act, nn.Tanh)

@@ -10,7 +10,7 @@ from leyden.trainer import LightningModule, Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
 from leyden.trainer.demos.boring_classes import BoringDataModule, BoringModel
-from tests.support.command_line import FAST, SmallNet, SmallNetWithoutOptimizer, Noise, command
+from tests.support.command_line import FAST, Noise, SmallNet, SmallNetWithoutOptimizer, command
 
 QUICK = {"max_epochs": 1, "accelerator": "cpu"}
 
@@ -150,7 +150,8 @@ def test_an_optimizer_of_the_command_line_takes_the_methods_place():
 
 def test_the_short_name_of_the_plateau_scheduler_is_the_one_with_a_metric():
     cli = built(
-        ["--optimizer=SGD", "--optimizer.lr=1", "--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/loss"], SmallNetWithoutOptimizer
+        ["--optimizer=SGD", "--optimizer.lr=1", "--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/loss"],
+        SmallNetWithoutOptimizer,
     )
     assert cli.model.configure_optimizers()["lr_scheduler"]["monitor"] == "val/loss"
 
@@ -220,7 +221,10 @@ def two_files():
     ],
 )
 def test_files_before_and_after_the_subcommand_and_words_count_in_their_order(two_files, words, width):
-    assert command([*words, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"], SmallNet, Noise).model.width == width
+    assert (
+        command([*words, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"], SmallNet, Noise).model.width
+        == width
+    )
 
 
 def test_later_files_override_earlier_ones(two_files):
@@ -306,7 +310,13 @@ class Counter(Trainer):
 
 def test_a_method_of_ones_own_trainer_is_a_subcommand_with_hooks_around_it(capsys):
     command(["count", "--to=3", "--trainer.step=2", *FAST], SmallNet, cli=Recorder, trainer_class=Counter)
-    assert Recorder.calls == ["before_instantiate_classes", "after_instantiate_classes", "before_count", ("SmallNet", 3, 1.0, 2), "after_count"]
+    assert Recorder.calls == [
+        "before_instantiate_classes",
+        "after_instantiate_classes",
+        "before_count",
+        ("SmallNet", 3, 1.0, 2),
+        "after_count",
+    ]
     with pytest.raises(SystemExit):
         command(["count", "--help"], SmallNet, cli=Recorder, trainer_class=Counter)
     printed = capsys.readouterr().out

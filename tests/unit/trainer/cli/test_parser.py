@@ -9,7 +9,7 @@ from leyden.core.errors import ConfigError
 from leyden.trainer import Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.cli import LightningArgumentParser
-from tests.support.command_line import SmallNet, Noise
+from tests.support.command_line import Noise, SmallNet
 
 
 def parser_of(*classes, **kwargs):
