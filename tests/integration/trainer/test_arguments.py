@@ -415,3 +415,51 @@ def test_callbacks_may_come_from_the_module(tmp_path: Path) -> None:
     made = trainer(tmp_path, fast_dev_run=True, callbacks=[EarlyStopping("other"), LambdaCallback()])
     made.fit(Own())
     assert [getattr(entry, "monitor", None) for entry in made.callbacks] == [None, "v"]
+
+
+def test_a_callback_of_the_module_replaces_its_kind_and_parents_not_children(tmp_path: Path) -> None:
+    class Child(EarlyStopping):
+        pass
+
+    class Brings(BoringModel):
+        brought: type[EarlyStopping]
+
+        def configure_callbacks(self) -> Any:
+            return self.brought("v", strict=False, verbose=False)
+
+    def kinds(given: type[EarlyStopping], brought: type[EarlyStopping]) -> list[type]:
+        module = Brings()
+        module.brought = brought
+        made = trainer(tmp_path, fast_dev_run=True, callbacks=[given("other", strict=False)])
+        made.fit(module)
+        return [type(callback) for callback in made.callbacks]
+
+    assert kinds(EarlyStopping, Child) == [Child]
+    assert kinds(Child, EarlyStopping) == [Child, EarlyStopping]
+
+
+def test_a_stop_can_be_asked_for_before_the_loop_but_not_before_a_run(tmp_path: Path) -> None:
+    made = trainer(tmp_path, limit_train_batches=4, limit_val_batches=0)
+    with pytest.raises(AttributeError, match="has not run yet"):
+        made.request_stop("too early")
+
+    def ask(trainer: Any, pl_module: Any, stage: str) -> None:
+        trainer.request_stop("enough")
+
+    made.callbacks.append(LambdaCallback(setup=ask))
+    made.fit(BoringModel())
+    assert made.global_step == 1
+
+
+def test_what_fails_while_an_exception_is_told_is_noted_with_it(tmp_path: Path) -> None:
+    class Data(BoringDataModule):
+        def on_exception(self, exception: BaseException) -> None:
+            raise OSError("no space for the report")
+
+    class Failing(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            raise ZeroDivisionError("the first one wins")
+
+    with pytest.raises(ZeroDivisionError, match="the first one wins") as raised:
+        trainer(tmp_path).fit(Failing(), Data())
+    assert any("on_exception raised OSError: no space for the report" in note for note in raised.value.__notes__)

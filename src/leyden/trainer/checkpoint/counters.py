@@ -5,8 +5,6 @@ from typing import Any
 
 from leyden.trainer.engine.state import Phase, RunState
 
-_IN_EPOCH_END = (Phase.EPOCH_END, Phase.TRAIN_END)
-
 
 def tree(state: RunState, *, automatic: bool) -> dict[str, Any]:
     """Return the counters of a run in the documented tree."""

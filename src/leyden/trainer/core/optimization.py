@@ -1,6 +1,5 @@
 """What `LightningModule` offers around optimizers: finding them, backward by hand, toggling, clipping."""
 
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,11 +138,6 @@ def run_backward(module: Any, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss.backward(*args, **kwargs)
         return
     trainer.strategy.backward(loss, trainer.model, *args, **kwargs)
-
-
-def step_with_closure(optimizer: Any, closure: Callable[[], Any]) -> None:
-    """Do what `LightningModule.optimizer_step` does."""
-    optimizer.step(closure=closure)
 
 
 def refuse_unattached(module: Any) -> Any:

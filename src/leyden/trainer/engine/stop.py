@@ -163,13 +163,17 @@ class SharedBoundary:
 
 
 class NoBoundary:
-    """The boundary of a trial: nothing is asked for."""
+    """The boundary of a trial, and of a run before its loop: nothing is decided, and what is asked for is only remembered."""
+
+    def __init__(self) -> None:
+        self.asked: list[Decision] = []
 
     def __call__(self) -> Decision | None:
         return None
 
     def request(self, kind: str, payload: str = "") -> None:
-        """Forget it."""
+        """Remember it for the boundary of the loop."""
+        self.asked.append(Decision(kind, payload))
 
     def close(self) -> None:
         """Do nothing."""

@@ -110,7 +110,9 @@ def set_up(run: Run, *, ckpt_path: str | None, weights_only: bool | None) -> Non
         if restored is not None:
             restore.load_training_state(run, restored)
             run.restored, run.resumed_from = restored, restored.path
-    run.boundary = make_boundary(run)
+    early, run.boundary = run.boundary, make_boundary(run)
+    for kind, payload in early.asked:  # by hooks of the set-up
+        run.request(kind, payload)
     module.zero_grad()
 
 
@@ -272,21 +274,24 @@ def explain_memory(run: Run, error: BaseException) -> None:
 
 def _tell(run: Run, error: BaseException) -> None:
     for _, call in run.plan["on_exception"]:
-        try:
-            call(error)
-        except Exception as other:  # the first exception wins
-            _logger.exception("on_exception failed")
-            error.add_note(f"Besides, a callback's on_exception raised {type(other).__name__}: {other}")
+        _tell_one(error, "a callback's on_exception", call, error)
     if run.datamodule is not None and callable(getattr(run.datamodule, "on_exception", None)):
-        with contextlib.suppress(Exception):
-            run.datamodule.on_exception(error)
+        _tell_one(error, "the data module's on_exception", run.datamodule.on_exception, error)
     try:
         checkpoint.wait_for_saves()
     except StorageError as other:  # the first exception wins
         error.add_note(f"Besides, a save in the background failed with {type(other).__name__}: {other}")
     for logger in run.trainer.loggers:
-        with contextlib.suppress(Exception):
-            logger.finalize("failed")
+        _tell_one(error, f"{type(logger).__name__}.finalize", logger.finalize, "failed")
+
+
+def _tell_one(error: BaseException, what: str, call: Callable[[Any], Any], argument: Any) -> None:
+    """Call one of those who hear of an exception; what goes wrong there is logged and noted, for the first exception wins."""
+    try:
+        call(argument)
+    except Exception as other:
+        _logger.exception("%s failed", what)
+        error.add_note(f"Besides, {what} raised {type(other).__name__}: {other}")
 
 
 def release(run: Run) -> None:
@@ -297,6 +302,8 @@ def release(run: Run) -> None:
             with contextlib.suppress(Exception):
                 run.feed_states[stage] = feed.state_dict()
             feed.close()
+    if run.stage == "sanity" and run.sanity is not None:  # an exception ended the check
+        run.sanity.close()
     if run.profiler is not None:
         run.profiler.teardown(run.state.fn)
     run.boundary.close()

@@ -9,7 +9,6 @@ from typing import Any
 
 from leyden.core import job
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, listed
-from leyden.core.storage import is_url
 from leyden.fabric.loggers import CSVLogger
 from leyden.trainer.callbacks.defaults import default_model_summary, default_progress_bar
 from leyden.trainer.callbacks.model_checkpoint import ModelCheckpoint
@@ -83,12 +82,7 @@ def with_module_callbacks(callbacks: Iterable[Any], module: Any) -> list[Any]:
     own = _as_list(module.configure_callbacks())
     if not own:
         return list(callbacks)
-    replaced = [
-        callback
-        for callback in callbacks
-        if any(isinstance(callback, type(new)) or isinstance(new, type(callback)) for new in own if type(callback) is not Callback)
-    ]
-    kept = [callback for callback in callbacks if callback not in replaced]
+    kept = [callback for callback in callbacks if type(callback) is Callback or not any(isinstance(new, type(callback)) for new in own)]
     return in_order([*kept, *own])
 
 
@@ -155,11 +149,6 @@ def log_dir_of(loggers: list[Any], root_dir: str) -> str | None:
     first = loggers[0]
     own = getattr(first, "log_dir", None)
     return own if own is not None else first.save_dir
-
-
-def is_remote(path: str) -> bool:
-    """Return whether a path is a storage URL."""
-    return is_url(path)
 
 
 def make_profiler(given: Any) -> Profiler:

@@ -347,9 +347,12 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
                 print(*args, **kwargs)  # noqa: T201 - what it is for
 
     def request_stop(self, reason: str = "") -> None:
-        """Ask all ranks to stop after the same batch; one rank's call is enough."""
-        if self._run is not None:
-            self._run.request("stop", reason)
+        """Ask all ranks to stop after the same batch; one rank's call is enough.
+
+        Raises:
+            NotAttachedError: Nothing has run yet, so there is nothing to stop.
+        """
+        self.run.request("stop", reason)
 
     def _evaluate(
         self, fn: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any, weights_only: bool | None

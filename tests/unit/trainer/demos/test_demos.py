@@ -94,3 +94,10 @@ def test_language_models_have_a_loss() -> None:
     assert not lstm.hidden[0].requires_grad
     lstm.on_train_epoch_end()
     assert lstm.hidden is None
+
+
+def test_documented_models_are_found_at_the_folder_too() -> None:
+    from leyden.trainer import demos
+
+    assert (demos.Transformer, demos.WikiText2, demos.LightningTransformer) == (Transformer, WikiText2, LightningTransformer)
+    assert (demos.LightningLSTM, demos.SequenceSampler) == (LightningLSTM, SequenceSampler)
