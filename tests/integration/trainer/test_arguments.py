@@ -463,3 +463,26 @@ def test_what_fails_while_an_exception_is_told_is_noted_with_it(tmp_path: Path) 
     with pytest.raises(ZeroDivisionError, match="the first one wins") as raised:
         trainer(tmp_path).fit(Failing(), Data())
     assert any("on_exception raised OSError: no space for the report" in note for note in raised.value.__notes__)
+
+
+def test_a_minimum_above_the_maximum_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="min_steps=5 has no effect: max_steps=2"):
+        trainer(tmp_path, min_steps=5, max_steps=2)
+    with pytest.warns(UserWarning, match="min_epochs=5 has no effect: max_epochs=2"):
+        trainer(tmp_path, min_epochs=5, max_epochs=2)
+
+
+def test_a_cadence_without_validation_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    class Trains(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(32, 1)
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            return self.layer(batch).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    with pytest.warns(UserWarning, match=r"Trainer\(val_check_interval=2, check_val_every_n_epoch=2\) has no effect"):
+        trainer(tmp_path, val_check_interval=2, check_val_every_n_epoch=2).fit(Trains(), loader())

@@ -69,8 +69,19 @@ def _check_fit(run: Run) -> None:
         rank_zero_warn("You passed in a `val_dataloader` but have no `validation_step`. Skipping val loop.", category=PossibleUserWarning)
     if has_step and not has_loader:
         rank_zero_warn("You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.", category=PossibleUserWarning)
+    if not (has_loader and has_step):
+        _warn_of_cadence(run)
     if not module.automatic_optimization:
         _check_manual(run)
+
+
+def _warn_of_cadence(run: Run) -> None:
+    """Say that what was asked of validation has no effect."""
+    trainer = run.trainer
+    asked = {"val_check_interval": (trainer.val_check_interval, 1.0), "check_val_every_n_epoch": (trainer.check_val_every_n_epoch, 1)}
+    given = ", ".join(f"{name}={value!r}" for name, (value, default) in asked.items() if value != default)
+    if given and not run.fast_dev_run:
+        rank_zero_warn(f"Trainer({given}) has no effect: there is no validation, which needs a `validation_step` and a loader.")
 
 
 def _check_manual(run: Run) -> None:

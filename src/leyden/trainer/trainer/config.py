@@ -205,6 +205,8 @@ def _limits(arguments: Mapping[str, Any], fast: int) -> RunLimits:
         max_epochs = ENDLESS if is_limited else DEFAULT_EPOCHS
     if min_steps is not None and max_steps != ENDLESS and min_steps > max_steps:
         rank_zero_warn(f"min_steps={min_steps} has no effect: max_steps={max_steps} comes first.")
+    if min_epochs is not None and max_epochs != ENDLESS and min_epochs > max_epochs:
+        rank_zero_warn(f"min_epochs={min_epochs} has no effect: max_epochs={max_epochs} comes first.")
     return RunLimits(max_epochs=max_epochs, min_epochs=min_epochs, max_steps=max_steps, min_steps=min_steps, max_time=arguments["max_time"])
 
 
