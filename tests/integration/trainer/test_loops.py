@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden.core.errors import ConfigError
-from leyden.trainer import Callback, Trainer
+from leyden.trainer import Callback, LightningModule, Trainer
 from leyden.trainer.callbacks import EarlyStopping
 from leyden.trainer.utilities import CombinedLoader
 from tests.support.trainer_facts import Line, Numbers, StopsInStep, WantsToStop
@@ -234,3 +234,27 @@ def test_values_of_each_loader_are_returned(tmp_path: Path) -> None:
     assert [list(entry) for entry in found] == [["v/dataloader_idx_0"], ["v/dataloader_idx_1"]]
     predictions: Any = trainer(tmp_path).predict(Line(), {"a": loader(1), "b": loader(2)})
     assert [len(part) for part in predictions] == [1, 2]
+
+
+def test_validate_after_fit_takes_the_loaders_that_fit_was_given(tmp_path: Path) -> None:
+    class Net(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.layer(batch).mean()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val", self.layer(batch).mean())
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    data = DataLoader(torch.ones(4, 2), batch_size=2)  # pyrefly: ignore - tensors are indexable
+    trainer.fit(Net(), data, data)
+    assert trainer.validate(ckpt_path="best", verbose=False) == [{"val": float(trainer.callback_metrics["val"])}]
+    with pytest.raises(ConfigError, match="`test_step\\(\\)` method"):
+        trainer.test(verbose=False)

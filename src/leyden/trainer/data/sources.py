@@ -76,6 +76,13 @@ class Source:
         self.datamodule = datamodule
         self._given = {stage: loaders for stage, loaders in given.items() if loaders is not None}
 
+    def or_of(self, earlier: "Source") -> "Source":
+        """Return this source, or where it has no loaders those that an earlier entry point was given: validate after fit."""
+        stage = "val" if self.fn == "validate" else self.fn
+        if self.has(stage) or self.datamodule is not None or not earlier.has(stage):
+            return self
+        return Source(self.fn, self.model, earlier.datamodule, earlier._given)
+
     def is_given(self, stage: str) -> bool:
         """Return whether the loaders of a stage were passed to the entry point."""
         return stage in self._given

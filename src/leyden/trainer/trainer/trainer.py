@@ -359,6 +359,8 @@ class Trainer(TrainerInfo):  # noqa: SIZE002, SIZE003 - the facade whose members
     ) -> list[dict[str, float]]:
         module, compiler = entry.take_module(fn, model, self.lightning_module)
         source = sources.attach(fn, module, dataloaders=dataloaders, datamodule=datamodule)
+        if self._run is not None and self._run.source is not None:
+            source = source.or_of(self._run.source)
         self._enter(fn, module)
         work = _Work(self, fn, source, compiler, self._given_ckpt(ckpt_path), weights_only, has_model=model is not None)
         found: list[dict[str, float]] = entry.launch(self, work)
