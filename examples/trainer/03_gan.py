@@ -89,9 +89,7 @@ def main(args: argparse.Namespace) -> tuple[float, float]:
     seed_everything(7, verbose=False)
     model = RingGAN()
     before = model.distance().item()
-    trainer = Trainer(
-        accelerator="cpu", devices=1, max_epochs=args.epochs, logger=CSVLogger(args.out, name="gan"), enable_model_summary=False
-    )
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=args.epochs, logger=CSVLogger(args.out, name="gan"), log_every_n_steps=10)
     trainer.fit(model, DataLoader(ring(), batch_size=100, shuffle=True))
     after = model.distance().item()
     print(f"distance from the ring: {before:.3f} before, {after:.3f} after {trainer.global_step} batches")
