@@ -257,4 +257,4 @@ def test_validate_after_fit_takes_the_loaders_that_fit_was_given(tmp_path: Path)
     trainer.fit(Net(), data, data)
     assert trainer.validate(ckpt_path="best", verbose=False) == [{"val": float(trainer.callback_metrics["val"])}]
     with pytest.raises(ConfigError, match="`test_step\\(\\)` method"):
-        trainer.test(verbose=False)
+        trainer.test(trainer.lightning_module, verbose=False)
