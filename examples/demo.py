@@ -1,4 +1,4 @@
-"""`make demo`: train for real on one and on two processes, kill a run with -9 and resume it, and draw the curves.
+"""`make demo`: train for real on one and on two processes, with Fabric and with Trainer, kill a run with -9, resume it, draw curves.
 
 Everything is written to `runs/demo` (or the folder given): losses, checkpoints, and `curves.png`.
 """
@@ -23,6 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 
 HERE = Path(__file__).parent / "fabric"
+TRAINER = Path(__file__).parent / "trainer"
+BYTE_STEPS, MODEL_STEPS = 100, 200
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 STEP = re.compile(r"step +(\d+)/(\d+)")
 
@@ -35,10 +37,11 @@ def main(out: Path) -> None:
     curves = same_curve(digits)
     kill_and_resume(digits, curves["ddp on 2"])
     byte_curves = language_model(text)
-    picture = draw(curves, byte_curves, out / "curves.png")
+    rows = trainer(out)
+    picture = draw(curves, byte_curves, rows, out / "curves.png")
     shown = out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out
     print(f"\nDone in {time.monotonic() - start:.0f} s. Losses and checkpoints: {shown}/   curves: {shown / picture.name}")
-    print(f"Look into a checkpoint: leyden ckpt inspect {shown}/bytes/fsdp/checkpoints/latest")
+    print(f"Look into a checkpoint: leyden ckpt inspect {shown}/language_model/version_0/checkpoints/last.ckpt")
 
 
 def same_curve(out: Path) -> dict[str, list[float]]:
@@ -84,10 +87,22 @@ def language_model(out: Path) -> dict[str, list[float]]:
     title("3  A byte-level language model on the Python standard library: one process, then sharded over two")
     curves = {}
     for name, arguments in {"one process": [], "fsdp": ["--devices", "2", "--strategy", "fsdp"]}.items():
-        run("02_bytes.py", "--out", str(out), "--name", slug(name), *arguments, label=name)
+        run("02_bytes.py", "--out", str(out), "--name", slug(name), "--steps", str(BYTE_STEPS), *arguments, label=name)
         curves[name] = read_column(out / slug(name) / "metrics.csv", "bits_per_byte")
     report("fsdp on two", difference(curves["fsdp"], curves["one process"]), 1e-3)
     return curves
+
+
+def trainer(out: Path) -> Path:
+    """Train a language model with Trainer, its bar and its summary shown as they are; return the file of its rows."""
+    title("4  Trainer: a module, one call of fit; its summary, its progress bar, checkpoints of the best and of the last step")
+    command = [sys.executable, str(TRAINER / "04_language_model.py"), "--steps", str(MODEL_STEPS), "--out", str(out)]
+    sys.stdout.flush()
+    if code := subprocess.run(command, env=ENVIRONMENT, check=False).returncode:
+        raise SystemExit(f"04_language_model.py failed with exit code {code}")
+    folder = out / "language_model" / "version_0"
+    print("checkpoints:", *sorted(path.name for path in (folder / "checkpoints").iterdir()))
+    return folder / "metrics.csv"
 
 
 def run(script: str, *arguments: str, label: str, kill_at: int | None = None) -> None:
@@ -115,17 +130,24 @@ def run(script: str, *arguments: str, label: str, kill_at: int | None = None) ->
         raise SystemExit(f"{script} failed with exit code {process.returncode}:\n{''.join(lines[-30:])}")
 
 
-def draw(digits: dict[str, list[float]], text: dict[str, list[float]], file: Path) -> Path:
-    """Draw both sets of curves beside each other."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+def draw(digits: dict[str, list[float]], text: dict[str, list[float]], rows: Path, file: Path) -> Path:
+    """Draw the three sets of curves beside each other."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(17, 4.5), layout="constrained")
     styles = zip(digits.items(), ("-", "--", "-.", ":"), (4.5, 3.0, 2.0, 1.2), strict=True)
     for (name, losses), style, width in styles:
         left.plot(range(1, len(losses) + 1), losses, style, linewidth=width, label=name)
-    left.set(title="Digits: four runs, one curve", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    left.set(title="Fabric, digits: four runs, one curve", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
     for (name, bits), style, width in zip(text.items(), ("-", "--"), (3.0, 1.5), strict=True):
-        right.plot(range(1, len(bits) + 1), bits, style, linewidth=width, label=name)
-    right.set(title="Python's standard library, byte by byte", xlabel="step", ylabel="bits per byte")
-    for axes in (left, right):
+        middle.plot(range(1, len(bits) + 1), bits, style, linewidth=width, label=name)
+    middle.set(title="Fabric, Python's standard library, byte by byte", xlabel="step", ylabel="bits per byte")
+    for name, style in (("train/bits", "-"), ("val/bits", "o--")):
+        right.plot(read_column(rows, "step", beside=name), read_column(rows, name), style, label=name)
+    right.set(title="Trainer, the same text", xlabel="step", ylabel="bits per byte")
+    rates = right.twinx()
+    rates.plot(read_column(rows, "step", beside="lr-AdamW"), read_column(rows, "lr-AdamW"), color="grey", linewidth=1)
+    rates.set_ylabel("learning rate (grey)")
+    rates.set_ylim(bottom=0)
+    for axes in (left, middle, right):
         axes.grid(visible=True, alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(file, dpi=120)
@@ -144,10 +166,10 @@ def report(name: str, found: float, allowed: float) -> None:
         raise SystemExit(f"{name}: the difference {found:.1e} is larger than {allowed:.0e}")
 
 
-def read_column(file: Path, name: str) -> list[float]:
-    """Return a column of a metrics file, rows without it left out."""
+def read_column(file: Path, name: str, beside: str | None = None) -> list[float]:
+    """Return a column of a metrics file, rows without it, or without the one beside it, left out."""
     with file.open() as rows:
-        return [float(row[name]) for row in csv.DictReader(rows) if row[name]]
+        return [float(row[name]) for row in csv.DictReader(rows) if row[beside or name]]
 
 
 def read_json(file: Path) -> list[float]:
