@@ -409,3 +409,30 @@ def test_unwrapped_parameters_are_the_modules_own(tmp_path: Path) -> None:
     made.fit(module)
     assert isinstance(made.model, nn.Module)
     assert {id(entry) for entry in made.model.parameters()} == {id(entry) for entry in module.parameters()}
+
+
+# -- hooks that cannot be called -----------------------------------------------------------------------------------
+
+
+def test_a_callback_that_takes_too_little_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    class Short(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any) -> None:  # pyrefly: ignore - what is refused
+            """Never called."""
+
+    with pytest.raises(
+        TypeError, match=r"Define it as `def on_train_batch_end\(self, trainer, pl_module, outputs"
+    ):
+        trainer(tmp_path, callbacks=Short()).fit(BoringModel(), loader())
+
+
+def test_a_modules_hook_may_take_the_number_of_its_loader_or_anything(tmp_path: Path) -> None:
+    def hook(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Take three."""
+
+    module = with_methods(on_validation_batch_start=hook, on_train_batch_start=lambda self, *args: None)
+    trainer(tmp_path).fit(module, loader(), loader())
+
+
+def test_a_misspelled_hook_is_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="`Mine.on_train_epoch_ends` is no hook.*Did you mean `on_train_epoch_end`"):
+        trainer(tmp_path).fit(with_methods(on_train_epoch_ends=lambda self: None), loader())

@@ -1,8 +1,15 @@
 """What a module must have for an entry point; looked at before anything starts."""
 
-from leyden.core.errors import ConfigError
+import difflib
+import inspect
+
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.utilities.warnings import PossibleUserWarning
+from leyden.trainer.core.callback import Callback
+from leyden.trainer.core.module import LightningModule
+from leyden.trainer.engine.hookspec import HOOKS
+from leyden.trainer.engine.plan import is_overridden
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.signatures import parameter, positional_count, takes_anything
 
@@ -24,6 +31,10 @@ class DataloaderIndexError(ConfigError, RuntimeError):
     """A step or hook does not take the number of its loader."""
 
 
+class HookSignatureError(ConfigTypeError):
+    """A hook does not take what it is called with."""
+
+
 class GoneHookError(ConfigError, NotImplementedError):
     """A hook of an older version is overridden."""
 
@@ -41,6 +52,7 @@ def check_configuration(run: Run) -> None:
                 f"Support for `{old}` has been removed. {type(run.module).__name__} implements it; use `{new}` instead, and keep the "
                 "outputs you need in an attribute."
             )
+    check_hooks(run)
     if fn == "fit":
         _check_fit(run)
     elif fn in _STEPS and not plan.overrides(_STEPS[fn]):
@@ -49,6 +61,50 @@ def check_configuration(run: Run) -> None:
         raise ConfigError("`Trainer.predict` requires `forward` method to run, or a `predict_step`. Define one of them.")
     if not run.source.has(_LOADERS[fn]):
         run.source.raw(_LOADERS[fn])  # says what is missing
+
+
+def check_hooks(run: Run) -> None:
+    """Refuse hooks that cannot take what they are called with, and warn of methods that look like a misspelled hook.
+
+    Raises:
+        HookSignatureError: There is one that cannot.
+    """
+    owners = [(run.module, LightningModule), *((callback, Callback) for callback in run.callbacks)]
+    for owner, base in owners:
+        _warn_of_misspelled(owner, base)
+        for name in HOOKS:
+            if name.startswith(("on_", "setup", "teardown")) and hasattr(base, name) and is_overridden(owner, name, base):
+                _check_signature(owner, base, name)
+
+
+def _warn_of_misspelled(owner: object, base: type) -> None:
+    for name in vars(type(owner)):
+        if name.startswith("on_") and not hasattr(base, name) and (close := difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.8)):
+            rank_zero_warn(f"`{type(owner).__name__}.{name}` is no hook and is never called. Did you mean `{close[0]}`?")
+
+
+def _check_signature(owner: object, base: type, name: str) -> None:
+    """Bind what the loop hands over to the user's function: the arguments that the documented hook requires, or all of them."""
+    documented = list(inspect.signature(getattr(base, name)).parameters.values())[1:]
+    required = [argument for argument in documented if argument.default is argument.empty]
+    try:
+        own = inspect.signature(getattr(owner, name))
+    except (TypeError, ValueError):  # a function written in C says nothing of itself
+        return
+    if not any(_binds(own, arguments) for arguments in (required, documented)):
+        shown = ", ".join(argument.name for argument in required)
+        raise HookSignatureError(
+            f"`{type(owner).__name__}.{name}{own}` cannot be called with ({shown}), as it will be. "
+            f"Define it as `def {name}(self, {shown})`."
+        )
+
+
+def _binds(signature: inspect.Signature, arguments: list[inspect.Parameter]) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_fit(run: Run) -> None:

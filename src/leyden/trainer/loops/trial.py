@@ -94,7 +94,8 @@ def trial(trainer: Any, *, max_steps: int, callbacks: Sequence[Callback] = (), l
         snapshot = Snapshot(run)
         with _put_back(outer, run, snapshot):
             _go(run)
-            loaders = flattened(run.loaders[_LOADERS[run.state.fn]].iterables)
+            combined = run.loaders.get(_LOADERS[run.state.fn])  # none are made where no batch is taken
+            loaders = flattened(combined.iterables) if combined is not None else []
             return TrialResult(
                 steps=run.clock.step if run.state.fn == "fit" else 0,
                 batches=run.clock.batches if run.state.fn == "fit" else 0,
