@@ -419,9 +419,7 @@ def test_a_callback_that_takes_too_little_is_refused_before_anything_runs(tmp_pa
         def on_train_batch_end(self, trainer: Any, pl_module: Any) -> None:  # pyrefly: ignore - what is refused
             """Never called."""
 
-    with pytest.raises(
-        TypeError, match=r"Define it as `def on_train_batch_end\(self, trainer, pl_module, outputs"
-    ):
+    with pytest.raises(TypeError, match=r"Define it as `def on_train_batch_end\(self, trainer, pl_module, outputs"):
         trainer(tmp_path, callbacks=Short()).fit(BoringModel(), loader())
 
 
