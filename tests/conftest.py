@@ -23,11 +23,17 @@ FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK",
 
 
 @pytest.fixture(autouse=True)
-def environment_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    drop_foreign()
+    monkeypatch.setenv("LEYDEN_HOME", str(tmp_path_factory.getbasetemp() / "leyden-home"))
+    yield
+    drop_foreign()  # what the test itself set (a seed, say) must not reach the next module's fixtures
+
+
+def drop_foreign() -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("LEYDEN_HOME", str(tmp_path_factory.getbasetemp() / "leyden-home"))
+            del os.environ[name]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -117,7 +117,7 @@ def test_a_trial_run_saves_no_configuration():
 def test_a_checkpoint_builds_the_objects_among_its_arguments_again(chosen):
     words = ["--model=SmallNet", "--data=Noise"] if chosen else []
     classes = () if chosen else (SmallNet, Noise)
-    cli = command(["fit", *words, "--model.act=Tanh", "--model.width=6", *SHORT], *classes)
+    cli = command(["fit", *words, "--model.act=torch.nn.Tanh", "--model.width=6", *SHORT], *classes)
     checkpoint = only("*.ckpt")
     kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
     assert kept["_instantiator"] == "leyden.trainer.cli.instantiate_module"

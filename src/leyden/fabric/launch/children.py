@@ -33,6 +33,7 @@ from leyden.fabric.launch.child import Child, Failure
 from leyden.fabric.launch.lifeline import CHILD_SUFFIX, ErrorReport, is_lost_peer, notify, on_death, run_death_callbacks
 
 KILL_SECONDS = 5.0  # from the pipe's end to SIGKILL
+CAUSE_SECONDS = 2.0  # how long a rank that lost its peer waits for the end of that peer to be seen
 NOTICE_SECONDS = 10.0  # how long the main thread may take to notice that a child has failed; then it is stuck
 REPORT_SECONDS = 10.0  # how long others may go on after one has left, unreported
 LEAVE_SECONDS = 30.0  # how long children may go on after the launcher's own script has ended
@@ -61,6 +62,7 @@ class Children:
     _failing: threading.Event = field(default_factory=threading.Event)
     _gone: threading.Event = field(default_factory=threading.Event)
     _ending_since: float | None = None
+    _end_at: float | None = None  # when the others are ended, if their peer's end does not explain it before
     _reported_leaving: bool = False
     _thread: threading.Thread | None = None
 
@@ -202,9 +204,15 @@ class Children:
         _logger.debug("rank %d (pid %d) has left with %s", child.rank, child.pid, child.exit_code)
         if child.exit_code not in LEFT_ON_PURPOSE or child.error_file.exists():
             with self._lock:
-                if self._ending_since is None:
-                    self._failing.set()
-                self._begin_ending()
+                if self._ending_since is not None:
+                    return
+                report = ErrorReport.read(child.error_file)
+                if report is not None and report.lost_peer:
+                    # Its cause may still be on its way out, and must not be cut short.
+                    self._end_at = self._end_at or time.monotonic() + CAUSE_SECONDS
+                else:
+                    self._begin_ending()
+                self._failing.set()
 
     def _begin_ending(self) -> None:
         if self._ending_since is None:
@@ -216,6 +224,8 @@ class Children:
         now = time.monotonic()
         if self._ending_since is not None:
             return max(self._ending_since + KILL_SECONDS - now, 0.0)
+        if self._end_at is not None:
+            return max(self._end_at - now, 0.0)
         left = [child.left_at for child in self._children if child.left_at]
         return None if not left or self._reported_leaving else max(left[0] + REPORT_SECONDS - now, 0.0)
 
@@ -226,6 +236,11 @@ class Children:
                 for child in self.running:
                     child.kill()
                     child.wait()
+            return
+        if self._end_at is not None:
+            if now >= self._end_at:
+                with self._lock:
+                    self._begin_ending()
             return
         if (first := self._first_left) is not None and now >= first.left_at + REPORT_SECONDS:
             self._report_leaving(first)
