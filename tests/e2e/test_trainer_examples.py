@@ -109,6 +109,7 @@ def test_two_ranks_killed_and_resumed_end_bit_for_bit_where_the_unbroken_run_end
             if "Epoch 3" in line:
                 killed.send_signal(signal.SIGKILL)
                 break
+    assert killed.returncode == -signal.SIGKILL
     with script("--out", out, "--name", "killed", "--resume") as resumed:
         said.append(resumed.communicate(timeout=120)[0])
     last = [re.findall(r"2 ranks, 78 steps: accuracy ([\d.]+)", text) for text in said]
