@@ -1,0 +1,1 @@
+"""From the order of rows to batches: inline, in threads, in processes."""

@@ -1,0 +1,1 @@
+"""Looking at a dataset, checking it, mending it, turning it into another format."""

@@ -1,0 +1,1 @@
+"""Writing: durable jobs that turn inputs into a new version of a dataset."""

@@ -1,0 +1,1 @@
+"""Where the drivers of a job run."""
