@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.core.errors import ConfigError, StateError
+from leyden.core.optional import require
 from leyden.trainer.core import logging, optimization, saving
 from leyden.trainer.core.hooks import DataHooks, ModuleHooks
 from leyden.trainer.core.mixins import HyperparametersMixin
@@ -310,10 +311,12 @@ class LightningModule(HyperparametersMixin, ModuleHooks, DataHooks, nn.Module): 
 
         Raises:
             ConfigError: Neither an input sample nor `example_input_array`.
+            MissingDependencyError: torch's exporter needs the package `onnxscript`.
         """
         sample = self.example_input_array if input_sample is None else input_sample
         if sample is None:
             raise ConfigError("Could not export to ONNX since neither `input_sample` nor `model.example_input_array` attribute is set.")
+        require("onnxscript", purpose="LightningModule.to_onnx")
         was_training = self.training
         self.eval()
         try:
