@@ -1,6 +1,7 @@
 """What every test gets: one thread, a home of its own, no network beyond this machine, and the same examples each time."""
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -34,6 +35,16 @@ def drop_foreign() -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN:
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a test, or a program it runs in this process, does to Leyden's logger: the next one reads records."""
+    logger = logging.getLogger("leyden")
+    handlers, level, propagates = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagates
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True, scope="session")

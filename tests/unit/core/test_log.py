@@ -2,25 +2,14 @@
 
 import io
 import json
-import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from leyden.core.errors import ConfigError
 from leyden.core.log import configure, current_rank, get_logger
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    logger = logging.getLogger("leyden")
-    before = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:], level = before
-    logger.setLevel(level)
 
 
 def test_a_library_shows_nothing_by_itself() -> None:

@@ -145,7 +145,7 @@ def test_figures_are_drawn_at_once_and_closed(tmp_path: Path) -> None:
 
     logger, figure = TensorBoardLogger(tmp_path), pyplot.figure(figsize=(2, 1), dpi=50)
     logger.experiment.add_figure("plot", figure, 1)
-    assert pyplot.get_fignums() == []
+    assert not pyplot.fignum_exists(figure.number)
     logger.save()
     (path,) = run_of(tmp_path).glob("events*")
     image = fields(fields(fields(read_events(path)[1][5][0])[1][0])[4][0])
