@@ -3,3 +3,25 @@
 `optimize` and `map` prepare data in durable jobs; `StreamingDataset` and `StreamingDataLoader` read it from a local disk, S3,
 GCS, Azure or HTTP, in an order that depends on nothing but the data and the seed. Names are loaded when they are used.
 """
+
+from typing import TYPE_CHECKING
+
+from leyden.core.lazy import exports
+
+if TYPE_CHECKING:
+    from leyden.data.config import Dir as Dir
+    from leyden.data.config import ParquetLoader as ParquetLoader
+    from leyden.data.config import PyTreeLoader as PyTreeLoader
+    from leyden.data.config import TokensLoader as TokensLoader
+    from leyden.data.errors import ChunkWaitTimeoutError as ChunkWaitTimeoutError
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "ChunkWaitTimeoutError": ".errors",
+            "Dir": ".config",
+            "ParquetLoader": ".config",
+            "PyTreeLoader": ".config",
+            "TokensLoader": ".config",
+        },
+    )
