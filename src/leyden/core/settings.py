@@ -66,6 +66,22 @@ SETTINGS: tuple[Setting, ...] = (
         "600",
         "Inside a job: how often `Trainer.fit` saves what the next attempt goes on from; 0 is only when it is told to leave.",
     ),
+    Setting(
+        "LEYDEN_DATA_CACHE_DIR",
+        "path",
+        None,
+        "The cache of remote datasets, shared by all processes of a node; by default `leyden/data` in the user's cache folder.",
+        ("LITDATA_CACHE_DIR",),
+    ),
+    Setting(
+        "LEYDEN_DATA_CACHE_BYTES",
+        "str",
+        None,
+        "How much that cache may hold: `100GB`, a number of bytes, or a fraction of the free disk such as `0.5`.",
+        ("MAX_CACHE_SIZE",),
+    ),
+    Setting("LEYDEN_DATA_TIME", "str", None, "The time that all drivers of a job put into a template such as `{%Y-%m-%d}`."),
+    Setting("LEYDEN_DATA_LAYOUT", "choice", "leyden", "The layout that `optimize` writes.", choices=("leyden", "litdata")),
     Setting("LEYDEN_DEEPSPEED_CONFIG", "path", None, "The DeepSpeed configuration file.", ("PL_DEEPSPEED_CONFIG_PATH",)),
     # What the supervisor of `compute` tells the processes of a job; `core.job` reads them.
     Setting("LEYDEN_JOB_ID", "str", None, "Set inside a job: its id."),
