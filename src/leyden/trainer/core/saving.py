@@ -29,17 +29,19 @@ from leyden.fabric.rank_zero import rank_zero_warn
 from leyden.fabric.trees import map_tensors
 from leyden.trainer.core.errors import CheckpointNotFoundError
 from leyden.trainer.core.hparams import decode
-from leyden.trainer.core.hparams_files import (
-    load_hparams_from_tags_csv,
-    load_hparams_from_yaml,
-    save_hparams_to_tags_csv,
-    save_hparams_to_yaml,
-)
 
 if TYPE_CHECKING:
     from leyden.fabric.checkpoint import single_file
-else:
-    single_file = Later("leyden.fabric.checkpoint.single_file")  # a module is defined without loading one
+    from leyden.trainer.core import hparams_files
+    from leyden.trainer.core.hparams_files import (
+        load_hparams_from_tags_csv,
+        load_hparams_from_yaml,
+        save_hparams_to_tags_csv,
+        save_hparams_to_yaml,
+    )
+else:  # a module is defined without loading one
+    single_file = Later("leyden.fabric.checkpoint.single_file")
+    hparams_files = Later("leyden.trainer.core.hparams_files")
 
 __all__ = [
     "load_datamodule",
@@ -49,6 +51,7 @@ __all__ = [
     "save_hparams_to_tags_csv",
     "save_hparams_to_yaml",
 ]
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -264,9 +267,9 @@ def _as_annotated(cls: Any, name: str, values: dict[str, Any]) -> Any:
 def _from_file(place: Any) -> dict[str, Any]:
     suffix = str(place).rsplit(".", maxsplit=1)[-1].lower()
     if suffix == "csv":
-        return load_hparams_from_tags_csv(place)
+        return hparams_files.load_hparams_from_tags_csv(place)
     if suffix in ("yml", "yaml"):
-        return dict(load_hparams_from_yaml(place))
+        return dict(hparams_files.load_hparams_from_yaml(place))
     raise ConfigError(f"hparams_file={str(place)!r}: .csv, .yml or .yaml is required.")
 
 
@@ -312,3 +315,9 @@ def _path(place: Any) -> Iterator[str]:
         target = Path(folder) / "checkpoint.ckpt"
         target.write_bytes(place.read())
         yield str(target)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # the functions of `hparams_files`, at the path where they are looked for
+        return getattr(hparams_files, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,6 @@ from leyden.core import settings
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.job import current_job
 from leyden.core.lazy import Later
-from leyden.fabric import arguments
 from leyden.fabric.accelerators import Accelerator
 from leyden.fabric.checkpoint.checkpoint_io import CheckpointIO
 from leyden.fabric.compilation import CompilePolicy, as_policy
@@ -40,13 +39,15 @@ from leyden.trainer.trainer.info import TrainerInfo
 from leyden.trainer.trainer.states import TrainerStatus
 
 if TYPE_CHECKING:
+    from leyden.fabric import arguments
     from leyden.trainer.checkpoint import content
     from leyden.trainer.data import sources
     from leyden.trainer.loops import predict as predicting
     from leyden.trainer.loops import run as loop
     from leyden.trainer.loops.predict import Prediction
     from leyden.trainer.trainer import assembly, entry, jobs
-else:  # the loop, checkpoints and default callbacks come with the first trainer, not with the class: half of what importing both takes
+else:  # strategies, the loop, checkpoints and default callbacks come with the first trainer, not with the class: most of importing it
+    arguments = Later("leyden.fabric.arguments")
     content, sources = Later("leyden.trainer.checkpoint.content"), Later("leyden.trainer.data.sources")
     predicting, loop = Later("leyden.trainer.loops.predict"), Later("leyden.trainer.loops.run")
     assembly, entry = Later("leyden.trainer.trainer.assembly"), Later("leyden.trainer.trainer.entry")
