@@ -109,7 +109,7 @@ def unpack_files(data: Any) -> list[memoryview]:
     """
     view = memoryview(data)
     count = struct.unpack_from("<I", view)[0] if len(view) >= 4 else -1
-    sizes = struct.unpack_from(f"<{count}I", view, 4) if 0 <= 4 * count + 4 <= len(view) else ()
+    sizes = struct.unpack_from(f"<{count}I", view, 4) if 0 <= count <= len(view) // 4 - 1 else ()
     if count < 0 or len(sizes) != count or 4 * count + 4 + sum(sizes) != len(view):
         raise CorruptDataError(f"a jpeg_array leaf of {len(view)} bytes does not hold what its table says")
     ends = 4 * count + 4 + np.cumsum([0, *sizes])
