@@ -18,7 +18,7 @@ from litdata.utilities.encryption import FernetEncryption, RSAEncryption
 from PIL import Image
 
 try:
-    import torchvision.io  # noqa: F401
+    import torchvision.io  # noqa: F401 - whether it can be imported
 except Exception:  # noqa: BLE001 - one that does not fit torch: the file's bytes are LitData's all the same, Pillow decodes them
     serializers._decode_image_tensor = lambda data: (
         torch.from_numpy(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).copy()).permute(2, 0, 1).contiguous()

@@ -26,22 +26,22 @@ class ForeignFiles:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.url = url
-        self._options = dict(options or {})
+        self.options = dict(options or {})
         self._storage: Storage | None = None
         self._held: OrderedDict[tuple[str, str], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_options": self._options}
+        return {"url": self.url, "options": self.options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["url"], state["_options"])  # type: ignore[misc]
+        self.__init__(state["url"], state["options"])  # type: ignore[misc]
 
     @property
     def storage(self) -> Storage:
         """The root; a client is made when it is first asked for, so after any fork."""
         if self._storage is None:
-            self._storage = open_storage(self.url, self._options)
+            self._storage = open_storage(self.url, self.options)
         return self._storage
 
     @property

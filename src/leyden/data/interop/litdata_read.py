@@ -1,7 +1,7 @@
 """`LitdataSource`: a dataset that LitData wrote, as blocks.
 
 A block is a run of about 2 MiB of items of one chunk; of files that must be read whole it is still that run, cut from the
-file that was decoded once. Its buffer is `u32 rows | u32 0 | i64 offset[rows + 1] | items`, so that whoever opens it needs nothing else.
+file that was decoded once.
 Token datasets are read as LitData reads them: a row is a window, and windows do not cross chunks.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.interop import arrow
+from leyden.data.interop.blocks import Plan, pack_items, unpack_items
 from leyden.data.interop.columns import ForeignBlock, Schema, array_column, digest128, leaf_nodes, storage_of
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_chunks import Chunks, Decrypts
@@ -23,9 +23,6 @@ from leyden.data.interop.litdata_graph import LitdataGraph
 from leyden.data.interop.litdata_index import INDEX, LitdataIndex, node_of, parse_index
 from leyden.data.interop.litdata_leaves import LeafFormat, leaf_format
 from leyden.data.interop.spans import split_rows
-from leyden.data.read.source import BlockTable
-
-BLOCK_BYTES = 2 * 2**20
 
 
 @final
@@ -78,31 +75,29 @@ class LitdataSource:
             node = node_of(self.index.tree, [_described(leaf) for leaf in self._leaves])
         self.schema = Schema.from_json(node)
         self._order = _order(node, self.schema) if self._leaves else []
-        self._starts, self.table = _table(self.index, self.window)
+        self._plan = _plan(self.index, self.window)
+        self.table = self._plan.table
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> bytes:
         """Return the block's items, plain, and where they begin."""
         del columns  # rows lie one after the other: none of them can be left out
-        chunk, first = int(self.table.chunk[block]), int(self._starts[block])
-        rows = int(self.table.rows[block])
+        chunk, first, rows = self._plan.place(block)
         if self.window is not None:
             return self._tokens(chunk, first, rows)
         if self._arrow is not None:
             return self._arrow_rows(chunk, first, rows)
         items = self.chunks.items(chunk, first, first + rows)
-        return np.array([rows, 0], "<u4").tobytes() + items.offsets.astype("<i8").tobytes() + items.data.tobytes()
+        return pack_items(items.data, items.offsets)
 
     def open(self, block: int, buffer: Any) -> ForeignBlock:
         """Return the columns of a buffer of `fetch`."""
         rows, first_row = int(self.table.rows[block]), int(self.table.first_row[block])
-        data = np.frombuffer(buffer, np.uint8)
         if self._arrow is not None:
             return ForeignBlock(rows, first_row, pickle.loads(buffer))  # noqa: S301 - what `fetch` made, here or in this node's cache
         if self.window is not None:
             shapes = np.full((rows, 1), self.window, np.int64)
-            return ForeignBlock(rows, first_row, [array_column(self._leaves[0].dtype or "", data, shapes)])
-        head = 8 + 8 * (rows + 1)
-        offsets = data[8:head].view("<i8") + head
+            return ForeignBlock(rows, first_row, [array_column(self._leaves[0].dtype or "", np.frombuffer(buffer, np.uint8), shapes)])
+        data, offsets = unpack_items(buffer)
         spans = split_rows(data, offsets, len(self._leaves))
         return ForeignBlock(rows, first_row, [self._leaves[leaf].read(spans[leaf]) for leaf in self._order])
 
@@ -183,24 +178,7 @@ def _storage(leaf: LeafFormat) -> Any:
     return storage_of(leaf.dtype or "")
 
 
-def _table(index: LitdataIndex, window: int | None) -> tuple[NDArray[np.int64], BlockTable]:
-    """Return each block's first row in its chunk, and the table; bytes are a chunk's, divided by rows."""
+def _plan(index: LitdataIndex, window: int | None) -> Plan:
     rows = index.rows if window is None or index.tokens is None else index.tokens // window
-    per_row = index.stored_bytes / np.maximum(rows, 1)
-    most = np.maximum(1, (BLOCK_BYTES // np.maximum(per_row, 1)).astype(np.int64))
-    if index.compression is not None and index.level == "batch":  # a frame is decompressed whole
-        most = np.maximum(1, most // index.frame_rows) * index.frame_rows
-    blocks = -(-rows // most)
-    chunk = np.repeat(np.arange(len(rows), dtype=np.int32), blocks)
-    number = np.arange(len(chunk)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    start = number * most[chunk]
-    count = np.minimum(most[chunk], rows[chunk] - start)
-    offset = (start * per_row[chunk]).astype(np.int64)
-    return start, BlockTable(
-        chunk=chunk,
-        first_row=(np.cumsum(rows) - rows)[chunk] + start,
-        rows=count,
-        offset=offset,
-        stored_bytes=((start + count) * per_row[chunk]).astype(np.int64) - offset,
-        tokens=None,
-    )
+    is_framed = index.compression is not None and index.level == "batch"  # a frame is decompressed whole
+    return Plan(rows, index.stored_bytes, index.frame_rows if is_framed else 1)
