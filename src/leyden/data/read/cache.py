@@ -118,7 +118,7 @@ class DiskCache:
     def claim(self, key: str) -> bool:
         """Return whether it is for the caller to fetch the block."""
         lease, token = self._lease(key), new_id("claim")
-        os.makedirs(os.path.dirname(lease), exist_ok=True)  # noqa: PTH103, PTH120 - once per block: text is five times as fast
+        _make_folder(lease)
         content = json.dumps([*Owner.here(), token])
         won = _create(lease, content) or self._take_over(lease, content)
         if won:
@@ -129,6 +129,7 @@ class DiskCache:
         """Keep a block that the caller claimed and checked, and return it."""
         try:
             self._make_room(len(data))
+            _make_folder(self._path(key))
             return self._write(key, data) or self._in_memory(key, data)
         finally:
             self.release(key)
@@ -340,6 +341,10 @@ class MemoryCache:
         found = self._blocks.pop(key, None)
         if found is not None:
             self._held -= len(found)
+
+
+def _make_folder(path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - once per block: text is five times as fast
 
 
 def _create(path: str, content: str) -> bool:
