@@ -52,7 +52,7 @@ def _value(leaf: Any, column: Any, row: int, decode: Any) -> Any:
     if leaf.type == "list":
         return value.tolist()
     array = np.array(value)
-    return torch.from_numpy(array) if leaf.of == "torch" else array
+    return torch.from_numpy(array).view(getattr(torch, leaf.dtype)) if leaf.of == "torch" else array
 
 
 def plain(value: Any) -> Any:

@@ -120,7 +120,7 @@ def cases(folder):
 def plain(value):  # noqa: PLR0911 - a table of kinds
     """Return a value in a form that pickles without its library; `tests/support/foreign_rows.py` does the same on its side."""
     if isinstance(value, torch.Tensor):
-        return "torch", str(value.dtype), value.numpy()
+        return "torch", str(value.dtype).replace("bfloat16", "float32"), (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if isinstance(value, np.ndarray):
         return "numpy", str(value.dtype), value
     if isinstance(value, Image.Image):
