@@ -1,14 +1,60 @@
 """What sources of row by row formats share: how chunks are cut into blocks, and the buffer that travels from `fetch` to `open`."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.interop.columns import ForeignBlock, Schema
+from leyden.data.interop.files import ForeignFiles
 from leyden.data.read.source import BlockTable
 
 BLOCK_BYTES = 2 * 2**20
 HEAD_BYTES = 8
+
+
+class ForeignSource(ABC):
+    """A `BlockSource` of another format, and what the node cache asks of one that lies elsewhere."""
+
+    version = 1
+    schema: Schema
+    table: BlockTable
+    chunk_names: Sequence[str]
+    digest: str
+    files: ForeignFiles
+    serializers: Mapping[str, Serializer] = {}  # of leaves that only this format has
+
+    @abstractmethod
+    def fetch(self, block: int, columns: Sequence[int] | None = None) -> bytes:
+        """Return a buffer that holds all that `open` needs."""
+
+    @abstractmethod
+    def open(self, block: int, buffer: Any) -> ForeignBlock:
+        """Return the columns of a buffer of `fetch`."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files can be mapped here, so that no cache is needed."""
+        return self.files.is_local
+
+    def cache_key(self, block: int) -> str:
+        """Return a name that says the block's content."""
+        return f"{self.digest}/{block}"
+
+    def cached_bytes(self, block: int) -> int | None:
+        """Return `None`: how long a buffer is shows when it is made."""
+        del block
+        return None
+
+    def fetch_run(self, first: int, count: int) -> Sequence[bytes]:
+        """Return the buffers of blocks that lie side by side."""
+        return [self.fetch(block) for block in range(first, first + count)]
+
+    def check(self, block: int, buffer: Any) -> None:
+        """Do nothing: formats with hashes were checked when the file was read."""
 
 
 @final

@@ -15,7 +15,7 @@ import numpy as np
 from leyden.core.errors import ConfigError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.interop import arrow
-from leyden.data.interop.blocks import Plan, pack_items, unpack_items
+from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
 from leyden.data.interop.columns import ForeignBlock, Schema, array_column, digest128, leaf_nodes, storage_of
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_chunks import Chunks, Decrypts
@@ -26,7 +26,7 @@ from leyden.data.interop.spans import split_rows
 
 
 @final
-class LitdataSource:
+class LitdataSource(ForeignSource):
     """A LitData dataset as a `BlockSource`.
 
     Args:
@@ -40,8 +40,6 @@ class LitdataSource:
     Raises:
         ConfigError: The index names what is not read, or needs an argument that is missing.
     """
-
-    version = 1
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class LitdataSource:
         self.index = parse_index(content, f"{url}/{INDEX}")
         self.chunks = Chunks(self.files, self.index, encryption)
         self.chunk_names = self.index.names
-        self.serializers: dict[str, Serializer] = {"litdata-graph": LitdataGraph(trust=trust)}
+        self.serializers: Mapping[str, Serializer] = {"litdata-graph": LitdataGraph(trust=trust)}
         self._firsts = _FirstRow(self.chunks, len(self.index.formats))
         self.window = _window(self.index, block_size)
         self._arrow: Any = _arrow_schema(self.chunks) if self.window is None else None

@@ -16,7 +16,7 @@ import xxhash
 
 from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.optional import require
-from leyden.data.interop.blocks import Plan, pack_items, unpack_items
+from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
 from leyden.data.interop.columns import ForeignBlock, Schema, digest128
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_index import escaped
@@ -27,7 +27,7 @@ INDEX = "index.json"
 
 
 @final
-class MdsSource:
+class MdsSource(ForeignSource):
     """An MDS dataset as a `BlockSource`.
 
     Args:
@@ -38,9 +38,6 @@ class MdsSource:
         ConfigError: The index names encodings or compressions that are not read.
         CorruptDataError: It is no index.
     """
-
-    version = 1
-    serializers: Mapping[str, Any] = {}
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.files = ForeignFiles(url, options)
@@ -54,7 +51,7 @@ class MdsSource:
             self._sizes: list[int | None] = first["column_sizes"]
             rows = [shard["samples"] for shard in self.shards]
             stored = [shard["raw_data"]["bytes"] for shard in self.shards]
-            self.chunk_names: Sequence[str] = [shard["raw_data"]["basename"] for shard in self.shards]
+            self.chunk_names = [shard["raw_data"]["basename"] for shard in self.shards]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise CorruptDataError(f"{url}/{INDEX} is no index of an MDS dataset: {type(error).__name__} {error}") from error
         self._leaves = [mds_leaf(encoding, lambda i=i: self._first(i)) for i, encoding in enumerate(encodings)]

@@ -17,6 +17,7 @@ from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, clo
 from leyden.core.optional import require
 from leyden.data.errors import SchemaError
 from leyden.data.interop import arrow
+from leyden.data.interop.blocks import ForeignSource
 from leyden.data.interop.columns import ForeignBlock, Schema, digest128
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.read.source import BlockTable
@@ -25,7 +26,7 @@ SUFFIXES = (".parquet", ".pq")
 
 
 @final
-class ParquetSource:
+class ParquetSource(ForeignSource):
     """Parquet files below a folder as a `BlockSource`.
 
     Args:
@@ -40,14 +41,11 @@ class ParquetSource:
         SchemaError: Two files have different columns.
     """
 
-    version = 1
-    serializers: Mapping[str, Any] = {}
-
     def __init__(
         self, url: str, options: Mapping[str, Any] | None = None, *, pattern: str | None = None, columns: Sequence[str] | None = None
     ) -> None:
         self.files = ForeignFiles(url, options)
-        self.chunk_names: Sequence[str] = parquet_names(self.files, pattern)
+        self.chunk_names = parquet_names(self.files, pattern)
         if not self.chunk_names:
             raise NotFoundError(f"{url} holds no Parquet files{f' like {pattern}' if pattern else ''} (*.parquet, *.pq).")
         footers = [self._file(name) for name in self.chunk_names]

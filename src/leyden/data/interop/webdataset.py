@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import CorruptDataError, NotFoundError, listed
 from leyden.data.errors import SchemaError
-from leyden.data.interop.blocks import Plan, pack_items, unpack_items
+from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
 from leyden.data.interop.columns import Column, ForeignBlock, Schema, bytes_column, digest128, fixed_column
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_index import escaped
@@ -39,7 +39,7 @@ class Member(NamedTuple):
 
 
 @final
-class TarSource:
+class TarSource(ForeignSource):
     """Tar shards below a folder as a `BlockSource`.
 
     Args:
@@ -51,12 +51,9 @@ class TarSource:
         SchemaError: Samples have different suffixes.
     """
 
-    version = 1
-    serializers: Mapping[str, Any] = {}
-
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.files = ForeignFiles(url, options)
-        self.chunk_names: Sequence[str] = tar_names(self.files)
+        self.chunk_names = tar_names(self.files)
         if not self.chunk_names:
             raise NotFoundError(f"{url} holds no tar files (*.tar).")
         shards = [_grouped(scan(self.files, name), name) for name in self.chunk_names]
