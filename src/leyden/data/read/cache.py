@@ -45,8 +45,8 @@ _LONGEST_BLIND_BYTES = 256 * 2**20  # added by this process before it looks at w
 class Cache(Protocol):
     """Where fetched blocks are kept. Safe to use from several threads."""
 
-    def look(self, key: str, size: int) -> memoryview | None:
-        """Return the block if it is here and of that size."""
+    def look(self, key: str, size: int | None) -> memoryview | None:
+        """Return the block if it is here and, unless `size` is `None`, of that size."""
         ...
 
     def claim(self, key: str) -> bool:
@@ -61,7 +61,7 @@ class Cache(Protocol):
         """Give up a claim."""
         ...
 
-    def wait(self, key: str, size: int) -> memoryview | None:
+    def wait(self, key: str, size: int | None) -> memoryview | None:
         """Return the block once its claimant has put it, or `None` if there is no claimant any more."""
         ...
 
@@ -99,7 +99,7 @@ class DiskCache:
         self._memory = MemoryCache(_LONGEST_BLIND_BYTES)  # for what a full disk does not take
         self._is_full_told = False
 
-    def look(self, key: str, size: int) -> memoryview | None:
+    def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and of that size, as a read-only map of its file."""
         path = self._path(key)
         try:
@@ -107,11 +107,12 @@ class DiskCache:
         except OSError:
             return self._memory.look(key, size)
         try:
-            if os.fstat(descriptor).st_size != size:
+            found = os.fstat(descriptor).st_size
+            if found != (found if size is None else size):
                 return None
             with contextlib.suppress(OSError):
                 os.utime(descriptor)
-            return memoryview(mmap.mmap(descriptor, size, prot=mmap.PROT_READ))
+            return memoryview(mmap.mmap(descriptor, found, prot=mmap.PROT_READ))
         finally:
             os.close(descriptor)
 
@@ -142,7 +143,7 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 os.unlink(lease)  # noqa: PTH108 - text paths here
 
-    def wait(self, key: str, size: int) -> memoryview | None:
+    def wait(self, key: str, size: int | None) -> memoryview | None:
         """Return the block once its claimant has put it, or `None` if there is no claimant any more."""
         lease, seconds = self._lease(key), _FIRST_WAIT_SECONDS
         for turn in range(1 << 30):
@@ -289,11 +290,11 @@ class MemoryCache:
         self._claimed: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
 
-    def look(self, key: str, size: int) -> memoryview | None:
-        """Return the block if it is here and of that size."""
+    def look(self, key: str, size: int | None) -> memoryview | None:
+        """Return the block if it is here and, unless `size` is `None`, of that size."""
         with self._lock:
             found = self._blocks.get(key)
-            if found is None or len(found) != size:
+            if found is None or len(found) != (len(found) if size is None else size):
                 return None
             self._blocks.move_to_end(key)
             return found
@@ -325,7 +326,7 @@ class MemoryCache:
         if event is not None:
             event.set()
 
-    def wait(self, key: str, size: int) -> memoryview | None:
+    def wait(self, key: str, size: int | None) -> memoryview | None:
         """Return the block once its claimant has put it, or `None` if there is no claimant any more."""
         event = self._claimed.get(key)
         if event is not None:

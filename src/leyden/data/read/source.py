@@ -31,12 +31,67 @@ class BlockTable(NamedTuple):
     tokens: NDArray[np.int64] | None
 
 
-class Column(Protocol):
-    """The values of one leaf in one block, as `leyden.data.format.column.Column` holds them."""
+class Leaf(Protocol):
+    """A leaf of the schema, as `leyden.data.format.schema.Leaf`."""
 
-    kind: int
-    dtype: str
-    rows: int
+    name: str
+    type: str
+    nullable: bool
+    dtype: str | None
+    shape: Any
+    of: str | None
+
+
+class Column(Protocol):
+    """The values of one leaf in one block, as `leyden.data.format.column.Column` holds them.
+
+    `kind` is 0 null, 1 fixed, 2 bytes, 3 list, 4 tensor, 5 strings.
+    """
+
+    @property
+    def kind(self) -> int:
+        """How the rows lie."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The elements' dtype."""
+        ...
+
+    @property
+    def dims(self) -> Sequence[int]:
+        """The shape of a row, of kind fixed."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        ...
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All elements: (rows, *dims) of kind fixed, else flat."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64] | None:
+        """int64 (rows + 1,), where rows begin: in `values`, of strings in `inner_offsets`."""
+        ...
+
+    @property
+    def inner_offsets(self) -> NDArray[np.int64] | None:
+        """int64, where strings begin in `values`."""
+        ...
+
+    @property
+    def shapes(self) -> NDArray[np.uint32] | None:
+        """uint32 (rows, rank), of tensors."""
+        ...
+
+    @property
+    def validity(self) -> NDArray[np.uint8] | None:
+        """A bit for each row that is not null; `None` if none is."""
+        ...
 
 
 class Block(Protocol):

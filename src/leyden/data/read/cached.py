@@ -1,0 +1,194 @@
+"""`CachedSource`: a remote source whose blocks are fetched once for all processes of the node, and read from the cache."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, final
+
+from leyden.core.errors import CorruptDataError, StorageError
+from leyden.data.errors import ChunkWaitTimeoutError
+from leyden.data.read.cache import Cache
+from leyden.data.read.source import Block, BlockSource
+
+_TURNS = 1000  # of waiting for a claimant and claiming in its place
+
+
+class EvictedError(StorageError):
+    """A block is not in the cache, in a process that must not fetch: its consumer fetches it and asks again.
+
+    Args:
+        block: The block's number.
+    """
+
+    code = "data.evicted"
+
+    def __init__(self, block: int) -> None:
+        super().__init__(f"block {block} is not in the cache any more.")
+        self.block = block
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.block,), self.__dict__)
+
+
+class Remote(Protocol):
+    """What a source can do that lies elsewhere, so that its blocks can be cached."""
+
+    def cache_key(self, block: int) -> str:
+        """Return a name that says the block's content: `<digest>/<number>`."""
+        ...
+
+    def cached_bytes(self, block: int) -> int | None:
+        """Return how long the block is, or `None` if that is known only after fetching."""
+        ...
+
+    def fetch_run(self, first: int, count: int) -> Sequence[Any]:
+        """Return the bytes of blocks that lie side by side, with one request."""
+        ...
+
+    def check(self, block: int, buffer: Any) -> None:
+        """Raise `CorruptDataError` if a hash of the block does not hold."""
+        ...
+
+
+@final
+class CachedSource:
+    """A source behind a cache; itself a `BlockSource`. Pickles as configuration, with the cache's folder.
+
+    Args:
+        source: The remote source.
+        remote: What can be asked of it beside that.
+        cache: Where blocks are kept.
+        url: The dataset's URL: the first part of all names in the cache.
+        may_fetch: False in worker processes, which must not touch the object store.
+    """
+
+    def __init__(self, source: BlockSource, remote: Remote, cache: Cache, url: str, *, may_fetch: bool = True) -> None:
+        self.source = source
+        self.schema, self.table, self.chunk_names = source.schema, source.table, source.chunk_names
+        self.digest, self.version = source.digest, source.version
+        self.may_fetch = may_fetch
+        self._remote = remote
+        self._cache = cache
+        self._url = url
+        self._prefix = url_digest(url)
+
+    def is_here(self, block: int) -> bool:
+        """Return whether a block is in the cache at this moment."""
+        return self._look(block) is not None
+
+    def fetch(self, block: int, columns: Sequence[int] | None = None) -> Any:
+        """Return a block from the cache; what is missing is fetched first."""
+        del columns  # the cache holds whole blocks, so that every projection finds them
+        found = self._look(block)
+        if found is not None:
+            return found
+        if not self.may_fetch:
+            raise EvictedError(block)
+        return self.bring(block, 1)[0]
+
+    def open(self, block: int, buffer: Any) -> Block:
+        """Return the block that a buffer holds; a damaged one is dropped and fetched once more."""
+        try:
+            return self.source.open(block, buffer)
+        except CorruptDataError:
+            if not self.may_fetch:
+                raise
+            self._cache.drop(self._key(block))
+            return self.source.open(block, self.fetch(block))
+
+    def drop(self, block: int) -> None:
+        """Forget a block that turned out to be damaged."""
+        self._cache.drop(self._key(block))
+
+    def bring(self, first: int, count: int) -> list[Any]:
+        """Return blocks that lie side by side, after fetching those that nobody has or fetches; one request for each gap.
+
+        Raises:
+            CorruptDataError: A block is damaged at its source too.
+            ChunkWaitTimeoutError: Another process claims to fetch a block again and again, and never does.
+        """
+        found: dict[int, Any] = {}
+        missing = list(range(first, first + count))
+        for _ in range(_TURNS):
+            missing = [block for block in missing if not self._find(block, found)]
+            if not missing:
+                return [found[block] for block in range(first, first + count)]
+            self._fetch_claimed(self._claimed(missing, found), found)
+            for block in (block for block in missing if block not in found):
+                waited = self._cache.wait(self._key(block), self._remote.cached_bytes(block))
+                if waited is not None:
+                    found[block] = waited
+        raise ChunkWaitTimeoutError(f"{self._url}: blocks {missing} are claimed by other processes that never finish them.")
+
+    def _claimed(self, missing: Iterable[int], found: dict[int, Any]) -> list[int]:
+        """Return the blocks that are ours to fetch; one that came between the look and the claim is given back."""
+        claimed = []
+        for block in missing:
+            if self._cache.claim(self._key(block)):
+                if self._find(block, found):
+                    self._cache.release(self._key(block))
+                else:
+                    claimed.append(block)
+        return claimed
+
+    def _fetch_claimed(self, claimed: list[int], found: dict[int, Any]) -> None:
+        left = list(claimed)
+        try:
+            for start, count in runs(claimed):
+                for block, data in enumerate(self._fetch_checked(start, count), start):
+                    found[block] = self._cache.put(self._key(block), data)
+                    left.remove(block)
+        finally:
+            for block in left:
+                self._cache.release(self._key(block))
+
+    def _fetch_checked(self, start: int, count: int) -> list[Any]:
+        """Fetch, check every hash once, and fetch a damaged block once more before giving up."""
+        fetched = list(self._remote.fetch_run(start, count))
+        for place, data in enumerate(fetched):
+            try:
+                self._remote.check(start + place, data)
+            except CorruptDataError:
+                again = self._remote.fetch_run(start + place, 1)[0]
+                self._remote.check(start + place, again)
+                fetched[place] = again
+        return fetched
+
+    def _find(self, block: int, found: dict[int, Any]) -> bool:
+        if block not in found:
+            hit = self._look(block)
+            if hit is None:
+                return False
+            found[block] = hit
+        return True
+
+    def _look(self, block: int) -> memoryview | None:
+        return self._cache.look(self._key(block), self._remote.cached_bytes(block))
+
+    def _key(self, block: int) -> str:
+        return f"{self._prefix}/{self._remote.cache_key(block)}"
+
+
+def url_digest(url: str) -> str:
+    """Return the name of a dataset's folder in the cache.
+
+    Example:
+        >>> len(url_digest("s3://bucket/train"))
+        32
+    """
+    return hashlib.blake2b(url.rstrip("/").encode(), digest_size=16).hexdigest()
+
+
+def runs(blocks: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as runs (first, count).
+
+    Example:
+        >>> runs([1, 2, 3, 7, 8])
+        [(1, 3), (7, 2)]
+    """
+    found: list[tuple[int, int]] = []
+    for block in blocks:
+        if found and sum(found[-1]) == block:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((block, 1))
+    return found

@@ -1,0 +1,193 @@
+"""`Samples`: from the columns of a tray back to the trees that were written.
+
+The tree is compiled once: for each node a function from the values of its leaves to the node's value. Converting is
+done per column (`tolist` makes a thousand Python numbers at once), building per sample.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+
+from leyden.core.optional import require
+from leyden.data.codecs.registry import decoder
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.read.columns import Dense, Objects, Ragged, TrayColumn
+from leyden.data.read.gather import Wanted
+from leyden.data.read.source import Leaf
+from leyden.data.types import Graph
+
+Output = Literal["torch", "numpy"]
+Build = Callable[[Sequence[Any]], Any]
+_PLAIN = frozenset({"bool", "int", "float", "array", "list"})
+_IMAGES = frozenset({"jpeg", "image"})
+_TORCH_VIEWS = {"bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2"}
+
+
+@final
+class Samples:
+    """What the leaves of a dataset become, and how they are put together. Pickles; thread safe.
+
+    Args:
+        tree: The schema's tree, as JSON.
+        leaves: The schema's leaves, in the order of the columns.
+        columns: Which leaves are wanted, by name or by the name of a node above them; `None` is all.
+        output: Whether arrays become torch tensors or numpy arrays.
+        decode: Whether encoded leaves are decoded; or a dict by leaf.
+        serializers: The user's own kinds of leaves.
+        trust: Whether pickled leaves may be loaded.
+    """
+
+    def __init__(
+        self,
+        tree: Any,
+        leaves: Sequence[Leaf],
+        *,
+        columns: Sequence[str] | None = None,
+        output: Output = "torch",
+        decode: "bool | Mapping[str, bool]" = True,
+        serializers: Mapping[str, Serializer] | None = None,
+        trust: bool = False,
+    ) -> None:
+        self.output: Output = output
+        self.wanted: list[Wanted] = []
+        self.leaves: list[Leaf] = []
+        for index, leaf in enumerate(leaves):
+            if columns is None or any(is_below(leaf.name, name) for name in columns):
+                is_decoded = decode if isinstance(decode, bool) else decode.get(leaf.name, True)
+                self.wanted.append(_wanted(index, leaf, is_decoded=is_decoded, serializers=serializers, trust=trust))
+                self.leaves.append(leaf)
+        self.tree = prune(tree, {leaf.name for leaf in self.leaves})
+
+    def values(self, columns: Sequence[TrayColumn], start: int, stop: int) -> list[Any]:
+        """Return rows `start` to `stop` as samples."""
+        names = [leaf.name for leaf in self.leaves]
+        build = compile_tree(self.tree, {name: place for place, name in enumerate(names)}, self.output)
+        converted = [self._converted(leaf, column.slice(start, stop)) for leaf, column in zip(self.wanted, columns, strict=True)]
+        return [build(row) for row in zip(*converted, strict=True)] if converted else [build(()) for _ in range(stop - start)]
+
+    def _converted(self, leaf: Wanted, column: TrayColumn) -> list[Any]:
+        """Return the values of one leaf, one per row."""
+        if isinstance(column, Objects):
+            return [self._array(row, "") if isinstance(row, np.ndarray) else row for row in column.values]
+        nulls = column.nulls
+        if isinstance(column, Dense) and column.values.ndim == 1 and (leaf.type in {"bool", "int", "float"}):
+            found = column.values.tolist()
+        elif leaf.type == "list":
+            found = [column.values[a:b].tolist() for a, b in _pairs(column)] if isinstance(column, Ragged) else column.values.tolist()
+        else:
+            of = self.leaves[self.wanted.index(leaf)].of if leaf.type == "array" else "torch"
+            found = [self._leaf_array(column.row(row), column.dtype, of) for row in range(column.rows)]
+        return found if nulls is None else [None if null else value for value, null in zip(found, nulls.tolist(), strict=True)]
+
+    def _leaf_array(self, row: Any, dtype: str, of: str | None) -> Any:
+        if row is None:
+            return None
+        if of == "scalar":
+            return row[()]
+        return self._array(row, dtype) if of == "torch" else numpy_array(row, dtype)
+
+    def _array(self, row: Any, dtype: str) -> Any:
+        return torch_tensor(row, dtype) if self.output == "torch" else numpy_array(row, dtype)
+
+
+def torch_tensor(array: Any, dtype: str) -> Any:
+    """Return a tensor that shares the array's memory; of the dtypes that numpy lacks, the bits become what they are."""
+    torch = require("torch", purpose='output="torch"; output="numpy" needs none')
+    array = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+    tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    return tensor.view(getattr(torch, dtype)) if dtype in _TORCH_VIEWS else tensor
+
+
+def numpy_array(array: Any, dtype: str) -> Any:
+    """Return the array; `bfloat16` as float32, which holds all its values."""
+    if dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def compile_tree(node: Any, places: Mapping[str, int], output: Output = "torch") -> Build:
+    """Return the function from the values of all leaves to a sample.
+
+    Args:
+        node: The tree, as JSON.
+        places: The name of a leaf to its place among the values.
+        output: For graphs.
+    """
+    kind = node["kind"]
+    if kind == "leaf":
+        place = places[node["name"]]
+        return lambda row: row[place]
+    children = [compile_tree(child, places, output) for child in node["children"]]
+    if kind == "dict":
+        return _dict_of(node, places, children)
+    if kind == "namedtuple":
+        made = namedtuple(node["name"], node["fields"])  # type: ignore[misc]
+        return lambda row: made(*(child(row) for child in children))
+    if kind == "graph":
+        fields = node.get("keys") or [leaf_name(child["name"]) for child in node["children"]]
+        hetero = bool(node["hetero"])
+        return lambda row: Graph.decode({name: child(row) for name, child in zip(fields, children, strict=True)}, hetero=hetero)
+    if kind == "list":
+        return lambda row: [child(row) for child in children]
+    return lambda row: tuple(child(row) for child in children)
+
+
+def _dict_of(node: Any, places: Mapping[str, int], children: Sequence[Build]) -> Build:
+    keys = node["keys"]
+    if all(child["kind"] == "leaf" for child in node["children"]):  # the usual sample: no call per leaf
+        order = [places[child["name"]] for child in node["children"]]
+        if order == list(range(len(places))):
+            return lambda row: dict(zip(keys, row, strict=True))
+        return lambda row: {key: row[place] for key, place in zip(keys, order, strict=True)}
+    return lambda row: {key: child(row) for key, child in zip(keys, children, strict=True)}
+
+
+def prune(node: Any, names: "set[str]") -> Any:
+    """Return the tree without the leaves that are not wanted, and without nodes that lose all theirs."""
+    if node["kind"] == "leaf":
+        return node if node["name"] in names else None
+    kept = [(place, child) for place, each in enumerate(node["children"]) if (child := prune(each, names)) is not None]
+    if not kept and node["children"]:
+        return None
+    if len(kept) == len(node["children"]):
+        return {**node, "children": [child for _, child in kept]}
+    pruned = {**node, "children": [child for _, child in kept]}
+    for key in ("keys", "fields"):
+        if key in node:
+            pruned[key] = [node[key][place] for place, _ in kept]
+    return pruned
+
+
+def is_below(leaf: str, name: str) -> bool:
+    """Return whether a leaf is the one of that name, or below the node of that name."""
+    return leaf == name or leaf.startswith(f"{name}/")
+
+
+def leaf_name(path: str) -> str:
+    """Return the last part of a leaf's name as it was written.
+
+    Example:
+        >>> leaf_name("graph/a~1b")
+        'a/b'
+    """
+    return path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+
+
+def _wanted(index: int, leaf: Leaf, *, is_decoded: bool, serializers: Mapping[str, Serializer] | None, trust: bool) -> Wanted:
+    shape = None if leaf.shape is None or None in leaf.shape else tuple(leaf.shape)
+    if leaf.type in _PLAIN:
+        return Wanted(index=index, name=leaf.name, type=leaf.type, dtype=leaf.dtype, shape=shape if leaf.type == "array" else _scalar(leaf))
+    decode = None
+    if is_decoded or leaf.type == "str":
+        decode = decoder(leaf.type, output="numpy" if leaf.type in _IMAGES else "torch", serializers=serializers, trust=trust)
+    return Wanted(index=index, name=leaf.name, type=leaf.type, decode=decode, is_array=is_decoded and leaf.type in _IMAGES)
+
+
+def _scalar(leaf: Leaf) -> tuple[int, ...] | None:
+    return () if leaf.type != "list" else None
+
+
+def _pairs(column: Ragged) -> "zip[tuple[Any, Any]]":
+    return zip(column.offsets[:-1].tolist(), column.offsets[1:].tolist(), strict=True)

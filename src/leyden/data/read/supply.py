@@ -1,0 +1,141 @@
+"""`Supply`: from "these blocks will be needed" to "they are at hand", in order of need and with bounded look-ahead.
+
+Blocks that are needed one after another and lie side by side are fetched with one request of up to 8 MB. The first
+request of a stream is one block, so that the first batch does not wait for bytes it does not need.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leyden.data.errors import ChunkWaitTimeoutError
+from leyden.data.read.cached import CachedSource
+from leyden.data.read.fetch import AHEAD, URGENT, Fetcher
+
+JOINED_BYTES = 8_000_000
+
+
+@final
+class Supply:
+    """The blocks of one remote source that are on their way. Thread safe.
+
+    Args:
+        source: Where they come from, and go to.
+        fetcher: Its threads.
+    """
+
+    def __init__(self, source: CachedSource, fetcher: Fetcher) -> None:
+        self._source = source
+        self._fetcher = fetcher
+        self._coming: dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._has_started = False
+
+    def ahead(self, blocks: Sequence[int], *, is_urgent: bool = False) -> None:
+        """Start to fetch blocks that are neither here nor on their way; returns at once.
+
+        Args:
+            blocks: In order of need.
+            is_urgent: Whether somebody waits for them now.
+        """
+        with self._lock:
+            wanted = [block for block in blocks if block not in self._coming]
+            for first, count in self._joined(wanted):
+                future = self._fetcher.submit(lambda first=first, count=count: self._bring(first, count), URGENT if is_urgent else AHEAD)
+                for block in range(first, first + count):
+                    self._coming[block] = future
+            if is_urgent:
+                for future in {self._coming[block] for block in blocks}:
+                    self._fetcher.hurry(future)
+
+    def ready(self, blocks: Sequence[int], timeout: float | None = None) -> None:
+        """Wait until blocks are here.
+
+        Args:
+            blocks: Their numbers.
+            timeout: Seconds for each.
+
+        Raises:
+            ChunkWaitTimeoutError: They did not come in time.
+            StorageError: One could not be fetched.
+        """
+        missing = [block for block in blocks if not self._source.is_here(block)]
+        self.ahead(missing, is_urgent=True)
+        with self._lock:
+            futures = {block: self._coming[block] for block in missing if block in self._coming}
+        for block, future in futures.items():
+            try:
+                future.result(timeout)
+            except FutureTimeoutError as error:
+                raise ChunkWaitTimeoutError(f"block {block} did not arrive within {timeout} s.") from error
+
+    def num_coming(self) -> int:
+        """Return how many blocks are on their way."""
+        return len(self._coming)
+
+    def _bring(self, first: int, count: int) -> None:
+        try:
+            self._source.bring(first, count)
+        finally:
+            with self._lock:
+                for block in range(first, first + count):
+                    self._coming.pop(block, None)
+
+    def _joined(self, blocks: Sequence[int]) -> Iterable[tuple[int, int]]:
+        """Return runs of neighbours; the very first is a single block."""
+        table = self._source.table
+        first, count, held = -1, 0, 0
+        for block in blocks:
+            size = int(table.stored_bytes[block])
+            fits = count and block == first + count and table.chunk[block] == table.chunk[first] and held + size <= JOINED_BYTES
+            if fits and self._has_started:
+                count, held = count + 1, held + size
+                continue
+            if count:
+                self._has_started = True
+                yield first, count
+            first, count, held = block, 1, size
+        if count:
+            self._has_started = True
+            yield first, count
+
+
+@final
+class LookAhead:
+    """Keeps the blocks of the rows to come on their way, up to a number of bytes that nobody has used yet.
+
+    Args:
+        stored_bytes: int64 (blocks,), of each block.
+        budget_bytes: How far to look ahead.
+    """
+
+    def __init__(self, stored_bytes: NDArray[np.int64], budget_bytes: int) -> None:
+        self._bytes = stored_bytes
+        self._budget = budget_bytes
+        self._asked: dict[int, int] = {}  # block -> when it was last needed, in rows from the start
+        self._ahead: list[tuple[int, int]] = []  # (needed from this row on, bytes)
+        self._outstanding = 0
+
+    def is_satisfied(self) -> bool:
+        """Return whether enough is on its way."""
+        return self._outstanding >= self._budget
+
+    def ask(self, position: int, blocks: Iterable[int]) -> list[int]:
+        """Return those blocks, first needed at `position`, that were not asked for before, and count them as on their way."""
+        new = [block for block in blocks if block not in self._asked]
+        for block in new:
+            self._asked[block] = position
+        size = int(self._bytes[new].sum()) if new else 0
+        self._ahead.append((position, size))
+        self._outstanding += size
+        return new
+
+    def use(self, position: int) -> None:
+        """Take note that all rows before `position` were read: their blocks make room for others."""
+        while self._ahead and self._ahead[0][0] < position:
+            self._outstanding -= self._ahead.pop(0)[1]
