@@ -14,14 +14,22 @@ if TYPE_CHECKING:
     from leyden.data.config import PyTreeLoader as PyTreeLoader
     from leyden.data.config import TokensLoader as TokensLoader
     from leyden.data.errors import ChunkWaitTimeoutError as ChunkWaitTimeoutError
+    from leyden.data.read.indexer import BaseIndexer as BaseIndexer
+    from leyden.data.read.indexer import FileIndexer as FileIndexer
+    from leyden.data.read.indexer import FileMetadata as FileMetadata
+    from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
             "Dir": ".config",
+            "FileIndexer": ".read.indexer",
+            "FileMetadata": ".read.indexer",
             "ParquetLoader": ".config",
             "PyTreeLoader": ".config",
+            "StreamingRawDataset": ".read.raw",
             "TokensLoader": ".config",
         },
     )
