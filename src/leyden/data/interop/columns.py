@@ -1,7 +1,8 @@
 """Columns of foreign blocks: the few shapes that values of other formats take here."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import xxhash
@@ -72,7 +73,9 @@ def digest128(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-class ForeignBlock(NamedTuple):
+@final
+@dataclass(slots=True)
+class ForeignBlock:
     """Rows of another format, as columns.
 
     Args:

@@ -1,0 +1,143 @@
+"""`convert`: a dataset of any format, written in another."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from leyden.core.errors import ConfigError, ConflictError, NotFoundError, closest, listed
+from leyden.core.optional import require
+from leyden.core.storage import Storage, open_storage
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.interop.arrow_export import table_of
+from leyden.data.interop.columns import Column
+from leyden.data.interop.litdata_chunks import Decrypts
+from leyden.data.interop.litdata_index import INDEX
+from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
+from leyden.data.interop.sniff import open_foreign
+from leyden.data.read.source import BlockSource
+
+Target = Literal["litdata", "parquet", "arrow"]
+FILE_BYTES = 64_000_000
+
+
+class Converted(NamedTuple):
+    """What `convert` wrote.
+
+    Args:
+        url: Where.
+        num_rows: How many rows.
+        files: The files, in order.
+        num_bytes: Their bytes.
+    """
+
+    url: str
+    num_rows: int
+    files: list[str]
+    num_bytes: int
+
+
+def convert(
+    src: str,
+    dst: str,
+    to: Target = "litdata",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    encryption: Decrypts | None = None,
+    serializers: Mapping[str, Serializer] | None = None,
+    settings: LitdataSettings | None = None,
+) -> Converted:
+    """Write the rows of a dataset in another format, in their order.
+
+    The files come first and what makes them a dataset comes last, so that an unfinished conversion is not taken for a dataset.
+
+    Args:
+        src: A dataset of LitData's, MosaicML's, Parquet files or tar shards.
+        dst: A folder or URL that is empty.
+        to: `"litdata"`, `"parquet"` or `"arrow"` (IPC files).
+        storage_options: Of both places.
+        encryption: What decrypts the source.
+        serializers: The user's own kinds of leaves in the source.
+        settings: How LitData's chunks are filled.
+
+    Raises:
+        NotFoundError: There is no dataset at `src`.
+        ConflictError: There is something at `dst`.
+        ConfigError: `to` is none of these, or a leaf cannot be written so.
+    """
+    if to not in WRITERS:
+        raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
+    source = open_foreign(src, storage_options, encryption=encryption, serializers=serializers)
+    if source is None:
+        raise NotFoundError(f"{src} holds no dataset of LitData's or MosaicML's, no Parquet files and no tar shards.")
+    storage = open_storage(dst, dict(storage_options or {}))
+    if next(iter(storage.list()), None) is not None:
+        raise ConflictError(f"{dst} is not empty. Convert into a new folder: nothing is ever overwritten.")
+    files = dict(WRITERS[to](source, storage, settings or LitdataSettings()))
+    return Converted(dst, int(source.table.rows.sum()), list(files), sum(files.values()))
+
+
+def parts_of(source: BlockSource) -> Iterator[list[Column]]:
+    """Yield the columns of each block, in order."""
+    for block in range(len(source.table.rows)):
+        opened = source.open(block, source.fetch(block))
+        yield [opened.column(number) for number in range(len(source.schema.leaves))]
+
+
+def _to_litdata(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+    writer = LitdataWriter(source.schema.tree, source.schema.leaves, settings)
+    entries: list[dict[str, Any]] = []
+    for chunks in _with_last((writer.add(columns) for columns in parts_of(source)), writer.finish):
+        for chunk in chunks:
+            storage.write(chunk.name, chunk.data)
+            entries.append(chunk.entry)
+            yield chunk.name, len(chunk.data)
+    index = writer.index(entries)
+    storage.write(INDEX, index)
+    yield INDEX, len(index)
+
+
+def _with_last(parts: Iterator[Any], last: Callable[[], Any]) -> Iterator[Any]:
+    yield from parts
+    yield last()
+
+
+def _to_parquet(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+    parquet = require("pyarrow.parquet", purpose='convert(to="parquet")', extra="parquet")
+    yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".parquet", parquet.ParquetWriter)
+
+
+def _to_arrow(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+    ipc = require("pyarrow.ipc", purpose='convert(to="arrow")', extra="parquet")
+    yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".arrow", ipc.new_file)
+
+
+def _to_files(
+    source: BlockSource, storage: Storage, most_bytes: int, suffix: str, open_writer: Callable[[Any, Any], Any]
+) -> Iterator[tuple[str, int]]:
+    """Write a row group or record batch per block, and a file per `most_bytes` of them."""
+    number, buffer, writer, schema = 0, io.BytesIO(), None, None
+    for columns in parts_of(source):
+        table = table_of(source.schema.tree, source.schema.leaves, columns)
+        if writer is None:
+            schema = schema or table.schema
+            writer = open_writer(buffer, schema)
+        writer.write_table(table.cast(schema))
+        if buffer.tell() >= most_bytes:
+            yield _close(writer, buffer, storage, f"part-{number:05d}{suffix}")
+            number, buffer, writer = number + 1, io.BytesIO(), None
+    if writer is not None:
+        yield _close(writer, buffer, storage, f"part-{number:05d}{suffix}")
+
+
+def _close(writer: Any, buffer: io.BytesIO, storage: Storage, name: str) -> tuple[str, int]:
+    writer.close()
+    data = buffer.getvalue()
+    storage.write(name, data)
+    return name, len(data)
+
+
+WRITERS: dict[str, Callable[[BlockSource, Storage, LitdataSettings], Iterator[tuple[str, int]]]] = {
+    "litdata": _to_litdata,
+    "parquet": _to_parquet,
+    "arrow": _to_arrow,
+}
