@@ -9,27 +9,73 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
+    from leyden.data.codecs.serializer import Serializer as Serializer
     from leyden.data.config import Dir as Dir
     from leyden.data.config import ParquetLoader as ParquetLoader
     from leyden.data.config import PyTreeLoader as PyTreeLoader
     from leyden.data.config import TokensLoader as TokensLoader
     from leyden.data.errors import ChunkWaitTimeoutError as ChunkWaitTimeoutError
+    from leyden.data.interop.litdata_ciphers import FernetEncryption as FernetEncryption
+    from leyden.data.interop.litdata_ciphers import RSAEncryption as RSAEncryption
+    from leyden.data.interop.webdataset import iter_webdataset_tar as iter_webdataset_tar
+    from leyden.data.read.dataset import StreamingDataset as StreamingDataset
     from leyden.data.read.indexer import BaseIndexer as BaseIndexer
     from leyden.data.read.indexer import FileIndexer as FileIndexer
     from leyden.data.read.indexer import FileMetadata as FileMetadata
     from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
+    from leyden.data.tools.convert import convert as convert
+    from leyden.data.tools.inspect import inspect as inspect
+    from leyden.data.tools.verify import verify as verify
+    from leyden.data.types import Audio as Audio
+    from leyden.data.types import File as File
+    from leyden.data.types import Graph as Graph
+    from leyden.data.types import Image as Image
+    from leyden.data.types import Jpeg as Jpeg
+    from leyden.data.types import JpegArray as JpegArray
+    from leyden.data.types import Json as Json
+    from leyden.data.types import Mesh as Mesh
+    from leyden.data.types import Nifti as Nifti
+    from leyden.data.types import Pdf as Pdf
+    from leyden.data.types import Pil as Pil
+    from leyden.data.types import Tensor as Tensor
+    from leyden.data.types import Text as Text
+    from leyden.data.types import Tiff as Tiff
+    from leyden.data.types import Video as Video
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "Audio": ".types",
             "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
             "Dir": ".config",
+            "FernetEncryption": ".interop.litdata_ciphers",
+            "File": ".types",
             "FileIndexer": ".read.indexer",
             "FileMetadata": ".read.indexer",
+            "Graph": ".types",
+            "Image": ".types",
+            "Jpeg": ".types",
+            "JpegArray": ".types",
+            "Json": ".types",
+            "Mesh": ".types",
+            "Nifti": ".types",
             "ParquetLoader": ".config",
+            "Pdf": ".types",
+            "Pil": ".types",
             "PyTreeLoader": ".config",
+            "RSAEncryption": ".interop.litdata_ciphers",
+            "Serializer": ".codecs.serializer",
+            "StreamingDataset": ".read.dataset",
             "StreamingRawDataset": ".read.raw",
+            "Tensor": ".types",
+            "Text": ".types",
+            "Tiff": ".types",
             "TokensLoader": ".config",
+            "Video": ".types",
+            "convert": ".tools.convert",
+            "inspect": ".tools.inspect",
+            "iter_webdataset_tar": ".interop.webdataset",
+            "verify": ".tools.verify",
         },
     )

@@ -99,6 +99,9 @@ class DiskCache:
         self._memory = MemoryCache(_LONGEST_BLIND_BYTES)  # for what a full disk does not take
         self._is_full_told = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DiskCache, (self.folder, self.budget_bytes))
+
     def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and of that size, as a read-only map of its file."""
         path = self._path(key)
@@ -289,6 +292,9 @@ class MemoryCache:
         self._blocks: collections.OrderedDict[str, memoryview] = collections.OrderedDict()
         self._claimed: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (MemoryCache, (self._budget,))
 
     def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and, unless `size` is `None`, of that size."""

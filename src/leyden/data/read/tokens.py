@@ -6,7 +6,7 @@ needs no copy, and a window is copied once: from the map of the file to its plac
 """
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,3 +136,24 @@ def _tokens_of(table: BlockTable) -> NDArray[np.int64]:
     if table.tokens is None:
         raise ConfigError("TokensLoader reads datasets that were written with item_loader=TokensLoader(); this one holds samples.")
     return table.tokens
+
+
+class WindowLeaf(NamedTuple):
+    """What a window is in the schema of those who read windows: an array of one shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    type: str = "array"
+    nullable: bool = False
+    of: str = "torch"
+
+
+def window_schema(windows: TokenWindows, dtype: str) -> tuple[dict[str, Any], list[WindowLeaf]]:
+    """Return the tree and the leaves of windows: a tensor, or with documents a dict of three."""
+    shape = (windows.block_size,)
+    if not windows.has_documents:
+        return {"kind": "leaf", "name": ""}, [WindowLeaf("", dtype, shape)]
+    leaves = [WindowLeaf("tokens", dtype, shape), WindowLeaf("document", "int64", shape), WindowLeaf("position", "int64", shape)]
+    keys = [leaf.name for leaf in leaves]
+    return {"kind": "dict", "keys": keys, "children": [{"kind": "leaf", "name": name} for name in keys]}, leaves

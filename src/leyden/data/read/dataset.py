@@ -1,0 +1,447 @@
+"""`StreamingDataset`: a dataset as one sees it: samples by number, or all of them in an order that depends on data and seed.
+
+The class is a facade: arguments go to frozen options, the data to a `Reading`, the order to a `Stream`, iteration to a
+`Share`. What it keeps itself is where this process stands: epoch and position.
+"""
+
+import copy
+import mmap
+import multiprocessing.context
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leyden.core.errors import ConfigError, NotFoundError, StateError
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.config import Dir, ItemLoader, TokensLoader
+from leyden.data.placement import Place, find_place
+from leyden.data.read.columns import Dense, Objects
+from leyden.data.read.iteration import Ahead, Share, samples_of
+from leyden.data.read.opening import Opened, open_source
+from leyden.data.read.options import order_options, read_options, report_replaced, source_options
+from leyden.data.read.orders import make_order
+from leyden.data.read.reading import Reading
+from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
+from leyden.data.read.states import Position, checked_state, state_of
+from leyden.data.read.stream import DatasetStream, Rows
+from leyden.data.read.subset import Runs, choose_unit_blocks, subsampled, unit_borders
+from leyden.data.read.supply import LookAhead
+from leyden.data.read.tokens import TokenWindows, window_schema
+from leyden.data.read.torch_seam import current_worker, register
+from leyden.data.read.transform import Transform
+
+_TOKEN_UNIT_BLOCKS = 8
+Indices = Sequence[int] | NDArray[np.int64] | slice
+
+
+class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, arguments and all
+    """Samples of a folder or bucket, by number or in order.
+
+    Args:
+        input_dir: A folder, a URL, `Dir(path, url)` or a pattern of Parquet files; the format is found by looking.
+        cache_dir: Where blocks of a remote dataset are kept, shared by all processes of the node.
+        item_loader: `TokensLoader(block_size)` reads windows of a token dataset, `ParquetLoader(columns)` Parquet files.
+        shuffle: Whether each epoch has an order of its own.
+        drop_last: Whether the last samples that do not fill a step of all ranks are left out; by default with several ranks.
+        seed: Of the order, of transforms and of draws.
+        serializers: Name to `Serializer`, for leaves of your own.
+        max_cache_size: Of the cache: bytes, `"100GB"`, a fraction of the free disk, or 0 for memory alone.
+        subsample: 0.1 is a tenth of the rows, 2.5 every row twice and half of them once more.
+        encryption: What decrypts the data.
+        storage_options: Credentials and endpoint: obstore's names or boto3's.
+        session_options: `profile_name` and `region_name`.
+        max_pre_download: How far to look ahead, in units of 64 MB.
+        index_path: The index of Parquet files, if it lies elsewhere.
+        force_override_state_dict: Whether arguments given here win over those in a loaded state.
+        transform: A function, or a list of them, of `(sample)` or `(sample, rng)`.
+        num_canonical_nodes: Without effect; `lanes` replaces it.
+        batch_decode: Without effect: batches are always decoded together.
+        item_shuffle_window: Without effect; `window` replaces it.
+        window_direct_io: Not supported.
+        version: Which version; the newest by default.
+        columns: Which leaves are read, by name; all by default.
+        lanes: From how many places of the shuffled data samples come in turn; a power of two.
+        window: Over how many units of a lane rows are mixed.
+        order: `"sequential"`, `"lanes"`, or by `shuffle`.
+        batch_transform: A function of columnar batches, `(batch)` or `(batch, rng)`, for `StreamingDataLoader`.
+        trust: Whether pickled leaves may be loaded; they run code.
+        verify: When hashes are checked: `"first"` time a process touches data, `"always"`, `"never"`.
+        decode: Whether media are decoded; or a dict by leaf.
+        output: Whether arrays become torch tensors or numpy arrays.
+        batch_size: Under torch's own `DataLoader`: its batch size, so that batches equal those of `StreamingDataLoader`.
+        rank: Of this process; found by default.
+        world_size: How many ranks there are; found by default.
+        connections: Requests at once.
+        prefetch_bytes: How far to look ahead, in bytes.
+        ram_bytes: How much decoded data is held.
+
+    Raises:
+        NotFoundError: There is no dataset.
+        ConfigError: An argument is not accepted.
+
+    Example:
+        ```python
+        dataset = StreamingDataset("s3://bucket/train", shuffle=True)
+        sample, samples = dataset[0], dataset[10:20]
+        for sample in dataset: ...
+        ```
+    """
+
+    is_sharded = True  # inject no sampler
+
+    def __init__(  # noqa: PLR0913 - the documented signature
+        self,
+        input_dir: "str | os.PathLike[str] | Dir",
+        cache_dir: "str | os.PathLike[str] | Dir | None" = None,
+        item_loader: ItemLoader | None = None,
+        shuffle: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        drop_last: bool | None = None,  # noqa: FBT001 - the documented signature
+        seed: int = 42,
+        serializers: Mapping[str, Serializer] | None = None,
+        max_cache_size: "int | float | str | None" = None,
+        subsample: float = 1.0,
+        encryption: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
+        session_options: Mapping[str, Any] | None = None,
+        max_pre_download: int = 2,
+        index_path: str | None = None,
+        force_override_state_dict: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        transform: Any = None,
+        num_canonical_nodes: int | None = None,
+        batch_decode: Any = "auto",
+        item_shuffle_window: int | None = None,
+        window_direct_io: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        lanes: int = 64,
+        window: int = 4,
+        order: Literal["auto", "sequential", "lanes"] = "auto",
+        batch_transform: Callable[..., Any] | None = None,
+        trust: bool = False,
+        verify: Literal["first", "always", "never"] = "first",
+        decode: "bool | Mapping[str, bool]" = True,
+        output: Literal["torch", "numpy"] = "torch",
+        batch_size: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        connections: int = 16,
+        prefetch_bytes: "int | str | None" = None,
+        ram_bytes: "int | str" = "1GiB",
+    ) -> None:
+        given = dict(locals())
+        report_replaced(
+            num_canonical_nodes=num_canonical_nodes,
+            batch_decode=batch_decode,
+            item_shuffle_window=item_shuffle_window,
+            window_direct_io=window_direct_io,
+        )
+        self._order_options = order_options(seed=seed, shuffle=shuffle, order=order, lanes=lanes, window=window)
+        self._source_options = source_options(input_dir, item_loader, columns, given)
+        self._options = read_options(given)
+        self.batch_transform = None if batch_transform is None else Transform(batch_transform, seed, "batch_transform")
+        self._transform = self._chosen_transform(transform)
+        self._begin(open_source(self._source_options))
+
+    def _begin(self, opened: Opened) -> None:
+        self._place: Place | None = None
+        self._position = Position(epoch=1)
+        self._num_workers = 0
+        self._loaded: Position | None = None
+        self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
+        self._find_key = opened.find_key
+        self._reading = self._at_work(opened)
+        borders = unit_borders(self._reading.table, self.unit_blocks)
+        seed = self._order_options.seed if self._order_options.shuffle else None
+        rows = self._reading.windows.num_rows if self._reading.windows else int(opened.source.table.rows.sum())
+        everything = Runs.all_of(rows, None if self._reading.windows else opened.deleted)
+        factor = self._options.subsample
+        self._runs = everything if factor == 1 else subsampled(everything, factor, borders, seed)
+        register(type(self))
+
+    def _at_work(self, opened: Opened) -> Reading:
+        options, loader, source = self._options, self._source_options.item_loader, opened.source
+        windows = None
+        tree, leaves = source.schema.tree, source.schema.leaves
+        if isinstance(loader, TokensLoader) and not opened.is_foreign:
+            if loader.block_size is None:
+                raise ConfigError("TokensLoader() needs block_size=… for reading: TokensLoader(block_size=2049).")
+            windows = TokenWindows(source.table, loader.block_size, has_documents=loader.document_ids)
+            tree, leaves = window_schema(windows, leaves[0].dtype or "int64")
+        samples = Samples(
+            tree,
+            leaves,
+            columns=self._source_options.columns,
+            output=options.output,
+            decode=options.decode,
+            serializers={**opened.serializers, **self._source_options.serializers},
+            trust=self._source_options.trust,
+        )
+        return Reading(source, samples, windows, ram_bytes=options.ram_bytes, connections=options.connections)
+
+    def _chosen_transform(self, given: Any) -> Transform | None:
+        chosen = given if given is not None else getattr(self, "transform", None)  # a method of a subclass
+        return None if chosen is None else Transform(chosen, self._order_options.seed)
+
+    @property
+    def schema(self) -> Any:
+        """The tree of a sample and its leaves."""
+        return self._reading.source.schema
+
+    @property
+    def version(self) -> int:
+        """Which version is read."""
+        return self._reading.source.version
+
+    @property
+    def digest(self) -> str:
+        """What two equal versions have in common."""
+        return self._reading.source.digest
+
+    @property
+    def num_rows(self) -> int:
+        """How many samples there are, for all ranks together."""
+        return self._runs.num_rows
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch that the next iteration is of."""
+        return self._position.epoch
+
+    @property
+    def unit_blocks(self) -> int:
+        """How many blocks are shuffled as one."""
+        return choose_unit_blocks(self._reading.table, _TOKEN_UNIT_BLOCKS if self._reading.windows else 1)
+
+    def __len__(self) -> int:
+        return self._share(replace_epoch=1).count(self.num_rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self.get_by_key(index)
+        if isinstance(index, int | np.integer):
+            return self._samples(self._checked([int(index)]))[0]
+        return self._samples(self._checked(index))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Refuse what only torch's fetcher of map-style datasets calls."""
+        raise StateError("this dataset was made before torch was imported. Import torch before creating it, or use StreamingDataLoader.")
+
+    def get_by_key(self, key: "str | int") -> Any:
+        """Return the sample of a key.
+
+        Raises:
+            NotFoundError: The dataset has no keys, or not this one.
+        """
+        if self._find_key is None:
+            raise NotFoundError(f"{self._source_options.url} has no keys. Write it with optimize(key_fn=…), or use build_keys_index.")
+        row = self._find_key(key)
+        return self._read(Rows.of_one(np.array([row]), np.zeros(1, np.int64), np.zeros(1, np.int32)))[0]
+
+    def take(self, indices: Indices) -> Any:
+        """Return samples as one tree of arrays: stacked where shapes are equal, else lists. No transform is applied.
+
+        Args:
+            indices: Numbers of samples, or a slice.
+        """
+        rows = self._checked(indices)
+        stream = self.stream()
+        chosen = Rows.of_one(*self._runs.at(rows), np.zeros(len(rows), np.int32))
+        stream.ready(stream.needs(chosen))
+        tray = stream.gather(chosen)
+        values = [self._batch(column.slice(0, len(rows))) for column in tray.columns]
+        return compile_tree(tray.samples.tree, {leaf.name: place for place, leaf in enumerate(tray.samples.leaves)}, self._options.output)(
+            values
+        )
+
+    def _batch(self, column: Any) -> Any:
+        if isinstance(column, Objects):
+            return column.values
+        convert = torch_tensor if self._options.output == "torch" else numpy_array
+        if isinstance(column, Dense) and column.nulls is None:
+            return convert(column.values, column.dtype)
+        return [None if (row := column.row(index)) is None else convert(row, column.dtype) for index in range(column.rows)]
+
+    def subset(self, indices: Indices) -> "StreamingDataset":
+        """Return a dataset of these samples, in this order.
+
+        Args:
+            indices: Numbers of samples, or a slice.
+        """
+        return self._with_runs(self._runs.take(self._checked(indices)))
+
+    def _with_runs(self, runs: Runs) -> "StreamingDataset":
+        other = copy.copy(self)
+        other._runs, other._position, other._loaded = runs, Position(epoch=1), None
+        return other
+
+    def stream(self) -> DatasetStream:
+        """Return the order and the arrays of this dataset, for a loader."""
+        return DatasetStream(self._reading, make_order(self._runs, self._reading.table, self._order_options, self.unit_blocks))
+
+    def __iter__(self) -> Iterator[Any]:
+        register(type(self))
+        worker = current_worker()
+        if worker is not None:
+            self._touched[0] = 1
+        self._position = self._loaded or Position(epoch=self._position.epoch)
+        self._loaded = None
+        share = self._share()
+        if worker is not None:
+            share = replace(share, worker=worker.number, num_workers=worker.count)
+        return self._iterate(share, self._position.within)
+
+    def _iterate(self, share: Share, skip: int) -> Iterator[Any]:
+        stream = self.stream()
+        ahead = (
+            Ahead(share, stream, LookAhead(self._reading.table.stored_bytes, self._options.ahead_bytes))
+            if self._reading.is_remote
+            else None
+        )
+        table = self._reading.source.table
+        row_bytes = int(table.stored_bytes.sum()) // max(1, self._reading.table.rows.sum())
+        for sample in samples_of(share, stream, row_bytes, self._transform, ahead):
+            if skip:
+                skip -= 1
+                continue
+            self._position = self._position.advanced(1)
+            yield sample
+
+    def _share(self, *, replace_epoch: int | None = None) -> Share:
+        place = self._where()
+        position = self._position if replace_epoch is None else Position(epoch=replace_epoch)
+        drop = self._options.drop_last
+        return Share(
+            epoch=position.epoch,
+            consumed=position.consumed,
+            batch_size=self._options.batch_size or 1,
+            rank=place.rank,
+            world_size=place.world_size,
+            drop_last=place.world_size > 1 if drop is None else drop,
+        )
+
+    def _where(self) -> Place:
+        return self._options.place or self._place or find_place()
+
+    def _samples(self, indices: NDArray[np.int64]) -> list[Any]:
+        return self._read(Rows.of_one(*self._runs.at(indices), np.zeros(len(indices), np.int32)))
+
+    def _read(self, rows: Rows) -> list[Any]:
+        stream = self.stream()
+        stream.ready(stream.needs(rows))
+        values = stream.gather(rows).values(0, len(rows))
+        if self._transform is None:
+            return values
+        keys = list(zip([self._position.epoch] * len(rows), rows.row.tolist(), rows.copy.tolist(), strict=True))
+        return self._transform.apply_all(values, keys)
+
+    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+        if isinstance(indices, slice):
+            return np.arange(*indices.indices(self.num_rows))
+        found = np.asarray(indices, np.int64).reshape(-1)
+        wrong = found[(found < -self.num_rows) | (found >= self.num_rows)]
+        if len(wrong):
+            raise IndexError(f"index {wrong[0]} is out of range: the dataset has {self.num_rows} samples.")
+        return np.where(found < 0, found + self.num_rows, found)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be of this epoch, from its start; a loaded position of the same epoch stays."""
+        if self._loaded is not None and self._loaded.epoch != epoch:
+            self._loaded = self._loaded.dropped_for(epoch)
+        if self._position.epoch != epoch:
+            self._position = Position(epoch=epoch)
+
+    def set_placement(self, rank: int, world_size: int) -> None:
+        """Say which share this process reads; what `StreamingDataset(rank=…, world_size=…)` says goes before."""
+        self._place = Place.checked(rank, world_size)
+
+    def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
+        """Set `shuffle`."""
+        current = self._order_options
+        kind = "auto" if current.kind == "lanes" and current.shuffle else current.kind
+        chosen = "auto" if kind == "sequential" else kind
+        self._order_options = order_options(seed=current.seed, shuffle=shuffle, order=chosen, lanes=current.lanes, window=current.window)
+
+    def set_drop_last(self, drop_last: bool) -> None:  # noqa: FBT001 - the documented signature
+        """Set `drop_last`."""
+        self._options = replace(self._options, drop_last=drop_last)
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Set `batch_size`."""
+        self._options = replace(self._options, batch_size=batch_size)
+
+    def set_num_workers(self, num_workers: int) -> None:
+        """Say how many workers of torch's `DataLoader` iterate this dataset: `state_dict` takes it for its default."""
+        self._num_workers = num_workers
+
+    def reset(self) -> None:
+        """Go back to the start of the epoch, and forget a loaded state."""
+        self._position, self._loaded = Position(epoch=self._position.epoch), None
+
+    def state_dict(self, num_samples_yielded: int | None = None, num_workers: int = 0, batch_size: int = 1) -> dict[str, Any]:
+        """Return where this rank stands, to go on from there later, also with another world size.
+
+        Args:
+            num_samples_yielded: How many samples of the epoch this rank got; by default what this object has handed out.
+            num_workers: Workers of torch's `DataLoader` that iterated.
+            batch_size: Its batch size.
+
+        Raises:
+            StateError: torch's workers iterated, and it is not said how many samples came.
+        """
+        if num_samples_yielded is None and self._touched[0]:
+            raise StateError(
+                "workers of torch's DataLoader iterated this dataset, and only they know how far. Pass "
+                "state_dict(num_samples_yielded=…, num_workers=…, batch_size=…), or use StreamingDataLoader."
+            )
+        share = self._share(replace_epoch=1)
+        position = self._loaded or self._position
+        if num_samples_yielded is not None:
+            position = Position(epoch=position.epoch).after(num_samples_yielded, share, num_workers or self._num_workers, batch_size)
+        return state_of(position, share, self._identity())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a state was taken.
+
+        Raises:
+            ConflictError: It is of other data.
+        """
+        self._loaded, changes = checked_state(state, self._identity(), is_forced=self._options.force_override_state)
+        self._order_options = replace(self._order_options, **changes)
+
+    def _identity(self) -> dict[str, Any]:
+        options = self._order_options
+        windows = self._reading.windows
+        return {
+            "order": {
+                "seed": options.seed,
+                "shuffle": options.shuffle,
+                "order": options.kind,
+                "lanes": options.lanes,
+                "window": options.window,
+                "unit_blocks": self.unit_blocks,
+            },
+            "dataset": {
+                "version": self.version,
+                "digest": self.digest,
+                "selection": self._runs.digest,
+                "num_rows": self.num_rows,
+                "block_size": windows.block_size if windows else None,
+            },
+        }
+
+    def close(self) -> None:
+        """End the threads that fetch. The dataset can be used again; they start anew."""
+        self._reading.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is not None:
+            self._touched[0] = 1  # on its way to a worker, which does not share our memory
+        return {**self.__dict__, "_touched": None, "_place": self._where()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _touched=mmap.mmap(-1, 1))

@@ -1,0 +1,92 @@
+"""`open_source`: from a place to the blocks that lie there, whatever their format, behind the node cache if they are remote.
+
+Formats of others are found by name, not imported: they stand on this room.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leyden.core.errors import NotFoundError
+from leyden.core.lazy import Later
+from leyden.core.storage import is_url
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.config import TokensLoader
+from leyden.data.read.cache import Cache, DiskCache, MemoryCache
+from leyden.data.read.cached import CachedSource
+from leyden.data.read.folders import cache_budget, cache_folder
+from leyden.data.read.options import SourceOptions
+from leyden.data.read.source import BlockSource
+
+_foreign: Any = Later("leyden.data.interop.sniff")
+_native: Any = Later("leyden.data.read.native")
+_MEMORY_BYTES = 2**30
+
+
+class Opened(NamedTuple):
+    """A source, and what is known of the dataset beside its blocks.
+
+    Args:
+        source: The blocks.
+        serializers: Of leaves that only this format has.
+        deleted: int64, stored rows that are gone, ascending; `None` if none is.
+        find_key: Returns the stored row of a key; `None` if there are no keys.
+        is_foreign: Whether it is of another format, which makes windows of tokens itself.
+    """
+
+    source: BlockSource
+    serializers: Mapping[str, Serializer]
+    deleted: NDArray[np.int64] | None = None
+    find_key: Callable[[str | int], int] | None = None
+    is_foreign: bool = False
+
+
+def open_source(options: SourceOptions) -> Opened:
+    """Return the source at a place.
+
+    Raises:
+        NotFoundError: There is no dataset.
+        CorruptDataError: Its index is damaged.
+        StorageError: The place cannot be read.
+    """
+    source = _foreign_source(options)
+    if source is not None:
+        return Opened(_behind_cache(source, options), source.serializers, is_foreign=True)
+    source = _native_source(options)
+    return Opened(_behind_cache(source, options), {}, source.deleted, source.find_key)
+
+
+def _behind_cache(source: Any, options: SourceOptions) -> BlockSource:
+    is_local = not is_url(options.url) or options.url.startswith("file:")
+    return source if is_local else CachedSource(source, source, _cache(options), options.url)
+
+
+def _foreign_source(options: SourceOptions) -> Any:
+    loader = options.item_loader
+    return _foreign.open_foreign(
+        options.url,
+        options.storage_options,
+        encryption=options.encryption,
+        serializers=options.serializers,
+        block_size=loader.block_size if isinstance(loader, TokensLoader) else None,
+        columns=options.columns,
+        trust=options.trust,
+    )
+
+
+def _native_source(options: SourceOptions) -> Any:
+    try:
+        return _native.open_native(options)
+    except ModuleNotFoundError as error:
+        if error.name != "leyden.data.read.native":
+            raise
+        raise NotFoundError(f"there is no dataset at {options.url!r}: looked for index.json, *.parquet and *.tar.") from error
+
+
+def _cache(options: SourceOptions) -> Cache:
+    if options.max_cache_size == 0:
+        return MemoryCache(_MEMORY_BYTES)
+    folder = cache_folder(options.cache_dir)
+    return DiskCache(folder, cache_budget(options.max_cache_size, folder))

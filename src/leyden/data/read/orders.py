@@ -1,0 +1,27 @@
+"""`make_order`: which order the rows of a selection have."""
+
+from typing import Any
+
+from leyden.core.lazy import Later
+from leyden.data.read.options import OrderOptions
+from leyden.data.read.source import BlockTable
+from leyden.data.read.stream import RowOrder, SequentialOrder
+from leyden.data.read.subset import Runs
+
+_lanes: Any = Later("leyden.data.order.batches")
+
+
+def make_order(runs: Runs, table: BlockTable, options: OrderOptions, unit_blocks: int) -> RowOrder:
+    """Return the order of a selection.
+
+    Args:
+        runs: The selection.
+        table: The blocks, with the rows that the selection is of.
+        options: Of the order.
+        unit_blocks: How many blocks are shuffled as one.
+    """
+    if options.kind == "sequential":
+        return SequentialOrder(runs)
+    return _lanes.Order(
+        runs, table, seed=options.seed, shuffle=options.shuffle, lanes=options.lanes, window=options.window, unit_blocks=unit_blocks
+    )

@@ -1,0 +1,211 @@
+"""`Stream`: one dataset, or several, as an order of rows and the arrays of any of them.
+
+A loader plans, waits and gathers by this seam; whether rows come from one dataset, a mixture or a zip, from a disk or a
+bucket, is behind it. Everything is per tray (many rows), nothing per sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leyden.data.read.columns import Arena, TrayColumn
+from leyden.data.read.gather import gather, groups
+from leyden.data.read.reading import Reading
+from leyden.data.read.row import Samples
+from leyden.data.read.subset import Runs
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in some order, as arrays of equal length.
+
+    Args:
+        part: int32, which source each is from; 0 of a single dataset.
+        row: int64, the stored row, or the window of tokens.
+        copy: int64, which copy.
+        lane: int32, the lane of the order.
+    """
+
+    part: NDArray[np.int32]
+    row: NDArray[np.int64]
+    copy: NDArray[np.int64]
+    lane: NDArray[np.int32]
+
+    @classmethod
+    def of_one(cls, row: NDArray[np.int64], copy: NDArray[np.int64], lane: NDArray[np.int32]) -> "Rows":
+        """Return rows of a single dataset."""
+        return cls(np.zeros(len(row), np.int32), row, copy, lane)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Rows]") -> "Rows":
+        """Return several one after another."""
+        return cls(
+            np.concatenate([each.part for each in parts]),
+            np.concatenate([each.row for each in parts]),
+            np.concatenate([each.copy for each in parts]),
+            np.concatenate([each.lane for each in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def cut(self, chosen: "slice | NDArray[Any]") -> "Rows":
+        """Return some of the rows."""
+        return Rows(self.part[chosen], self.row[chosen], self.copy[chosen], self.lane[chosen])
+
+
+class RowOrder(Protocol):
+    """The order of one dataset: a pure function of seed and epoch."""
+
+    num_rows: int
+
+    def rows(self, epoch: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Return rows, copies and lanes at positions `start` to `stop`."""
+        ...
+
+
+@final
+class SequentialOrder:
+    """The rows of a selection one after another, every epoch alike.
+
+    Args:
+        runs: The selection.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.num_rows = runs.num_rows
+        self._runs = runs
+
+    def rows(self, epoch: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Return rows, copies and lanes at positions `start` to `stop`."""
+        del epoch
+        rows, copies = self._runs.at(np.arange(start, min(stop, self.num_rows)))
+        return rows, copies, np.zeros(len(rows), np.int32)
+
+
+class Tray(NamedTuple):
+    """Rows that were read: one column per leaf.
+
+    Args:
+        columns: In the order of `samples.wanted`.
+        samples: What the leaves are, and how they are put together.
+        rows: Which rows they are.
+    """
+
+    columns: list[TrayColumn]
+    samples: Samples
+    rows: Rows
+
+    def values(self, start: int, stop: int) -> list[Any]:
+        """Return rows `start` to `stop` as samples."""
+        return self.samples.values(self.columns, start, stop)
+
+
+class Needs(NamedTuple):
+    """Blocks in the order in which they are first needed.
+
+    Args:
+        part: Which source each is of.
+        block: Its number there.
+    """
+
+    part: NDArray[np.int32]
+    block: NDArray[np.int64]
+
+
+class Stream(Protocol):
+    """What a loader needs of datasets. Pickles as configuration."""
+
+    num_rows: int | None
+
+    def positions(self, epoch: int, start: int, stop: int) -> Rows:
+        """Return the rows at global positions, in the order of positions; fewer at the end."""
+        ...
+
+    def needs(self, rows: Rows) -> Needs:
+        """Return the blocks that hold rows."""
+        ...
+
+    def ahead(self, needs: Needs) -> None:
+        """Start to fetch blocks; returns at once."""
+        ...
+
+    def ready(self, needs: Needs, timeout: float | None = None) -> None:
+        """Wait until blocks are at hand."""
+        ...
+
+    def gather(self, rows: Rows, arena: Arena | None = None) -> Tray:
+        """Read rows into one array per leaf."""
+        ...
+
+
+def delivered(stream: Stream, epoch: int, consumed: int, size: int) -> Rows:
+    """Return the global batch of `size` at position `consumed`, as it is handed out: by lane, then by position."""
+    rows = stream.positions(epoch, consumed, consumed + size)
+    return rows.cut(np.argsort(rows.lane, kind="stable"))
+
+
+def delivered_to(stream: Stream, epoch: int, span: tuple[int, int], size: int, place: tuple[int, int]) -> Rows:
+    """Return one rank's slices of all whole global batches within positions, one after another; one sort for all of them.
+
+    Args:
+        stream: The order.
+        epoch: The epoch.
+        span: The first position, and the one behind the last; whole batches apart.
+        size: Of a global batch.
+        place: Rank and world size.
+    """
+    rank, world_size = place
+    rows = stream.positions(epoch, *span)
+    steps = len(rows) // size
+    order = np.argsort(rows.lane[: steps * size].reshape(steps, size), axis=1, kind="stable") + size * np.arange(steps)[:, None]
+    low, high = rank * size // world_size, (rank + 1) * size // world_size
+    return rows.cut(order[:, low:high].reshape(-1))
+
+
+@final
+class DatasetStream:
+    """One dataset as a stream.
+
+    Args:
+        reading: Its source, opened.
+        order: Its order.
+    """
+
+    def __init__(self, reading: Reading, order: RowOrder) -> None:
+        self.reading = reading
+        self.order = order
+        self.num_rows: int | None = order.num_rows
+
+    def positions(self, epoch: int, start: int, stop: int) -> Rows:
+        """Return the rows at positions, fewer at the end."""
+        return Rows.of_one(*self.order.rows(epoch, start, min(stop, self.order.num_rows)))
+
+    def needs(self, rows: Rows) -> Needs:
+        """Return the blocks that hold rows, in the order of need."""
+        blocks = self.reading.blocks_of(rows.row)
+        return Needs(np.zeros(len(blocks), np.int32), blocks)
+
+    def ahead(self, needs: Needs) -> None:
+        """Start to fetch blocks; returns at once."""
+        self.reading.ahead(needs.block.tolist())
+
+    def ready(self, needs: Needs, timeout: float | None = None) -> None:
+        """Wait until blocks are at hand."""
+        self.reading.ready(needs.block.tolist(), timeout)
+
+    def gather(self, rows: Rows, arena: Arena | None = None) -> Tray:
+        """Read rows into one array per leaf."""
+        return Tray(gather_rows(self.reading, rows.row, arena), self.reading.samples, rows)
+
+
+def gather_rows(reading: Reading, rows: NDArray[np.int64], arena: Arena | None = None) -> list[TrayColumn]:
+    """Return rows of a source as columns."""
+    if reading.windows is not None:
+        return list(reading.windows.gather(reading.open_block, rows, reading.token_dtype, arena))
+    found = list(groups(reading.open_block, reading.table.first_row, rows))
+    return gather(found, reading.samples.wanted, len(rows), arena)
