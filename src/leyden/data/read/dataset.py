@@ -150,6 +150,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
     def _begin(self, opened: Opened) -> None:
         self._place: Place | None = None
         self._position = Position(epoch=1)
+        self._handed_out = 0  # since the position: an attribute, because it changes with every sample
         self._num_workers = 0
         self._loaded: Position | None = None
         self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
@@ -289,7 +290,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         if worker is not None:
             self._touched[0] = 1
         self._position = self._loaded or Position(epoch=self._position.epoch)
-        self._loaded = None
+        self._loaded, self._handed_out = None, 0
         share = self._share()
         if worker is not None:
             share = replace(share, worker=worker.number, num_workers=worker.count)
@@ -308,7 +309,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
             if skip:
                 skip -= 1
                 continue
-            self._position = self._position.advanced(1)
+            self._handed_out += 1
             yield sample
 
     def _share(self, *, replace_epoch: int | None = None) -> Share:
@@ -353,7 +354,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         if self._loaded is not None and self._loaded.epoch != epoch:
             self._loaded = self._loaded.dropped_for(epoch)
         if self._position.epoch != epoch:
-            self._position = Position(epoch=epoch)
+            self._position, self._handed_out = Position(epoch=epoch), 0
 
     def set_placement(self, rank: int, world_size: int) -> None:
         """Say which share this process reads; what `StreamingDataset(rank=…, world_size=…)` says goes before."""
@@ -380,7 +381,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
 
     def reset(self) -> None:
         """Go back to the start of the epoch, and forget a loaded state."""
-        self._position, self._loaded = Position(epoch=self._position.epoch), None
+        self._position, self._handed_out, self._loaded = Position(epoch=self._position.epoch), 0, None
 
     def state_dict(self, num_samples_yielded: int | None = None, num_workers: int = 0, batch_size: int = 1) -> dict[str, Any]:
         """Return where this rank stands, to go on from there later, also with another world size.
@@ -399,7 +400,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
                 "state_dict(num_samples_yielded=…, num_workers=…, batch_size=…), or use StreamingDataLoader."
             )
         share = self._share(replace_epoch=1)
-        position = self._loaded or self._position
+        position = self._loaded or self._position.advanced(self._handed_out)
         if num_samples_yielded is not None:
             position = Position(epoch=position.epoch).after(num_samples_yielded, share, num_workers or self._num_workers, batch_size)
         return state_of(position, share, self._identity())

@@ -1,0 +1,62 @@
+"""Under torch's own `DataLoader` a dataset is iterable-style: every sample once, for any workers, forked or spawned."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from leyden.core.errors import StateError
+from tests.support.array_dataset import numbers
+
+
+def plain(samples: list[dict[str, int]]) -> list[int]:
+    return [sample["x"] for sample in samples]
+
+
+def read(loader: "DataLoader[list[int]]") -> list[list[int]]:
+    return list(loader)
+
+
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+def test_every_sample_comes_once(workers: int, method: str | None) -> None:
+    dataset = numbers(50)
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=method, collate_fn=plain)
+    assert sorted(itertools.chain.from_iterable(read(loader))) == list(range(50))
+
+
+def test_with_its_batch_size_batches_are_in_order() -> None:
+    dataset = numbers(50, batch_size=4)
+    batches = read(DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="fork", collate_fn=plain))
+    assert list(itertools.chain.from_iterable(batches)) == list(range(50))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_state_is_not_guessed_when_workers_iterated(method: str) -> None:
+    dataset = numbers(20, batch_size=4)
+    loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=method, collate_fn=plain)
+    list(loader)
+    with pytest.raises(StateError, match=r"state_dict\(num_samples_yielded=…"):
+        dataset.state_dict()
+    assert dataset.state_dict(num_samples_yielded=8, num_workers=2, batch_size=4)["consumed"] == 8
+
+
+def test_it_is_an_iterable_dataset_and_collates_to_tensors() -> None:
+    dataset = numbers(6, output="torch")
+    assert isinstance(dataset, IterableDataset)
+    assert [batch["x"].tolist() for batch in DataLoader(dataset, batch_size=3)] == [[0, 1, 2], [3, 4, 5]]
+    assert torch.is_tensor(dataset.take([0])["x"])
+
+
+def test_a_dataset_made_before_torch_says_so() -> None:
+    script = (
+        "from tests.support.array_dataset import numbers\n"
+        "dataset = numbers(6)\n"
+        "import sys; assert 'torch' not in sys.modules\n"
+        "from torch.utils.data import DataLoader\n"
+        "next(iter(DataLoader(dataset, batch_size=2)))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert "Import torch before creating it" in ended.stderr
