@@ -191,9 +191,7 @@ def read_header(data: bytes | memoryview, where: str) -> ChunkHeader:
         raise CorruptDataError(f"{where} is no chunk: it does not begin with {MAGIC.decode()}.")
     _, version, flags, zero, chunk_id, salt = HEADER.unpack_from(data)
     if version > VERSION:
-        raise CorruptDataError(
-            f"{where} has version {version} of the chunk format; this Leyden reads up to {VERSION}. Upgrade it."
-        )
+        raise CorruptDataError(f"{where} has version {version} of the chunk format; this Leyden reads up to {VERSION}. Upgrade it.")
     if zero or any(data[HEADER.size - 24 : HEADER.size]) or flags & ~ENCRYPTED:
         raise CorruptDataError(f"{where} is damaged: its header has bytes that should be zero.")
     return ChunkHeader(chunk_id, bool(flags & ENCRYPTED), salt)
