@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leyden.data.read.indexer import FileIndexer as FileIndexer
     from leyden.data.read.indexer import FileMetadata as FileMetadata
     from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
+    from leyden.data.read.split import train_test_split as train_test_split
     from leyden.data.tools.convert import convert as convert
     from leyden.data.tools.inspect import inspect as inspect
     from leyden.data.tools.verify import verify as verify
@@ -76,6 +77,7 @@ else:
             "convert": ".tools.convert",
             "inspect": ".tools.inspect",
             "iter_webdataset_tar": ".interop.webdataset",
+            "train_test_split": ".read.split",
             "verify": ".tools.verify",
         },
     )

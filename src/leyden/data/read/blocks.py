@@ -5,8 +5,12 @@ cost nothing but their Python objects, and are kept by number.
 """
 
 import collections
+import mmap
 import threading
-from typing import final
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from leyden.data.read.source import Block, BlockSource, Column
 
@@ -37,7 +41,7 @@ class KeptBlock:
         if column is None:
             column = self._block.column(index)
             self._columns[index] = column
-            if column.values.flags.owndata or getattr(self._block, "is_decoded", False):
+            if not _is_mapped(column.values):
                 self.extra_bytes += column.values.nbytes
         return column
 
@@ -97,3 +101,13 @@ class OpenBlocks:
         held = sum(kept.extra_bytes for kept in self._kept.values())
         while len(self._kept) > 1 and (held > self._budget or len(self._kept) > _MOST_BLOCKS):
             held -= self._kept.popitem(last=False)[1].extra_bytes
+
+
+def _is_mapped(array: NDArray[Any]) -> bool:
+    """Return whether an array is a view of a map, and costs no memory of its own."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.base is None:
+            return False
+        owner = owner.base
+    return isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)

@@ -86,14 +86,21 @@ class CachedSource:
         return self.bring(block, 1)[0]
 
     def open(self, block: int, buffer: Any) -> Block:
-        """Return the block that a buffer holds; a damaged one is dropped and fetched once more."""
+        """Return the block that a buffer holds; if it shows to be damaged, it is dropped and fetched once more."""
         try:
-            return self.source.open(block, buffer)
+            opened = self.source.open(block, buffer)
         except CorruptDataError:
-            if not self.may_fetch:
-                raise
-            self._cache.drop(self._key(block))
-            return self.source.open(block, self.fetch(block))
+            opened = self.open_again(block)
+        return _Mending(self, block, opened)
+
+    def open_again(self, block: int) -> Block:
+        """Return the block after fetching it anew.
+
+        Raises:
+            EvictedError: This process must not fetch.
+        """
+        self._cache.drop(self._key(block))
+        return self.source.open(block, self.fetch(block))
 
     def drop(self, block: int) -> None:
         """Forget a block that turned out to be damaged."""
@@ -166,6 +173,25 @@ class CachedSource:
 
     def _key(self, block: int) -> str:
         return f"{self._prefix}/{self._remote.cache_key(block)}"
+
+
+@final
+class _Mending:
+    """A cached block whose damage may be the cache's: a column that is not right is looked for once more at the source."""
+
+    __slots__ = ("_block", "_cached", "_number", "first_row", "rows")
+
+    def __init__(self, cached: CachedSource, number: int, block: Block) -> None:
+        self._cached, self._number, self._block = cached, number, block
+        self.rows, self.first_row = block.rows, block.first_row
+
+    def column(self, index: int) -> Any:
+        """Return column number `index`."""
+        try:
+            return self._block.column(index)
+        except CorruptDataError:
+            self._block = self._cached.open_again(self._number)
+            return self._block.column(index)
 
 
 def url_digest(url: str) -> str:

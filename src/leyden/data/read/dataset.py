@@ -156,12 +156,11 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
         self._find_key = opened.find_key
         self._reading = self._at_work(opened)
-        borders = unit_borders(self._reading.table, self.unit_blocks)
         seed = self._order_options.seed if self._order_options.shuffle else None
         rows = self._reading.windows.num_rows if self._reading.windows else int(opened.source.table.rows.sum())
         everything = Runs.all_of(rows, None if self._reading.windows else opened.deleted)
         factor = self._options.subsample
-        self._runs = everything if factor == 1 else subsampled(everything, factor, borders, seed)
+        self._runs = everything if factor == 1 else subsampled(everything, factor, self.borders, seed)
         register(type(self))
 
     def _at_work(self, opened: Opened) -> Reading:
@@ -273,9 +272,20 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         Args:
             indices: Numbers of samples, or a slice.
         """
-        return self._with_runs(self._runs.take(self._checked(indices)))
+        return self.selected(self._runs.take(self._checked(indices)))
 
-    def _with_runs(self, runs: Runs) -> "StreamingDataset":
+    @property
+    def selection(self) -> Runs:
+        """Which rows are handed out."""
+        return self._runs
+
+    @property
+    def borders(self) -> NDArray[np.int64]:
+        """The rows at which the units of shuffling begin."""
+        return unit_borders(self._reading.table, self.unit_blocks)
+
+    def selected(self, runs: Runs) -> "StreamingDataset":
+        """Return a dataset of these rows of the same data, at its first epoch."""
         other = copy.copy(self)
         other._runs, other._position, other._loaded = runs, Position(epoch=1), None
         return other
