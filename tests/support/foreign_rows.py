@@ -33,7 +33,9 @@ def _tree(node: Any, values: Mapping[str, Any]) -> Any:
     if node["kind"] == "leaf":
         return values[node["name"]]
     children = [_tree(child, values) for child in node["children"]]
-    return dict(zip(node["keys"], children, strict=True)) if node["kind"] == "dict" else tuple(children)
+    if node["kind"] == "dict":
+        return dict(zip(node["keys"], children, strict=True))
+    return children if node["kind"] == "list" else tuple(children)
 
 
 def _value(leaf: Any, column: Any, row: int, decode: Any) -> Any:

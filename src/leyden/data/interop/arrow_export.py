@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
 from leyden.data.errors import SchemaError
+from leyden.data.format.column import BYTES, FIXED, STRINGS, Column
+from leyden.data.format.schema import Leaf
 from leyden.data.interop.arrow import pyarrow
-from leyden.data.interop.columns import BYTES, FIXED, STRINGS, Column, Leaf
 
 NUMBERS = {"bool": "bool_", "int": "int64", "float": "float64"}
 TEXTS = frozenset({"str", "text", "json"})
@@ -81,8 +82,9 @@ def _array_type(leaf: Leaf, column: Column) -> Any:
     value = _number(leaf.dtype or column.dtype)
     if column.kind == BYTES:
         raise SchemaError(f"leaf {leaf.name!r} holds arrays of several ranks, which have no one Arrow type. Leave it out with columns=[…].")
-    if leaf.shape is not None and None not in leaf.shape:
-        return pa.list_(value, int(np.prod(leaf.shape, dtype=np.int64))) if leaf.shape else value
+    sizes = [size for size in leaf.shape or () if size is not None]
+    if leaf.shape is not None and len(sizes) == len(leaf.shape):
+        return pa.list_(value, int(np.prod(sizes, dtype=np.int64))) if sizes else value
     if _rank(column) == 1:
         return pa.large_list(value)
     return pa.struct([("values", pa.large_list(value)), ("shape", pa.large_list(pa.int64()))])

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.data.codecs.serializer import Serializer
-from leyden.data.interop.columns import ForeignBlock, Schema
+from leyden.data.format.schema import Schema
+from leyden.data.interop.columns import ForeignBlock
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.read.source import BlockTable
 

@@ -2,75 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-FIXED, BYTES, LIST, TENSOR, STRINGS = 1, 2, 3, 4, 5
+from leyden.data.format.column import BYTES, FIXED, LIST, STRINGS, TENSOR, Column
+
 NAMES = {"float8_e4m3fn": np.uint8, "float8_e5m2": np.uint8, "bfloat16": np.uint16}  # what numpy has no type for
-
-
-class Column(NamedTuple):
-    """The values of one leaf in one block; the kinds and fields are those of our own format.
-
-    Args:
-        kind: `FIXED`, `BYTES`, `LIST`, `TENSOR` or `STRINGS`.
-        dtype: Of the elements.
-        dims: The shape of a row, of a fixed column.
-        rows: How many rows.
-        values: All elements.
-        offsets: int64 (rows + 1,), where rows begin in `values`, or in the strings.
-        inner_offsets: int64, where strings begin.
-        shapes: uint32 (rows, rank), of tensors.
-        validity: uint8, a bit for each row that is not null; `None` if none is.
-    """
-
-    kind: int
-    dtype: str
-    dims: tuple[int, ...]
-    rows: int
-    values: NDArray[Any]
-    offsets: NDArray[np.int64] | None = None
-    inner_offsets: NDArray[np.int64] | None = None
-    shapes: NDArray[np.uint32] | None = None
-    validity: NDArray[np.uint8] | None = None
-
-
-class Leaf(NamedTuple):
-    """One leaf of a schema, as its JSON describes it."""
-
-    name: str
-    type: str
-    nullable: bool = False
-    dtype: str | None = None
-    shape: Any = None
-    of: str | None = None
-    file: int | None = None
-
-
-class Schema(NamedTuple):
-    """The tree of a sample and its leaves, ordered by the bytes of their names."""
-
-    tree: Any
-    leaves: tuple[Leaf, ...]
-
-    @classmethod
-    def from_json(cls, node: Any) -> "Schema":
-        """Return the schema of a tree's node."""
-        found = [Leaf(**{key: value for key, value in each.items() if key != "kind"}) for each in leaf_nodes(node)]
-        return cls(node, tuple(sorted(found, key=lambda leaf: leaf.name.encode())))
-
-
-def leaf_nodes(node: Any) -> list[Any]:
-    """Return the leaves below a node, in the order of the tree."""
-    return [node] if node["kind"] == "leaf" else [leaf for child in node["children"] for leaf in leaf_nodes(child)]
-
-
-def digest128(data: Any) -> str:
-    """Return the xxh3-128 of a buffer as 32 digits."""
-    return xxhash.xxh3_128_hexdigest(data)
 
 
 @final

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
-from leyden.core.errors import NotFoundError
+from leyden.core.errors import CorruptDataError, NotFoundError
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.read.fetch import read_range
 
@@ -62,9 +62,13 @@ class ForeignFiles:
         return self.path(name).stat().st_size if self.is_local else self.storage.size(name)
 
     def part(self, name: str, start: int, length: int) -> bytes | memoryview:
-        """Return some bytes of a file, as a view of its map if it is local."""
+        """Return some bytes of a file, as a view of its map if it is local.
+
+        Raises:
+            CorruptDataError: It is shorter.
+        """
         if self.is_local:
-            return self.whole(name)[start : start + length]
+            return exactly(self.whole(name), start, length, f"{self.url}/{name}")
         return read_range(self.storage, name, start, length)
 
     def whole(self, name: str) -> memoryview:
@@ -96,6 +100,13 @@ class ForeignFiles:
         maps = [key for key in self._held if key[0] == "map"]
         for key in maps[: max(0, len(maps) - MOST_MAPS)]:
             del self._held[key]
+
+
+def exactly(data: memoryview, start: int, length: int, where: str) -> memoryview:
+    """Return a part of a file, or raise `CorruptDataError` if the file ends before it."""
+    if start < 0 or length < 0 or start + length > len(data):
+        raise CorruptDataError(f"{where} has {len(data):,} bytes, but {length:,} from {start:,} are looked for: it is damaged.")
+    return data[start : start + length]
 
 
 def _mapped(path: Path) -> memoryview:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.optional import require
 from leyden.data.errors import SchemaError
-from leyden.data.interop.columns import Column, array_column, storage_of
+from leyden.data.format.column import Column
+from leyden.data.interop.columns import array_column, storage_of
 from leyden.data.interop.spans import Spans
 
 TORCH_NAMES = (

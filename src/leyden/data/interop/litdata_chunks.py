@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.optional import require
-from leyden.data.interop.files import ForeignFiles
+from leyden.data.interop.files import ForeignFiles, exactly
 from leyden.data.interop.litdata_index import LitdataIndex
 
 FRAMED = b"LDFZ01\0\0"
@@ -92,6 +92,7 @@ class Chunks:
                 f"{self.files.url}/{name} begins with {count} items, not with {rows} as the index says: it is damaged or replaced."
             )
         offsets = np.frombuffer(part(4 + 4 * first, 4 * (last - first + 1)), "<u4").astype(np.int64)
+        _ascending(offsets, f"{self.files.url}/{name}")
         data = np.frombuffer(part(int(offsets[0]), int(offsets[-1] - offsets[0])), np.uint8)
         return self._opened(Items(data, offsets - offsets[0]))
 
@@ -119,7 +120,7 @@ class Chunks:
         if self.is_ranged:
             return lambda start, length: self.files.part(name, start, length)
         plain = self._plain(name)
-        return lambda start, length: plain[start : start + length]
+        return lambda start, length: exactly(plain, start, length, f"{self.files.url}/{name}")
 
     def _plain(self, name: str) -> memoryview:
         """Return a whole file, decompressed and decrypted."""
@@ -142,10 +143,16 @@ class Chunks:
         if version != 1 or count != rows:
             raise CorruptDataError(f"{self.files.url}/{name} has version {version} and {count} items, not 1 and {rows}.")
         offsets = np.frombuffer(part(PREFIX.size, 4 * (rows + 1)), "<u4").astype(np.int64)
+        _ascending(offsets, f"{self.files.url}/{name}")
         table = np.frombuffer(part(PREFIX.size + 4 * (rows + 1), FRAME.itemsize * frames), FRAME)
+        counts = table["rows"].astype(np.int64)
+        if not np.array_equal(table["first"], np.cumsum(counts) - counts) or counts.sum() != rows:
+            raise CorruptDataError(f"{self.files.url}/{name}: its frames do not hold the {rows} rows one after the other: it is damaged.")
         wanted = table[(table["first"] < last) & (table["first"].astype(np.int64) + table["rows"] > first)]
         plain = b"".join(_decompress(part(int(each["offset"]), int(each["stored"])), int(each["plain"])) for each in wanted)
         begin = int(offsets[wanted["first"][0]]) if len(wanted) else 0
+        if int(offsets[last]) - begin > len(plain):
+            raise CorruptDataError(f"{self.files.url}/{name}: the frames of rows {first} to {last} hold too little: it is damaged.")
         data = np.frombuffer(plain, np.uint8)[offsets[first] - begin : offsets[last] - begin]
         return self._opened(Items(data, offsets[first : last + 1] - offsets[first]))
 
@@ -189,6 +196,11 @@ def _checked_level(index: LitdataIndex, encryption: Decrypts | None) -> str | No
     if level != index.encryption["level"]:
         raise ConfigError(f"Encryption level mismatch. The dataset's is {index.encryption['level']!r}, the object's {level!r}.")
     return str(level)
+
+
+def _ascending(offsets: NDArray[np.int64], where: str) -> None:
+    if (np.diff(offsets) < 0).any():
+        raise CorruptDataError(f"{where}: items do not follow each other: it is damaged.")
 
 
 def _decompress(data: Any, size: int | None = None) -> bytes:

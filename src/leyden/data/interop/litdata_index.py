@@ -14,7 +14,7 @@ INDEX = "index.json"
 Level = Literal["chunk", "batch", "sample"]
 DEFAULT_FRAME_ROWS = 256
 DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
-SEQUENCES = ("builtins.list", "builtins.tuple", "collections.deque")
+SEQUENCES = {"builtins.list": "list", "builtins.tuple": "tuple", "collections.deque": "list"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def _node(tree: Mapping[str, Any] | None, path: tuple[str, ...], leaves: list[Ma
             "children": [_node(c, (*path, escaped(k)), leaves) for k, c in zip(keys, children, strict=True)],
         }
     if kind in SEQUENCES:
-        return {"kind": "tuple", "children": [_node(child, (*path, str(i)), leaves) for i, child in enumerate(children)]}
+        return {"kind": SEQUENCES[kind], "children": [_node(child, (*path, str(i)), leaves) for i, child in enumerate(children)]}
     raise ConfigError(f"samples of the dataset hold a {kind}; read are dicts, lists and tuples.")
 
 
@@ -138,6 +138,6 @@ def _spec(node: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     children = [_spec(child, names) for child in node["children"]]
     if node["kind"] == "dict":
         return {"type": DICTS[0], "context": json.dumps(node["keys"]), "children_spec": children}
-    if node["kind"] == "tuple":
-        return {"type": SEQUENCES[1], "context": "null", "children_spec": children}
+    if node["kind"] in {"list", "tuple"}:
+        return {"type": f"builtins.{node['kind']}", "context": "null", "children_spec": children}
     raise ConfigError(f"LitData's index has no node for a {node['kind']}: return dicts, lists or tuples to write its layout.")

@@ -1,6 +1,7 @@
 """From our columns to LitData's items: each leaf's bytes by LitData's rules, and rows put together of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError
 from leyden.data.codecs.mesh import file_type
 from leyden.data.errors import SchemaError
+from leyden.data.format.column import BYTES, FIXED, LIST, STRINGS, Column
+from leyden.data.format.schema import Leaf
 from leyden.data.interop import litdata_json
-from leyden.data.interop.columns import BYTES, FIXED, LIST, STRINGS, Column, Leaf
 from leyden.data.interop.litdata_arrays import code_of
 from leyden.data.interop.litdata_chunks import Items
 
@@ -187,7 +189,7 @@ def _headed(kind: str, dtype: str, column: Column) -> Blobs:
 
 def _cast(column: Column, dtype: str) -> Column:
     """Return the column in the schema's dtype; tokens are stored narrower."""
-    return column if column.dtype == dtype else column._replace(dtype=dtype, values=column.values.astype(dtype))
+    return column if column.dtype == dtype else replace(column, dtype=dtype, values=column.values.astype(dtype))
 
 
 def _extension(kind: str, column: Column) -> str:

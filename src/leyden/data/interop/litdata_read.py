@@ -14,9 +14,11 @@ import numpy as np
 
 from leyden.core.errors import ConfigError
 from leyden.data.codecs.serializer import Serializer
+from leyden.data.format.hashing import digest128
+from leyden.data.format.schema import Schema, leaf_nodes
 from leyden.data.interop import arrow
 from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
-from leyden.data.interop.columns import ForeignBlock, Schema, array_column, digest128, leaf_nodes, storage_of
+from leyden.data.interop.columns import ForeignBlock, array_column, storage_of
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_chunks import Chunks, Decrypts
 from leyden.data.interop.litdata_graph import LitdataGraph

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
 from leyden.core.optional import require
-from leyden.data.interop.columns import Column, Leaf
+from leyden.data.format.column import Column
+from leyden.data.format.schema import Leaf
 from leyden.data.interop.litdata_chunks import FRAME, FRAMED, PREFIX, Items
 from leyden.data.interop.litdata_index import DEFAULT_FRAME_ROWS, Level, spec_of
 from leyden.data.interop.litdata_items import LeafWriter, joined, leaf_writer, rows_of, tokens_in

@@ -16,9 +16,11 @@ import xxhash
 
 from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.optional import require
+from leyden.data.format.hashing import digest128
+from leyden.data.format.schema import Schema
 from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
-from leyden.data.interop.columns import ForeignBlock, Schema, digest128
-from leyden.data.interop.files import ForeignFiles
+from leyden.data.interop.columns import ForeignBlock
+from leyden.data.interop.files import ForeignFiles, exactly
 from leyden.data.interop.litdata_index import escaped
 from leyden.data.interop.mds_leaves import MdsLeaf, mds_leaf
 from leyden.data.interop.spans import Spans
@@ -77,13 +79,15 @@ class MdsSource(ForeignSource):
     def _items(self, chunk: int, first: int, last: int) -> tuple[Any, Any]:
         part = self._reader(chunk)
         offsets = np.frombuffer(part(4 + 4 * first, 4 * (last - first + 1)), "<u4").astype(np.int64)
+        if (np.diff(offsets) < 0).any():
+            raise CorruptDataError(f"{self.files.url}/{self.chunk_names[chunk]}: samples do not follow each other: it is damaged.")
         return np.frombuffer(part(int(offsets[0]), int(offsets[-1] - offsets[0])), np.uint8), offsets - offsets[0]
 
     def _reader(self, chunk: int) -> Callable[[int, int], bytes | memoryview]:
         shard, name = self.shards[chunk], self.chunk_names[chunk]
         if shard.get("zip_data") and not self._has_plain(name):
             plain = self.files.held("plain", name, lambda: memoryview(self._decompressed(shard)))
-            return lambda start, length: plain[start : start + length]
+            return lambda start, length: exactly(plain, start, length, f"{self.files.url}/{name}")
         if shard["raw_data"]["hashes"] and chunk not in self._checked:
             _check(self.files.whole(name), shard["raw_data"], self.files.url)
             self._checked.add(chunk)

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import CorruptDataError, NotFoundError, listed
 from leyden.data.errors import SchemaError
+from leyden.data.format.column import Column
+from leyden.data.format.hashing import digest128
+from leyden.data.format.schema import Schema
 from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
-from leyden.data.interop.columns import Column, ForeignBlock, Schema, bytes_column, digest128, fixed_column
+from leyden.data.interop.columns import ForeignBlock, bytes_column, fixed_column
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_index import escaped
 from leyden.data.interop.spans import Spans

@@ -8,8 +8,9 @@ from leyden.core.errors import ConfigError, ConflictError, NotFoundError, closes
 from leyden.core.optional import require
 from leyden.core.storage import Storage, open_storage
 from leyden.data.codecs.serializer import Serializer
+from leyden.data.config import parse_bytes
+from leyden.data.format.column import Column
 from leyden.data.interop.arrow_export import table_of
-from leyden.data.interop.columns import Column
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_index import INDEX
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
@@ -36,7 +37,7 @@ class Converted(NamedTuple):
     num_bytes: int
 
 
-def convert(
+def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command line gives them
     src: str,
     dst: str,
     to: Target = "litdata",
@@ -44,7 +45,9 @@ def convert(
     storage_options: Mapping[str, Any] | None = None,
     encryption: Decrypts | None = None,
     serializers: Mapping[str, Serializer] | None = None,
-    settings: LitdataSettings | None = None,
+    chunk_bytes: int | str = "64MB",
+    chunk_size: int | None = None,
+    compression: str | None = None,
 ) -> Converted:
     """Write the rows of a dataset in another format, in their order.
 
@@ -57,7 +60,9 @@ def convert(
         storage_options: Of both places.
         encryption: What decrypts the source.
         serializers: The user's own kinds of leaves in the source.
-        settings: How LitData's chunks are filled.
+        chunk_bytes: The most bytes of a file, unless a single row or block has more.
+        chunk_size: The most rows of a chunk, in LitData's layout.
+        compression: `"zstd"` or `"zstd:N"`, in LitData's layout.
 
     Raises:
         NotFoundError: There is no dataset at `src`.
@@ -66,13 +71,14 @@ def convert(
     """
     if to not in WRITERS:
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
+    settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
     source = open_foreign(src, storage_options, encryption=encryption, serializers=serializers)
     if source is None:
         raise NotFoundError(f"{src} holds no dataset of LitData's or MosaicML's, no Parquet files and no tar shards.")
     storage = open_storage(dst, dict(storage_options or {}))
     if next(iter(storage.list()), None) is not None:
         raise ConflictError(f"{dst} is not empty. Convert into a new folder: nothing is ever overwritten.")
-    files = dict(WRITERS[to](source, storage, settings or LitdataSettings()))
+    files = dict(WRITERS[to](source, storage, settings))
     return Converted(dst, int(source.table.rows.sum()), list(files), sum(files.values()))
 
 

@@ -1,5 +1,6 @@
 """The writer of LitData's layout: when chunks end, encryption, and what the layout has no place for."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, LeydenError
+from leyden.core.storage import open_storage
 from leyden.data.errors import SchemaError
-from leyden.data.interop.columns import Schema, array_column, bytes_column_of, fixed_column
+from leyden.data.format.schema import Schema
+from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column
 from leyden.data.interop.litdata_ciphers import FernetEncryption
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter, WrittenChunk
@@ -94,3 +97,17 @@ def test_arrays_that_get_more_dimensions_are_refused() -> None:
     square = array_column("int8", np.zeros(4, np.uint8), np.array([[2, 2]]))
     with pytest.raises(SchemaError, match="takes one or the other"):
         written(LitdataSettings(), [flat, square], node)
+
+
+@given(st.sampled_from(["batch", "sample", None]), st.integers(0, 10_000), st.integers(0, 255))
+def test_a_changed_byte_gives_rows_or_an_error_of_ours(level: Any, place: int, value: int) -> None:
+    settings = LitdataSettings(chunk_size=20, compression=level and "zstd", level=level or "chunk", frame_rows=3)
+    writer, chunks = written(settings, [bytes_column_of([f"row {i}".encode() * 3 for i in range(10)])], STR)
+    data = bytearray(chunks[0].data)
+    data[place % len(data)] = value
+    storage = open_storage("memory://litdata-changed")
+    storage.write(chunks[0].name, bytes(data))
+    storage.write("index.json", writer.index([chunks[0].entry]))
+    with contextlib.suppress(LeydenError):
+        source = LitdataSource("memory://litdata-changed")
+        assert source.open(0, source.fetch(0)).rows == 10

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from leyden.core.errors import ConfigError, ConflictError, NotFoundError
-from leyden.data.interop.columns import Schema, array_column, bytes_column_of, fixed_column, list_column, strings_column
+from leyden.data.format.schema import Schema
+from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column, list_column, strings_column
 from leyden.data.interop.litdata_read import LitdataSource
-from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.interop.parquet import ParquetSource
 from leyden.data.interop.sniff import open_foreign
 from leyden.data.tools.convert import convert
@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_parquet_becomes_litdata_and_comes_back(source: Path, tmp_path: Path) -> None:
-    there = convert(str(source), str(tmp_path / "litdata"), settings=LitdataSettings(chunk_size=20))
+    there = convert(str(source), str(tmp_path / "litdata"), chunk_size=20)
     assert (there.num_rows, there.files) == (50, ["chunk-0-0.bin", "chunk-0-1.bin", "chunk-0-2.bin", "index.json"])
     assert samples(LitdataSource(str(tmp_path / "litdata"))) == ROWS
     back = convert(str(tmp_path / "litdata"), str(tmp_path / "back"), "parquet")
@@ -56,7 +56,7 @@ def json_or_list(value: Any) -> Any:
 
 
 def test_arrow_files_hold_the_rows(source: Path, tmp_path: Path) -> None:
-    made = convert(str(source), str(tmp_path / "arrow"), "arrow", settings=LitdataSettings(chunk_bytes=1000))
+    made = convert(str(source), str(tmp_path / "arrow"), "arrow", chunk_bytes=1000)
     assert len(made.files) > 1
     tables = [pa.ipc.open_file(tmp_path / "arrow" / name).read_all() for name in made.files]
     assert pa.concat_tables(tables).to_pylist() == ROWS
@@ -125,5 +125,5 @@ def test_what_arrow_has_no_type_for_is_refused() -> None:
 
 
 def test_converted_data_is_found_by_looking(source: Path, tmp_path: Path) -> None:
-    convert(str(source), str(tmp_path / "litdata"), settings=LitdataSettings(compression="zstd"))
+    convert(str(source), str(tmp_path / "litdata"), compression="zstd")
     assert isinstance(open_foreign(str(tmp_path / "litdata")), LitdataSource)

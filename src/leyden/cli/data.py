@@ -1,0 +1,73 @@
+"""`leyden data`: look into datasets, check them and convert them, whatever format they are in."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+FORMATS = ("litdata", "parquet", "arrow")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `leyden data` and its commands; nothing heavy is imported."""
+    parser = subparsers.add_parser(
+        "data",
+        help="inspect, verify and convert datasets",
+        description="Look into datasets, check them and convert them: LitData's, MosaicML's, Parquet files and tar shards, "
+        "in a folder or an object store. Nothing is ever overwritten.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="data_command", required=True)
+    look = _command(commands, "inspect", inspect, "say what a dataset holds")
+    look.add_argument("--rows", metavar="N", type=int, default=5, help="how many of the first rows to show")
+    look.add_argument("--html", metavar="FILE", help="write a page with histograms, text and a contact sheet of images")
+    check = _command(commands, "verify", verify, "read a whole dataset and name each fault; status 1 if there is one")
+    check.add_argument("--fast", action="store_true", help="look at the index and for the files only")
+    for command in (look, check):
+        command.add_argument("--block-size", metavar="TOKENS", type=int, help="tokens in a row, of LitData's token datasets")
+    rewrite = _command(commands, "convert", convert, "write a dataset in another format")
+    rewrite.add_argument("dst", metavar="DST", help="a folder or URL that is empty")
+    rewrite.add_argument("--to", choices=FORMATS, default="litdata", help="LitData's layout, Parquet files or Arrow IPC files")
+    rewrite.add_argument("--chunk-bytes", metavar="SIZE", default="64MB", help="the most bytes of a file")
+    rewrite.add_argument("--compression", metavar="NAME", help="of LitData's layout: zstd or zstd:LEVEL")
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Print what a dataset holds."""
+    from leyden.data import inspect as look
+
+    found = look(args.uri, rows=args.rows, block_size=args.block_size, html=args.html)
+    print(json.dumps(found.to_json()) if args.json else "\n".join(found.lines()))
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check a dataset; the status is 1 if something is wrong."""
+    from leyden.data import verify as check
+
+    found = check(args.uri, fast=args.fast, block_size=args.block_size)
+    if args.json:
+        print(json.dumps(found.to_json()))
+    else:
+        for fault in found.faults:
+            print(fault)
+        what = "files are" if found.is_fast else "rows are"
+        print(f"{args.uri}: {len(found.faults)} fault(s)" if found.faults else f"{args.uri}: all {found.num_rows:,} {what} there")
+    return 1 if found.faults else 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Write a dataset in another format."""
+    from leyden.data import convert as rewrite
+
+    made = rewrite(args.uri, args.dst, args.to, chunk_bytes=args.chunk_bytes, compression=args.compression)
+    facts = {"url": made.url, "num_rows": made.num_rows, "files": made.files, "num_bytes": made.num_bytes}
+    print(json.dumps(facts) if args.json else f"wrote {made.num_rows:,} rows to {made.url} ({len(made.files)} files)")
+    return 0
+
+
+def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int], text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("uri", metavar="URI", help="a folder or URL; its last part may be a pattern of Parquet files")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=function)
+    return parser

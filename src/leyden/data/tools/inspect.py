@@ -1,0 +1,73 @@
+"""`inspect`: what a dataset holds, from its index and a few of its blocks."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leyden.core.errors import NotFoundError
+from leyden.data.codecs.serializer import Serializer
+from leyden.data.interop.litdata_chunks import Decrypts
+from leyden.data.interop.sniff import format_of, open_foreign
+from leyden.data.tools.facts import LeafFacts, shown
+from leyden.data.tools.inspection import Inspection
+from leyden.data.tools.sheet import sheet
+
+MOST_BLOCKS = 8
+
+
+def inspect(
+    url: str,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    encryption: Decrypts | None = None,
+    serializers: Mapping[str, Serializer] | None = None,
+    block_size: int | None = None,
+    rows: int = 5,
+    html: str | os.PathLike[str] | None = None,
+) -> Inspection:
+    """Look at a dataset: its index, its first block and up to seven others, evenly spread.
+
+    Args:
+        url: A folder or URL.
+        storage_options: Of the storage.
+        encryption: What decrypts it.
+        serializers: The user's own kinds of leaves.
+        block_size: Tokens in a window, of LitData's token datasets.
+        rows: How many of the first rows are shown.
+        html: Write a page with histograms, text and a contact sheet of images to this file.
+
+    Raises:
+        NotFoundError: There is no dataset.
+    """
+    source = open_foreign(url, storage_options, encryption=encryption, serializers=serializers, block_size=block_size)
+    if source is None:
+        raise NotFoundError(f"{url} holds no dataset: no index.json of LitData or MDS, no Parquet files and no tar shards.")
+    table = source.table
+    leaves = [LeafFacts(leaf=leaf) for leaf in source.schema.leaves]
+    first: list[dict[str, str]] = []
+    for block in np.unique(np.linspace(0, len(table.rows) - 1, MOST_BLOCKS).astype(int)).tolist() if len(table.rows) else []:
+        opened = source.open(block, source.fetch(block))
+        columns = [opened.column(number) for number in range(len(leaves))]
+        for facts, column in zip(leaves, columns, strict=True):
+            facts.add(column)
+        pairs = [(facts.leaf, column) for facts, column in zip(leaves, columns, strict=True)]
+        first += [{leaf.name: shown(leaf, column, row) for leaf, column in pairs} for row in range(min(opened.rows, rows - len(first)))]
+    found = Inspection(
+        url=url,
+        format=format_of(url, storage_options) or "",
+        version=source.version,
+        digest=source.digest,
+        num_rows=int(table.rows.sum()),
+        num_chunks=len(source.chunk_names),
+        num_blocks=len(table.rows),
+        stored_bytes=int(table.stored_bytes.sum()),
+        tree=source.schema.tree,
+        leaves=leaves,
+        first=first,
+    )
+    if html is not None:
+        Path(html).write_text(sheet(found), encoding="utf-8")
+    return found
