@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from leyden.data.format.column import LIST, TENSOR, Column
+from leyden.data.format.schema import Leaf, Schema
 from leyden.data.interop import columns as made
-from leyden.data.interop.columns import Column, ForeignBlock, Leaf, Schema
+from leyden.data.interop.columns import ForeignBlock
 from leyden.data.read.source import BlockTable
 
 _NUMBERS = {bool: ("bool", "bool"), int: ("int", "int64"), float: ("float", "float64")}
@@ -37,8 +39,8 @@ class ArraySource:
         self.parts = [self.samples[a:b] for a, b in itertools.pairwise(starts)]
         names = sorted(samples[0], key=str.encode)
         leaves = [leaf_of(name, [sample[name] for sample in samples], (types or {}).get(name)) for name in names]
-        nodes = {leaf.name: {"kind": "leaf", **leaf._asdict()} for leaf in leaves}
-        self.schema = Schema({"kind": "dict", "keys": list(samples[0]), "children": [nodes[name] for name in samples[0]]}, tuple(leaves))
+        nodes = {leaf.name: leaf.to_json() for leaf in leaves}
+        self.schema = Schema({"kind": "dict", "keys": list(samples[0]), "children": [nodes[name] for name in samples[0]]})
         count = len(self.parts)
         self.table = BlockTable(
             chunk=np.zeros(count, np.int32),
@@ -77,7 +79,7 @@ def leaf_of(name: str, values: list[Any], kind: str | None) -> Leaf:
         return Leaf(name, *_NUMBERS[type(first)][:1], nullable=nullable, dtype=_NUMBERS[type(first)][1])
     if isinstance(first, np.ndarray):
         shapes = {value.shape for value in present}
-        shape = list(first.shape) if len(shapes) == 1 else None
+        shape = first.shape if len(shapes) == 1 else None
         return Leaf(name, "array", nullable, first.dtype.name, shape, "numpy")
     return Leaf(name, {str: "str", bytes: "bytes", list: "list"}[type(first)], nullable)
 
@@ -109,7 +111,7 @@ def array_column(values: list[Any], present: list[Any], validity: Any) -> Column
     shapes = np.array([(0,) * rank if value is None else value.shape for value in values])
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
     flat = np.concatenate([value.reshape(-1) for value in present])
-    kind = made.LIST if rank == 1 else made.TENSOR
+    kind = LIST if rank == 1 else TENSOR
     return Column(
         kind, flat.dtype.name, (), len(values), flat, offsets, shapes=None if rank == 1 else shapes.astype(np.uint32), validity=validity
     )

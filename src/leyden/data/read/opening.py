@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leyden.core.errors import NotFoundError
+from leyden.core.errors import CorruptDataError, LeydenError, NotFoundError
 from leyden.core.lazy import Later
 from leyden.core.storage import is_url
 from leyden.data.codecs.serializer import Serializer
@@ -17,12 +17,13 @@ from leyden.data.config import TokensLoader
 from leyden.data.read.cache import Cache, DiskCache, MemoryCache
 from leyden.data.read.cached import CachedSource
 from leyden.data.read.folders import cache_budget, cache_folder
+from leyden.data.read.native import open_native
 from leyden.data.read.options import SourceOptions
 from leyden.data.read.source import BlockSource
 
 _foreign: Any = Later("leyden.data.interop.sniff")
-_native: Any = Later("leyden.data.read.native")
 _MEMORY_BYTES = 2**30
+_PATTERN = frozenset("*?[")
 
 
 class Opened(NamedTuple):
@@ -51,11 +52,20 @@ def open_source(options: SourceOptions) -> Opened:
         CorruptDataError: Its index is damaged.
         StorageError: The place cannot be read.
     """
-    source = _foreign_source(options)
-    if source is not None:
-        return Opened(_behind_cache(source, options), source.serializers, is_foreign=True)
-    source = _native_source(options)
+    if set(options.url.rpartition("/")[2]) & _PATTERN:
+        return _opened_foreign(options)
+    try:
+        source = open_native(options)  # first: it is two requests at once, and most datasets are ours
+    except (NotFoundError, CorruptDataError) as error:
+        return _opened_foreign(options, error)
     return Opened(_behind_cache(source, options), {}, source.deleted, source.find_key)
+
+
+def _opened_foreign(options: SourceOptions, error: LeydenError | None = None) -> Opened:
+    source = _foreign_source(options)
+    if source is None:
+        raise error or NotFoundError(f"there is no dataset at {options.url!r}: no file has a name like that.")
+    return Opened(_behind_cache(source, options), source.serializers, is_foreign=True)
 
 
 def _behind_cache(source: Any, options: SourceOptions) -> BlockSource:
@@ -74,15 +84,6 @@ def _foreign_source(options: SourceOptions) -> Any:
         columns=options.columns,
         trust=options.trust,
     )
-
-
-def _native_source(options: SourceOptions) -> Any:
-    try:
-        return _native.open_native(options)
-    except ModuleNotFoundError as error:
-        if error.name != "leyden.data.read.native":
-            raise
-        raise NotFoundError(f"there is no dataset at {options.url!r}: looked for index.json, *.parquet and *.tar.") from error
 
 
 def _cache(options: SourceOptions) -> Cache:

@@ -1,0 +1,313 @@
+"""`NativeSource`: the blocks of our own format, mapped from local chunks or read by range from remote ones.
+
+A block is what lies in the chunk, followed by the blocks of its column files (`add_columns`), if there are some. Local
+ones are never joined: they are views of as many maps. Hashes are compared when a column is first touched by this process,
+so opening a dataset reads nothing but its manifest.
+"""
+
+import base64
+import collections
+import mmap
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
+from leyden.core.lazy import Later
+from leyden.core.storage import Storage, is_url, open_storage
+from leyden.data.format.block import BlockView
+from leyden.data.format.chunk import HEADER
+from leyden.data.format.manifest import ColumnFile, Manifest
+from leyden.data.format.versions import open_manifest
+from leyden.data.read.fetch import Patience, read_range
+from leyden.data.read.options import SourceOptions
+from leyden.data.read.source import Block, BlockTable
+
+_MOST_MAPS = 4096
+_ciphers: Any = Later("leyden.data.format.cipher")
+_deletes: Any = Later("leyden.data.format.deletes")
+_keys: Any = Later("leyden.data.format.keys")
+
+
+def open_native(options: SourceOptions) -> "NativeSource":
+    """Return the source of a dataset in our format.
+
+    Raises:
+        NotFoundError: There is none, or not this version.
+        ConfigError: It is encrypted, and no key or another one's was given.
+    """
+    storage = open_storage(options.url, options.storage_options)
+    manifest = open_manifest(storage, options.version)
+    return NativeSource(options.url, options.storage_options, manifest, verify=options.verify, encryption=options.encryption)
+
+
+@final
+class NativeSource:
+    """A version of a dataset in our format: a `BlockSource`, and what the node cache asks of one that lies elsewhere.
+
+    Args:
+        url: The dataset's folder or URL.
+        options: Of its storage.
+        manifest: The version.
+        verify: When hashes are compared: `"first"` time a process touches a column, `"always"`, `"never"`.
+        encryption: What decrypts.
+        patience: How often requests are tried again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        manifest: Manifest,
+        *,
+        verify: str = "first",
+        encryption: Any = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._url, self._options, self._verify, self._encryption, self._patience = url, options, verify, encryption, patience
+        self.manifest = manifest
+        self.schema = manifest.schema
+        self.chunk_names = manifest.chunk_names
+        self.digest, self.version = manifest.digest, manifest.version
+        self._files = _FileTables(manifest)
+        main = manifest.table
+        self.table = BlockTable(main.chunk, main.first_row, main.rows, main.offset, self._files.stored_bytes, main.tokens)
+        self._first_block = np.searchsorted(main.chunk, np.arange(len(self.chunk_names) + 1))
+        self._start()
+
+    def _start(self) -> None:
+        self._storage: Storage | None = None
+        self._maps: collections.OrderedDict[str, memoryview] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._checked = np.zeros((len(self.table.rows), len(self.schema.leaves)), bool)
+        self._open_ciphers()
+
+    def _open_ciphers(self) -> None:
+        declared = self.manifest.cipher
+        if declared is not None and self._encryption is None:
+            raise ConfigError(f"{self._url}: Data is encrypted but no encryption object was provided. Pass encryption=….")
+        self._cipher_of = None if declared is None else _ciphers.opener(declared, self._encryption)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_url", "_options", "_verify", "_encryption", "_patience", "manifest")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["_url"],
+            state["_options"],
+            state["manifest"],
+            verify=state["_verify"],
+            encryption=state["_encryption"],
+            patience=state["_patience"],
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether chunks can be mapped."""
+        return not is_url(self._url) or self._url.startswith("file:")
+
+    @property
+    def deleted(self) -> NDArray[np.int64] | None:
+        """Stored rows that are gone, ascending; `None` if none is."""
+        found: list[NDArray[np.int64]] = []
+        first = 0
+        for chunk in self.manifest.chunks:
+            if chunk.deleted is not None:
+                data = self._storage_here().read(chunk.deleted.name)
+                found.append(np.asarray(_deletes.read_deletes(data, chunk.deleted.name), np.int64) + first)
+            first += chunk.rows
+        return np.concatenate(found) if found else None
+
+    def find_key(self, key: "str | int") -> int:
+        """Return the stored row of a key.
+
+        Raises:
+            NotFoundError: The dataset has no keys, or not this one.
+        """
+        if self.manifest.keys is None:
+            raise NotFoundError(f"{self._url} has no keys. Write it with optimize(key_fn=…), or use build_keys_index.")
+        return int(_keys.open_keys(self._storage_here(), self.manifest.keys).find(key))
+
+    def fetch(self, block: int, columns: Sequence[int] | None = None) -> Any:
+        """Return the block's bytes: maps of its files if they are local, else what is fetched."""
+        del columns  # maps cost nothing, and remote blocks are cached whole
+        if not self.is_local:
+            return self.fetch_run(block, 1)[0]
+        return [self._mapped(name)[start : start + length] for name, start, length in self._files.spans(block)]
+
+    def open(self, block: int, buffer: Any) -> Block:
+        """Return the block that a buffer of `fetch`, or the cache's copy of it, holds."""
+        parts = buffer if isinstance(buffer, list) else self._files.cut(block, buffer)
+        return _OpenBlock(self, block, parts)
+
+    def cache_key(self, block: int) -> str:
+        """Return a name that says the block's content."""
+        chunk = int(self.table.chunk[block])
+        digest = self._files.digest_of(chunk)
+        return f"{digest}/{block - int(self._first_block[chunk])}"
+
+    def cached_bytes(self, block: int) -> int:
+        """Return how long a block is, those of its column files included."""
+        return int(self.table.stored_bytes[block])
+
+    def fetch_run(self, first: int, count: int) -> list[Any]:
+        """Return blocks that lie side by side in one chunk, with one request (and one for each column file)."""
+        pieces: list[list[Any]] = [[] for _ in range(count)]
+        spans = [self._files.spans(block) for block in range(first, first + count)]
+        for file in zip(*spans, strict=True):
+            name, start, length = file[0][0], file[0][1], sum(span[2] for span in file)
+            data = memoryview(self._read(name, start, length))
+            for piece, (_, begin, size) in zip(pieces, file, strict=True):
+                piece.append(data[begin - start : begin - start + size])
+        return [piece[0] if len(piece) == 1 else b"".join(piece) for piece in pieces]
+
+    def check(self, block: int, buffer: Any) -> None:
+        """Compare every hash of a block.
+
+        Raises:
+            CorruptDataError: One does not hold.
+        """
+        for part in self._files.cut(block, buffer):
+            self.view(block, part, verify=self._verify != "never").check()
+
+    def view(self, block: int, part: Any, *, verify: bool) -> BlockView:
+        """Return the block of one file, after comparing its header with the manifest."""
+        chunk = int(self.table.chunk[block])
+        cipher = None if self._cipher_of is None else self._cipher_of(self.manifest.chunks[chunk])
+        where = f"chunk {self.chunk_names[chunk]}"
+        view = BlockView(part, where, verify=verify, cipher=cipher)
+        number = block - int(self._first_block[chunk])
+        if (view.number, view.rows, view.stored_bytes) != (number, int(self.table.rows[block]), len(part)):
+            raise CorruptDataError(
+                f"{where} is not the one of version {self.version} ({self.digest}): block {number} has {view.rows:,} rows and "
+                f"{view.stored_bytes:,} bytes there. It was replaced; open the dataset anew."
+            )
+        return view
+
+    def column(self, block: int, index: int, parts: Sequence[Any]) -> Any:
+        """Return a column of a block, checked as `verify` says."""
+        is_checked = bool(self._checked[block, index])
+        verify = self._verify == "always" or (self._verify == "first" and not is_checked)
+        file, place = self._files.place_of(index)
+        found = self.view(block, parts[file], verify=verify).column(place)
+        self._checked[block, index] = True
+        return found
+
+    def _read(self, name: str, start: int, length: int) -> bytes:
+        try:
+            return read_range(self._storage_here(), name, start, length, self._patience)
+        except NotFoundError as error:
+            raise self._gone(name) from error
+
+    def _mapped(self, name: str) -> memoryview:
+        with self._lock:
+            found = self._maps.get(name)
+            if found is None:
+                found = self._maps[name] = self._map(name)
+                if len(self._maps) > _MOST_MAPS:
+                    self._maps.popitem(last=False)
+            return found
+
+    def _map(self, name: str) -> memoryview:
+        path = f"{local_path(self._url)}/{name}"
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - text paths here
+                return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        except FileNotFoundError as error:
+            raise self._gone(name) from error
+        except ValueError as error:  # an empty file has no map
+            raise CorruptDataError(f"chunk {name} is empty.") from error
+
+    def _gone(self, name: str) -> CorruptDataError:
+        return CorruptDataError(
+            f"chunk {name} of version {self.version} ({self.digest}) is not at {self._url} any more: it was deleted while this dataset "
+            "was open, or the copy is not complete. Open the dataset anew."
+        )
+
+    def _storage_here(self) -> Storage:
+        """Return a client of this process: none crosses a fork."""
+        if self._storage is None:
+            self._storage = open_storage(self._url, self._options)
+        return self._storage
+
+
+@final
+class _OpenBlock:
+    """A block of one chunk and its column files."""
+
+    __slots__ = ("_number", "_parts", "_source", "first_row", "rows")
+
+    def __init__(self, source: NativeSource, number: int, parts: Sequence[Any]) -> None:
+        self._source, self._number, self._parts = source, number, parts
+        self.rows = int(source.table.rows[number])
+        self.first_row = int(source.table.first_row[number])
+
+    def column(self, index: int) -> Any:
+        """Return column number `index`, checked and decoded."""
+        return self._source.column(self._number, index, self._parts)
+
+
+@final
+class _FileTables:
+    """Where the blocks of each file lie, and which columns it has: file 0 is the chunk, the others its column files."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        main = manifest.table
+        self._chunks = manifest.chunks
+        self._chunk = main.chunk
+        most = max((len(chunk.columns) for chunk in manifest.chunks), default=0)
+        self._offsets = [main.offset, *(_offsets_of(manifest, file) for file in range(most))]
+        self._sizes = [main.stored_bytes, *(_sizes_of(manifest, file) for file in range(most))]
+        self.stored_bytes = np.sum(self._sizes, axis=0)
+        files = [0 if leaf.file is None else leaf.file + 1 for leaf in manifest.schema.leaves]
+        self._places = [(file, files[:index].count(file)) for index, file in enumerate(files)]
+
+    def place_of(self, column: int) -> tuple[int, int]:
+        """Return which file holds a column, and its number there."""
+        return self._places[column]
+
+    def digest_of(self, chunk: int) -> str:
+        """Return what names the content of a chunk and its column files."""
+        entry = self._chunks[chunk]
+        return "-".join([entry.digest, *(file.digest[:8] for file in entry.columns)])
+
+    def spans(self, block: int) -> list[tuple[str, int, int]]:
+        """Return name, start and length of a block in each file."""
+        entry = self._chunks[self._chunk[block]]
+        names = [entry.name, *(file.name for file in entry.columns)]
+        return [
+            (name, int(offsets[block]), int(sizes[block])) for name, offsets, sizes in zip(names, self._offsets, self._sizes, strict=False)
+        ]
+
+    def cut(self, block: int, buffer: Any) -> list[memoryview]:
+        """Return the parts of a buffer that holds the blocks of all files one after another."""
+        view, ends = memoryview(buffer), np.cumsum([sizes[block] for sizes in self._sizes]).tolist()
+        return [view[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _sizes_of(manifest: Manifest, file: int) -> NDArray[np.int64]:
+    found = [_pairs(chunk.columns[file])[:, 1] * 64 for chunk in manifest.chunks]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _offsets_of(manifest: Manifest, file: int) -> NDArray[np.int64]:
+    found = []
+    for chunk in manifest.chunks:
+        sizes = _pairs(chunk.columns[file])[:, 1] * 64
+        found.append(HEADER.size + np.cumsum(sizes) - sizes)
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _pairs(file: ColumnFile) -> NDArray[np.int64]:
+    return np.frombuffer(base64.b64decode(file.blocks), "<u4").reshape(-1, 2).astype(np.int64)
+
+
+def local_path(url: str) -> str:
+    """Return the folder of a local place."""
+    return str(Path(unquote(url.removeprefix("file://")) if url.startswith("file:") else url).expanduser())
