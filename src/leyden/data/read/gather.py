@@ -56,11 +56,13 @@ class Group(NamedTuple):
         block: The opened block.
         rows: Their numbers in the block.
         places: Where they go in the tray.
+        number: The block's number.
     """
 
     block: KeptBlock
     rows: NDArray[np.int64]
     places: NDArray[np.int64]
+    number: int
 
 
 def group_by_block(first_row: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -82,7 +84,7 @@ def groups(open_block: Callable[[int], KeptBlock], first_row: NDArray[np.int64],
     blocks, borders, order = group_by_block(first_row, rows)
     for number, start, stop in zip(blocks.tolist(), borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         places = order[start:stop]
-        yield Group(open_block(number), rows[places] - first_row[number], places)
+        yield Group(open_block(number), rows[places] - first_row[number], places, number)
 
 
 def gather(found: Sequence[Group], wanted: Sequence[Wanted], num_rows: int, arena: Arena | None = None) -> list[TrayColumn]:

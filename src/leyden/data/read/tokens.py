@@ -45,6 +45,7 @@ class TokenWindows:
         self.num_rows = total // block_size
         first = np.minimum(-(-self._start // block_size), self.num_rows)
         self.table = table._replace(first_row=first[:-1], rows=np.diff(first))
+        self._first_offset = (first[:-1] * block_size - self._start[:-1]).tolist()  # of a block's first window, in its tokens
 
     def blocks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the blocks that windows need, each once, in the order of need."""
@@ -67,17 +68,19 @@ class TokenWindows:
         """
         size = self.block_size
         out = allocate((len(rows), size), storage(dtype), arena)
-        crossing: list[NDArray[np.int64]] = []
+        crossing: list[int] = []
         for group in groups(open_block, self.table.first_row, rows):
             values = _flat(group.block.column(0))
-            block = int(self._block_of(rows[group.places[:1]] * size)[0])
-            offset = int(self.table.first_row[block]) * size - int(self._start[block])
+            offset = self._first_offset[group.number]
             inside = max(0, (len(values) - offset) // size)
             windows = values[offset : offset + inside * size].reshape(inside, size)
-            is_inside = group.rows < inside
-            _copy(windows, group.rows[is_inside], out, group.places[is_inside])
-            crossing.append(group.places[~is_inside])
-        for place in np.concatenate(crossing).tolist() if crossing else []:
+            own, places = group.rows, group.places
+            if own[-1] >= inside or own.max() >= inside:
+                is_inside = own < inside
+                crossing += places[~is_inside].tolist()
+                own, places = own[is_inside], places[is_inside]
+            _copy(windows, own, out, places)
+        for place in crossing:
             self._copy_crossing(open_block, int(rows[place]), out[place])
         tokens = Dense(out, None, dtype)
         return [tokens, *self._documents(open_block, rows, arena)] if self.has_documents else [tokens]
