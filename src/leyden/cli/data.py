@@ -1,4 +1,4 @@
-"""`leyden data`: look into datasets, check them and convert them, whatever format they are in."""
+"""`leyden data`: look into datasets, check, repair and convert them, whatever format they are in."""
 
 import argparse
 import json
@@ -12,8 +12,8 @@ def add_parser(subparsers: Any) -> None:
     """Add `leyden data` and its commands; nothing heavy is imported."""
     parser = subparsers.add_parser(
         "data",
-        help="inspect, verify and convert datasets",
-        description="Look into datasets, check them and convert them: LitData's, MosaicML's, Parquet files and tar shards, "
+        help="inspect, verify, repair and convert datasets",
+        description="Look into datasets, check, repair and convert them: ours, LitData's, MosaicML's, Parquet files and tar shards, "
         "in a folder or an object store. Nothing is ever overwritten.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="data_command", required=True)
@@ -23,7 +23,11 @@ def add_parser(subparsers: Any) -> None:
     check = _command(commands, "verify", verify, "read a whole dataset and name each fault; status 1 if there is one")
     check.add_argument("--fast", action="store_true", help="look at the index and for the files only")
     for command in (look, check):
+        command.add_argument("--version", metavar="N", type=int, help="which version, of our own format; the newest by default")
         command.add_argument("--block-size", metavar="TOKENS", type=int, help="tokens in a row, of LitData's token datasets")
+    mend = _command(commands, "repair", repair, "restore the index or manifest of a dataset from what is left of it")
+    mend.add_argument("--dry-run", action="store_true", help="say what would be done")
+    mend.add_argument("--job", metavar="ID", help="whose chunks make the dataset, if those of several jobs lie there")
     rewrite = _command(commands, "convert", convert, "write a dataset in another format")
     rewrite.add_argument("dst", metavar="DST", help="a folder or URL that is empty")
     rewrite.add_argument("--to", choices=FORMATS, default="litdata", help="LitData's layout, Parquet files or Arrow IPC files")
@@ -35,7 +39,7 @@ def inspect(args: argparse.Namespace) -> int:
     """Print what a dataset holds."""
     from leyden.data import inspect as look
 
-    found = look(args.uri, rows=args.rows, block_size=args.block_size, html=args.html)
+    found = look(args.uri, rows=args.rows, block_size=args.block_size, version=args.version, html=args.html)
     print(json.dumps(found.to_json()) if args.json else "\n".join(found.lines()))
     return 0
 
@@ -44,7 +48,7 @@ def verify(args: argparse.Namespace) -> int:
     """Check a dataset; the status is 1 if something is wrong."""
     from leyden.data import verify as check
 
-    found = check(args.uri, fast=args.fast, block_size=args.block_size)
+    found = check(args.uri, fast=args.fast, block_size=args.block_size, version=args.version)
     if args.json:
         print(json.dumps(found.to_json()))
     else:
@@ -53,6 +57,21 @@ def verify(args: argparse.Namespace) -> int:
         what = "files are" if found.is_fast else "rows are"
         print(f"{args.uri}: {len(found.faults)} fault(s)" if found.faults else f"{args.uri}: all {found.num_rows:,} {what} there")
     return 1 if found.faults else 0
+
+
+def repair(args: argparse.Namespace) -> int:
+    """Restore what can be restored."""
+    from leyden.data import repair as mend
+
+    found = mend(args.uri, job=args.job, dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps(found.to_json()))
+        return 0
+    for step in found.steps or ("nothing is to be repaired",):
+        print(f"would {step}" if args.dry_run and found.steps else step)
+    for assumption in found.assumed:
+        print(f"assumed: {assumption}")
+    return 0
 
 
 def convert(args: argparse.Namespace) -> int:

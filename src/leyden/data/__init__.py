@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from leyden.data.read.split import train_test_split as train_test_split
     from leyden.data.tools.convert import convert as convert
     from leyden.data.tools.inspect import inspect as inspect
+    from leyden.data.tools.repair import repair as repair
     from leyden.data.tools.verify import verify as verify
     from leyden.data.types import Audio as Audio
     from leyden.data.types import File as File
@@ -77,6 +78,7 @@ else:
             "convert": ".tools.convert",
             "inspect": ".tools.inspect",
             "iter_webdataset_tar": ".interop.webdataset",
+            "repair": ".tools.repair",
             "train_test_split": ".read.split",
             "verify": ".tools.verify",
         },

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leyden.core.errors import ConfigError
+from leyden.data import StreamingDataset, TokensLoader
 from leyden.data.interop.litdata_ciphers import FernetEncryption, RSAEncryption
 from leyden.data.interop.litdata_read import LitdataSource
 from tests.support.foreign_rows import plain, same, samples
@@ -50,6 +51,23 @@ def test_every_leaf_and_file_variant_is_read_as_litdata_reads_it(name: str, writ
     assert same(ours(LitdataSource(str(written / name))), theirs(written, name))
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_streaming_datasets_give_the_rows_that_litdatas_give(name: str, written: Path) -> None:
+    dataset = StreamingDataset(str(written / name))
+    expected = theirs(written, name)
+    assert same([plain(row) for row in dataset], expected)
+    assert same(plain(dataset[-1]), expected[-1])
+
+
+def test_shuffled_litdata_rows_come_once_and_resume(written: Path) -> None:
+    dataset = StreamingDataset(str(written / "ints"), shuffle=True, seed=3)
+    whole = list(dataset)
+    assert sorted(whole) == list(range(700)) != whole
+    again = StreamingDataset(str(written / "ints"), shuffle=True, seed=3)
+    again.load_state_dict(dataset.state_dict(num_samples_yielded=300))
+    assert list(again) == whole[300:]
+
+
 @pytest.mark.parametrize("name", SECRET)
 def test_encrypted_datasets_are_read_with_litdatas_saved_keys(name: str, written: Path) -> None:
     assert same(ours(LitdataSource(str(written / name), encryption=key_of(written, name))), theirs(written, name))
@@ -69,6 +87,8 @@ def test_token_windows_are_litdatas(name: str, written: Path) -> None:
     assert same(ours(LitdataSource(str(written / name), block_size=8)), theirs(written, name))
     with pytest.raises(ConfigError, match="block_size=2049"):
         LitdataSource(str(written / name))
+    dataset = StreamingDataset(str(written / name), item_loader=TokensLoader(block_size=8))
+    assert same([plain(row) for row in dataset], theirs(written, name))
     with pytest.raises(ConfigError, match="the largest has"):
         LitdataSource(str(written / name), block_size=100_000)
 

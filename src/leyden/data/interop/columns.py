@@ -1,13 +1,13 @@
 """Columns of foreign blocks: the few shapes that values of other formats take here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leyden.data.format.column import BYTES, FIXED, LIST, STRINGS, TENSOR, Column
+from leyden.data.format.column import BYTES, FIXED, LIST, NULL, STRINGS, TENSOR, Column, bits_of, ends_of, present_in
 
 NAMES = {"float8_e4m3fn": np.uint8, "float8_e5m2": np.uint8, "bfloat16": np.uint16}  # what numpy has no type for
 
@@ -99,3 +99,21 @@ def array_column(dtype: str, values: NDArray[np.uint8], shapes: NDArray[np.int64
     if rank == 1:
         return Column(kind=LIST, dtype=dtype, dims=(), rows=rows, values=elements, offsets=offsets)
     return Column(kind=TENSOR, dtype=dtype, dims=(), rows=rows, values=elements, offsets=offsets, shapes=shapes.astype(np.uint32))
+
+
+def taken(column: Column, rows: NDArray[np.int64]) -> Column:
+    """Return a column of some rows."""
+    validity = None if column.validity is None else bits_of(present_in(column)[rows])
+    if column.kind == NULL:
+        return replace(column, rows=len(rows))
+    if column.kind == FIXED:
+        return replace(column, rows=len(rows), values=column.values[rows], validity=validity)
+    ends = np.asarray(column.offsets)
+    lengths = np.diff(ends)[rows]
+    picked = np.repeat(ends[rows] - ends_of(lengths)[:-1], lengths) + np.arange(int(lengths.sum()))
+    shapes = None if column.shapes is None else column.shapes[rows]
+    changed = replace(column, rows=len(rows), offsets=ends_of(lengths), shapes=shapes, validity=validity)
+    if column.kind != STRINGS:
+        return replace(changed, values=column.values[picked])
+    inner = taken(Column(BYTES, "uint8", (), len(np.asarray(column.inner_offsets)) - 1, column.values, column.inner_offsets), picked)
+    return replace(changed, values=inner.values, inner_offsets=inner.offsets)

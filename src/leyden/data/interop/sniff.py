@@ -13,7 +13,7 @@ from leyden.data.interop.mds import MdsSource
 from leyden.data.interop.parquet import ParquetSource, parquet_names
 from leyden.data.interop.webdataset import TarSource, tar_names
 
-INDEX = "index.json"
+INDEX, MANIFESTS = "index.json", "_leyden"
 GLOB = frozenset("*?[")
 
 
@@ -32,8 +32,11 @@ def format_of(url: str, options: Mapping[str, Any] | None = None) -> str | None:
     files = ForeignFiles(url, options)
     try:
         return _kind_of_index(files.read(INDEX), url)
-    except NotFoundError:
-        pass
+    except (NotFoundError, CorruptDataError):
+        if next(iter(files.storage.list(MANIFESTS)), None) is not None:  # a lost or torn index of ours: manifests say the rest
+            return "leyden"
+        if files.storage.exists(INDEX):
+            raise
     if parquet_names(files):
         return "parquet"
     return "tar" if tar_names(files) else None

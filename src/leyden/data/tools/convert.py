@@ -4,18 +4,21 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from leyden.core.errors import ConfigError, ConflictError, NotFoundError, closest, listed
+import numpy as np
+
+from leyden.core.errors import ConfigError, ConflictError, closest, listed
 from leyden.core.optional import require
 from leyden.core.storage import Storage, open_storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import parse_bytes
 from leyden.data.format.column import Column
 from leyden.data.interop.arrow_export import table_of
+from leyden.data.interop.columns import taken
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_index import INDEX
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
-from leyden.data.interop.sniff import open_foreign
-from leyden.data.read.source import BlockSource
+from leyden.data.read.native import NativeSource
+from leyden.data.tools.opening import Access, AnySource, live_rows, open_any
 
 Target = Literal["litdata", "parquet", "arrow"]
 FILE_BYTES = 64_000_000
@@ -54,7 +57,7 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     The files come first and what makes them a dataset comes last, so that an unfinished conversion is not taken for a dataset.
 
     Args:
-        src: A dataset of LitData's, MosaicML's, Parquet files or tar shards.
+        src: A dataset of ours, LitData's or MosaicML's, Parquet files or tar shards.
         dst: A folder or URL that is empty.
         to: `"litdata"`, `"parquet"` or `"arrow"` (IPC files).
         storage_options: Of both places.
@@ -72,24 +75,28 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     if to not in WRITERS:
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
     settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
-    source = open_foreign(src, storage_options, encryption=encryption, serializers=serializers)
-    if source is None:
-        raise NotFoundError(f"{src} holds no dataset of LitData's or MosaicML's, no Parquet files and no tar shards.")
+    access = Access(storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {})
+    source = open_any(src, access)
     storage = open_storage(dst, dict(storage_options or {}))
     if next(iter(storage.list()), None) is not None:
         raise ConflictError(f"{dst} is not empty. Convert into a new folder: nothing is ever overwritten.")
     files = dict(WRITERS[to](source, storage, settings))
-    return Converted(dst, int(source.table.rows.sum()), list(files), sum(files.values()))
+    return Converted(dst, live_rows(source), list(files), sum(files.values()))
 
 
-def parts_of(source: BlockSource) -> Iterator[list[Column]]:
-    """Yield the columns of each block, in order."""
-    for block in range(len(source.table.rows)):
+def parts_of(source: AnySource) -> Iterator[list[Column]]:
+    """Yield the columns of each block, in order, without the rows that are deleted."""
+    deleted = source.deleted if isinstance(source, NativeSource) else None
+    for block, (first, rows) in enumerate(zip(source.table.first_row.tolist(), source.table.rows.tolist(), strict=True)):
         opened = source.open(block, source.fetch(block))
-        yield [opened.column(number) for number in range(len(source.schema.leaves))]
+        columns = [opened.column(number) for number in range(len(source.schema.leaves))]
+        gone = [] if deleted is None else deleted[(deleted >= first) & (deleted < first + rows)] - first
+        kept = np.setdiff1d(np.arange(rows), gone)
+        if len(kept):
+            yield columns if len(kept) == rows else [taken(column, kept) for column in columns]
 
 
-def _to_litdata(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+def _to_litdata(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
     writer = LitdataWriter(source.schema.tree, source.schema.leaves, settings)
     entries: list[dict[str, Any]] = []
     for chunks in _with_last((writer.add(columns) for columns in parts_of(source)), writer.finish):
@@ -107,18 +114,18 @@ def _with_last(parts: Iterator[Any], last: Callable[[], Any]) -> Iterator[Any]:
     yield last()
 
 
-def _to_parquet(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+def _to_parquet(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
     parquet = require("pyarrow.parquet", purpose='convert(to="parquet")', extra="parquet")
     yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".parquet", parquet.ParquetWriter)
 
 
-def _to_arrow(source: BlockSource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
+def _to_arrow(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
     ipc = require("pyarrow.ipc", purpose='convert(to="arrow")', extra="parquet")
     yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".arrow", ipc.new_file)
 
 
 def _to_files(
-    source: BlockSource, storage: Storage, most_bytes: int, suffix: str, open_writer: Callable[[Any, Any], Any]
+    source: AnySource, storage: Storage, most_bytes: int, suffix: str, open_writer: Callable[[Any, Any], Any]
 ) -> Iterator[tuple[str, int]]:
     """Write a row group or record batch per block, and a file per `most_bytes` of them."""
     number, buffer, writer, schema = 0, io.BytesIO(), None, None
@@ -142,7 +149,7 @@ def _close(writer: Any, buffer: io.BytesIO, storage: Storage, name: str) -> tupl
     return name, len(data)
 
 
-WRITERS: dict[str, Callable[[BlockSource, Storage, LitdataSettings], Iterator[tuple[str, int]]]] = {
+WRITERS: dict[str, Callable[[AnySource, Storage, LitdataSettings], Iterator[tuple[str, int]]]] = {
     "litdata": _to_litdata,
     "parquet": _to_parquet,
     "arrow": _to_arrow,

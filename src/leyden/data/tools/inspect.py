@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from leyden.core.errors import NotFoundError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.interop.litdata_chunks import Decrypts
-from leyden.data.interop.sniff import format_of, open_foreign
+from leyden.data.interop.sniff import format_of
 from leyden.data.tools.facts import LeafFacts, shown
 from leyden.data.tools.inspection import Inspection
+from leyden.data.tools.opening import Access, live_rows, open_any
 from leyden.data.tools.sheet import sheet
 
 MOST_BLOCKS = 8
 
 
-def inspect(
+def inspect(  # noqa: PLR0913 - how it is opened and what is shown, flat as a command line gives them
     url: str,
     *,
     storage_options: Mapping[str, Any] | None = None,
     encryption: Decrypts | None = None,
     serializers: Mapping[str, Serializer] | None = None,
     block_size: int | None = None,
+    version: int | None = None,
     rows: int = 5,
     html: str | os.PathLike[str] | None = None,
 ) -> Inspection:
@@ -36,15 +37,17 @@ def inspect(
         encryption: What decrypts it.
         serializers: The user's own kinds of leaves.
         block_size: Tokens in a window, of LitData's token datasets.
+        version: Which version, of our own format; the newest by default.
         rows: How many of the first rows are shown.
         html: Write a page with histograms, text and a contact sheet of images to this file.
 
     Raises:
         NotFoundError: There is no dataset.
     """
-    source = open_foreign(url, storage_options, encryption=encryption, serializers=serializers, block_size=block_size)
-    if source is None:
-        raise NotFoundError(f"{url} holds no dataset: no index.json of LitData or MDS, no Parquet files and no tar shards.")
+    access = Access(
+        storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {}, block_size=block_size, version=version
+    )
+    source = open_any(url, access)
     table = source.table
     leaves = [LeafFacts(leaf=leaf) for leaf in source.schema.leaves]
     first: list[dict[str, str]] = []
@@ -60,7 +63,7 @@ def inspect(
         format=format_of(url, storage_options) or "",
         version=source.version,
         digest=source.digest,
-        num_rows=int(table.rows.sum()),
+        num_rows=live_rows(source),
         num_chunks=len(source.chunk_names),
         num_blocks=len(table.rows),
         stored_bytes=int(table.stored_bytes.sum()),

@@ -2,41 +2,24 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from leyden.core.errors import LeydenError, NotFoundError
+from leyden.core.errors import LeydenError
+from leyden.core.storage import open_storage
 from leyden.data.codecs.registry import ENCODED, decoder
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.format.column import BYTES, Column
 from leyden.data.format.schema import Leaf
 from leyden.data.interop.blocks import ForeignSource
 from leyden.data.interop.litdata_chunks import Decrypts
-from leyden.data.interop.sniff import open_foreign
+from leyden.data.read.native import NativeSource
 from leyden.data.tools.facts import raw_value, valid_rows
+from leyden.data.tools.faults import Fault, file_faults
+from leyden.data.tools.opening import Access, AnySource, live_rows, open_any
 
 CHECKED_TEXTS = frozenset({"str", "text", "json"})
-
-
-class Fault(NamedTuple):
-    """Something that is wrong.
-
-    Args:
-        chunk: The file.
-        block: The block's number in the dataset, or `None` if it is the file itself.
-        column: The leaf's name, or `None` if it is all of them.
-        message: What is wrong.
-    """
-
-    chunk: str
-    block: int | None
-    column: str | None
-    message: str
-
-    def __str__(self) -> str:
-        place = self.chunk if self.block is None else f"{self.chunk}, block {self.block}"
-        return f"{place}: {self.message}" if self.column is None else f"{place}, column {self.column!r}: {self.message}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +54,7 @@ def verify(
     encryption: Decrypts | None = None,
     serializers: Mapping[str, Serializer] | None = None,
     block_size: int | None = None,
+    version: int | None = None,
 ) -> Verified:
     """Check a dataset: that the files are there, and without `fast` that every block holds what the index promises.
 
@@ -83,16 +67,22 @@ def verify(
         encryption: What decrypts it.
         serializers: The user's own kinds of leaves.
         block_size: Tokens in a window, of LitData's token datasets.
+        version: Which version, of our own format; the newest by default.
 
     Raises:
         NotFoundError: There is no dataset.
         CorruptDataError: The index itself cannot be read.
     """
-    source = open_foreign(url, storage_options, encryption=encryption, serializers=serializers, block_size=block_size)
-    if source is None:
-        raise NotFoundError(f"{url} holds no dataset: no index.json of LitData or MDS, no Parquet files and no tar shards.")
-    faults = _missing_files(source) if fast else _damaged_blocks(source)
-    return Verified(url=url, num_rows=int(source.table.rows.sum()), num_blocks=len(source.table.rows), is_fast=fast, faults=tuple(faults))
+    access = Access(
+        storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {}, block_size=block_size, version=version
+    )
+    source = open_any(url, access)
+    if isinstance(source, NativeSource):
+        storage = open_storage(url, access.storage_options)
+        faults = [*file_faults(source.manifest, storage, fast=fast), *([] if fast else _damaged_blocks(source))]
+    else:
+        faults = list(_missing_files(source) if fast else _damaged_blocks(source))
+    return Verified(url=url, num_rows=live_rows(source), num_blocks=len(source.table.rows), is_fast=fast, faults=tuple(faults))
 
 
 def _missing_files(source: ForeignSource) -> Iterator[Fault]:
@@ -103,12 +93,12 @@ def _missing_files(source: ForeignSource) -> Iterator[Fault]:
             yield Fault(name, None, None, str(error))
 
 
-def _damaged_blocks(source: ForeignSource) -> Iterator[Fault]:
+def _damaged_blocks(source: AnySource) -> Iterator[Fault]:
     for block in range(len(source.table.rows)):
         chunk = source.chunk_names[int(source.table.chunk[block])]
         try:
             buffer = source.fetch(block)
-            source.check(block, buffer)
+            source.check(block, b"".join(buffer) if isinstance(buffer, list) else buffer)
             opened = source.open(block, buffer)
             columns = [opened.column(number) for number in range(len(source.schema.leaves))]
         except LeydenError as error:

@@ -68,7 +68,7 @@ def test_conversions_that_cannot_be_are_refused(source: Path, tmp_path: Path) ->
     with pytest.raises(ConflictError, match="is not empty"):
         convert(str(source), str(source), "arrow")
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(NotFoundError, match="holds no dataset"):
+    with pytest.raises(NotFoundError, match="no dataset at"):
         convert(str(tmp_path / "nothing"), str(tmp_path / "x"), "arrow")
 
 

@@ -123,5 +123,5 @@ def test_an_empty_dataset_has_a_page_too(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="holds no dataset"):
+    with pytest.raises(NotFoundError, match="no dataset at"):
         inspect(str(tmp_path))
