@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
 from leyden.core.storage import open_storage
 from leyden.data.config import TokensLoader
+from leyden.data.format import deletes, keys
+from leyden.data.format.cipher import AesGcm, DatasetCiphers
+from leyden.data.format.manifest import Deleted, Manifest
+from leyden.data.format.versions import commit
 from leyden.data.read.dataset import StreamingDataset
-from tests.support.native_datasets import upload, write_dataset, write_tokens
+from tests.support.native_writer import upload, write_dataset, write_tokens
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.slow_store import SlowStore, slow_store
 
@@ -222,3 +227,46 @@ def test_tokens_want_a_block_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TokensLoader\(block_size=2049\)"):
         StreamingDataset(tmp_path, item_loader=TokensLoader())
     assert [len(row) for row in StreamingDataset(tmp_path, output="numpy")] == [10, 20]
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_encrypted_data_needs_its_key(server: S3Server, tmp_path: Path, is_remote: bool) -> None:
+    key = AesGcm(password="secret")
+    write_dataset(tmp_path / "data", SAMPLES, ciphers=DatasetCiphers(key))
+    place, arguments = str(tmp_path / "data"), {}
+    if is_remote:
+        place = f"{server.make_bucket('encrypted')}/data"
+        upload(tmp_path / "data", place, server.options)
+        arguments = {"storage_options": server.options, "cache_dir": tmp_path / "cache"}
+    dataset = StreamingDataset(place, encryption=key, output="numpy", **arguments)
+    assert all(same(found, expected) for found, expected in zip(dataset, SAMPLES, strict=True))
+    assert same(pickle.loads(pickle.dumps(dataset))[50], SAMPLES[50])
+    with pytest.raises(ConfigError, match="Data is encrypted but no encryption object was provided"):
+        StreamingDataset(place, **arguments)
+    wrong = StreamingDataset(place, encryption=AesGcm(password="other"), output="numpy", **arguments)
+    with pytest.raises(CorruptDataError, match="chunk"):
+        wrong[0]
+
+
+def test_deleted_rows_and_keys_of_a_version_are_read(tmp_path: Path) -> None:
+    before = write_dataset(tmp_path, SAMPLES)
+    storage = open_storage(tmp_path)
+    name = deletes.name_of(2, before.chunks[1].digest)
+    storage.write(name, deletes.to_bytes([0, 5]))  # of the second chunk: rows 30 and 35
+    storage.write(keys.name_of(2), keys.to_bytes(["first", 7], [0, 40]))
+
+    def make(newest: Manifest | None) -> Manifest:
+        assert newest is not None
+        chunks = list(newest.chunks)
+        chunks[1] = replace(chunks[1], deleted=Deleted(name, 2))
+        return replace(newest, version=2, parent=1, chunks=tuple(chunks), keys={"name": keys.name_of(2), "rows": 2})
+
+    commit(storage, make)
+    dataset = StreamingDataset(tmp_path, output="numpy")
+    assert [row["id"] for row in dataset] == [number for number in range(95) if number not in {30, 35}]
+    assert dataset[30]["id"] == 31
+    assert dataset["first"]["id"] == 0
+    assert dataset.get_by_key(7)["id"] == 40
+    with pytest.raises(NotFoundError, match="no row of the key 'last'"):
+        dataset["last"]
+    assert len(StreamingDataset(tmp_path, version=1)) == 95

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
 from leyden.core.lazy import Later
 from leyden.core.storage import Storage, is_url, open_storage
+from leyden.data.format import deletes
 from leyden.data.format.block import BlockView
-from leyden.data.format.chunk import HEADER
+from leyden.data.format.chunk import HEADER, read_header
+from leyden.data.format.keys import KeyIndex
 from leyden.data.format.manifest import ColumnFile, Manifest
 from leyden.data.format.versions import open_manifest
 from leyden.data.read.fetch import Patience, read_range
@@ -29,9 +31,7 @@ from leyden.data.read.options import SourceOptions
 from leyden.data.read.source import Block, BlockTable
 
 _MOST_MAPS = 4096
-_ciphers: Any = Later("leyden.data.format.cipher")
-_deletes: Any = Later("leyden.data.format.deletes")
-_keys: Any = Later("leyden.data.format.keys")
+_ciphers: Any = Later("leyden.data.format.cipher")  # needs a package that few have
 
 
 def open_native(options: SourceOptions) -> "NativeSource":
@@ -83,6 +83,9 @@ class NativeSource:
     def _start(self) -> None:
         self._storage: Storage | None = None
         self._maps: collections.OrderedDict[str, memoryview] = collections.OrderedDict()
+        self._headers: dict[str, bytes] = {}
+        self._chunk_ciphers: dict[bytes, Any] = {}
+        self._key_index: KeyIndex | None = None
         self._lock = threading.Lock()
         self._checked = np.zeros((len(self.table.rows), len(self.schema.leaves)), bool)
         self._open_ciphers()
@@ -91,7 +94,7 @@ class NativeSource:
         declared = self.manifest.cipher
         if declared is not None and self._encryption is None:
             raise ConfigError(f"{self._url}: Data is encrypted but no encryption object was provided. Pass encryption=….")
-        self._cipher_of = None if declared is None else _ciphers.opener(declared, self._encryption)
+        self._ciphers: Any = None if declared is None else _ciphers.DatasetCiphers(self._encryption, declared)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_url", "_options", "_verify", "_encryption", "_patience", "manifest")
@@ -120,7 +123,7 @@ class NativeSource:
         for chunk in self.manifest.chunks:
             if chunk.deleted is not None:
                 data = self._storage_here().read(chunk.deleted.name)
-                found.append(np.asarray(_deletes.read_deletes(data, chunk.deleted.name), np.int64) + first)
+                found.append(deletes.from_bytes(data, chunk.deleted.name).astype(np.int64) + first)
             first += chunk.rows
         return np.concatenate(found) if found else None
 
@@ -132,18 +135,27 @@ class NativeSource:
         """
         if self.manifest.keys is None:
             raise NotFoundError(f"{self._url} has no keys. Write it with optimize(key_fn=…), or use build_keys_index.")
-        return int(_keys.open_keys(self._storage_here(), self.manifest.keys).find(key))
+        if self._key_index is None:
+            name = str(self.manifest.keys["name"])
+            self._key_index = KeyIndex(self._storage_here().read(name), name)
+        found = self._key_index.find(key)
+        if found is None:
+            raise NotFoundError(f"{self._url} has no row of the key {key!r}. Keys are as key_fn gave them: 1 and '1' are two.")
+        return found
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> Any:
         """Return the block's bytes: maps of its files if they are local, else what is fetched."""
         del columns  # maps cost nothing, and remote blocks are cached whole
         if not self.is_local:
             return self.fetch_run(block, 1)[0]
-        return [self._mapped(name)[start : start + length] for name, start, length in self._files.spans(block)]
+        spans = self._files.spans(block)
+        if self._ciphers is not None:
+            return [self._header_of(name) + self._mapped(name)[start : start + length] for name, start, length in spans]
+        return [self._mapped(name)[start : start + length] for name, start, length in spans]
 
     def open(self, block: int, buffer: Any) -> Block:
         """Return the block that a buffer of `fetch`, or the cache's copy of it, holds."""
-        parts = buffer if isinstance(buffer, list) else self._files.cut(block, buffer)
+        parts = buffer if isinstance(buffer, list) else self._files.cut(block, buffer, self._prefix_bytes)
         return _OpenBlock(self, block, parts)
 
     def cache_key(self, block: int) -> str:
@@ -154,7 +166,12 @@ class NativeSource:
 
     def cached_bytes(self, block: int) -> int:
         """Return how long a block is, those of its column files included."""
-        return int(self.table.stored_bytes[block])
+        return int(self.table.stored_bytes[block]) + self._prefix_bytes * self._files.num_files
+
+    @property
+    def _prefix_bytes(self) -> int:
+        """How long what stands before each part is: of encrypted data the header of its file, which holds the salt."""
+        return 0 if self._ciphers is None else HEADER.size
 
     def fetch_run(self, first: int, count: int) -> list[Any]:
         """Return blocks that lie side by side in one chunk, with one request (and one for each column file)."""
@@ -164,6 +181,8 @@ class NativeSource:
             name, start, length = file[0][0], file[0][1], sum(span[2] for span in file)
             data = memoryview(self._read(name, start, length))
             for piece, (_, begin, size) in zip(pieces, file, strict=True):
+                if self._ciphers is not None:
+                    piece.append(self._header_of(name))
                 piece.append(data[begin - start : begin - start + size])
         return [piece[0] if len(piece) == 1 else b"".join(piece) for piece in pieces]
 
@@ -173,14 +192,16 @@ class NativeSource:
         Raises:
             CorruptDataError: One does not hold.
         """
-        for part in self._files.cut(block, buffer):
+        for part in self._files.cut(block, buffer, self._prefix_bytes):
             self.view(block, part, verify=self._verify != "never").check()
 
     def view(self, block: int, part: Any, *, verify: bool) -> BlockView:
         """Return the block of one file, after comparing its header with the manifest."""
-        chunk = int(self.table.chunk[block])
-        cipher = None if self._cipher_of is None else self._cipher_of(self.manifest.chunks[chunk])
+        chunk, cipher = int(self.table.chunk[block]), None
         where = f"chunk {self.chunk_names[chunk]}"
+        if self._ciphers is not None:
+            cipher = self._cipher_of(bytes(part[: HEADER.size]), chunk, where)
+            part = part[HEADER.size :]
         view = BlockView(part, where, verify=verify, cipher=cipher)
         number = block - int(self._first_block[chunk])
         if (view.number, view.rows, view.stored_bytes) != (number, int(self.table.rows[block]), len(part)):
@@ -189,6 +210,15 @@ class NativeSource:
                 f"{view.stored_bytes:,} bytes there. It was replaced; open the dataset anew."
             )
         return view
+
+    def _cipher_of(self, header: bytes, chunk: int, where: str) -> Any:
+        """Return what decrypts a file; deriving or unwrapping its key is slow, and done once."""
+        found = self._chunk_ciphers.get(header)
+        if found is None:
+            read = read_header(header, where)
+            found = self._ciphers.of_chunk(read.chunk_id, read.salt, self.manifest.chunks[chunk].key)
+            self._chunk_ciphers[header] = found
+        return found
 
     def column(self, block: int, index: int, parts: Sequence[Any]) -> Any:
         """Return a column of a block, checked as `verify` says."""
@@ -204,6 +234,14 @@ class NativeSource:
             return read_range(self._storage_here(), name, start, length, self._patience)
         except NotFoundError as error:
             raise self._gone(name) from error
+
+    def _header_of(self, name: str) -> bytes:
+        """Return the header of a file; it is read once."""
+        found = self._headers.get(name)
+        if found is None:
+            found = bytes(self._mapped(name)[: HEADER.size]) if self.is_local else self._read(name, 0, HEADER.size)
+            self._headers[name] = found
+        return found
 
     def _mapped(self, name: str) -> memoryview:
         with self._lock:
@@ -285,9 +323,14 @@ class _FileTables:
             (name, int(offsets[block]), int(sizes[block])) for name, offsets, sizes in zip(names, self._offsets, self._sizes, strict=False)
         ]
 
-    def cut(self, block: int, buffer: Any) -> list[memoryview]:
-        """Return the parts of a buffer that holds the blocks of all files one after another."""
-        view, ends = memoryview(buffer), np.cumsum([sizes[block] for sizes in self._sizes]).tolist()
+    @property
+    def num_files(self) -> int:
+        """How many files a chunk has."""
+        return len(self._sizes)
+
+    def cut(self, block: int, buffer: Any, prefix_bytes: int) -> list[memoryview]:
+        """Return the parts of a buffer that holds the blocks of all files one after another, each behind a prefix."""
+        view, ends = memoryview(buffer), np.cumsum([sizes[block] + prefix_bytes for sizes in self._sizes]).tolist()
         return [view[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
 
 
