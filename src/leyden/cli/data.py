@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-FORMATS = ("litdata", "parquet", "arrow")
+FORMATS = ("leyden", "litdata", "parquet", "arrow")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
     mend.add_argument("--job", metavar="ID", help="whose chunks make the dataset, if those of several jobs lie there")
     rewrite = _command(commands, "convert", convert, "write a dataset in another format")
     rewrite.add_argument("dst", metavar="DST", help="a folder or URL that is empty")
-    rewrite.add_argument("--to", choices=FORMATS, default="litdata", help="LitData's layout, Parquet files or Arrow IPC files")
+    rewrite.add_argument("--to", choices=FORMATS, default="leyden", help="our format, LitData's, Parquet or Arrow IPC files")
     rewrite.add_argument("--chunk-bytes", metavar="SIZE", default="64MB", help="the most bytes of a file")
-    rewrite.add_argument("--compression", metavar="NAME", help="of LitData's layout: zstd or zstd:LEVEL")
+    rewrite.add_argument("--compression", metavar="NAME", help="of our own format and LitData's layout: zstd or zstd:LEVEL")
 
 
 def inspect(args: argparse.Namespace) -> int:

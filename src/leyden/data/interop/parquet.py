@@ -55,7 +55,7 @@ class ParquetSource(ForeignSource):
         self.columns = _selected(whole.names, columns)
         node = arrow.node_of_schema(arrow.pyarrow().schema([whole.field(name) for name in self.columns]))
         self.schema = Schema.from_json(node)
-        facts = [(name, str(footer.metadata)) for name, footer in zip(self.chunk_names, footers, strict=True)]
+        facts = [(name, footer.metadata.to_dict()) for name, footer in zip(self.chunk_names, footers, strict=True)]
         self.digest = digest128(repr(facts).encode())
         self.table, self._groups = _table([footer.metadata for footer in footers])
         self._names = [leaf.name for leaf in self.schema.leaves]

@@ -4,23 +4,19 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from leyden.core.errors import ConfigError, ConflictError, closest, listed
 from leyden.core.optional import require
 from leyden.core.storage import Storage, open_storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import parse_bytes
-from leyden.data.format.column import Column
 from leyden.data.interop.arrow_export import table_of
-from leyden.data.interop.columns import taken
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_index import INDEX
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
-from leyden.data.read.native import NativeSource
+from leyden.data.tools.native_copy import parts_of, write_native
 from leyden.data.tools.opening import Access, AnySource, live_rows, open_any
 
-Target = Literal["litdata", "parquet", "arrow"]
+Target = Literal["leyden", "litdata", "parquet", "arrow"]
 FILE_BYTES = 64_000_000
 
 
@@ -43,7 +39,7 @@ class Converted(NamedTuple):
 def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command line gives them
     src: str,
     dst: str,
-    to: Target = "litdata",
+    to: Target = "leyden",
     *,
     storage_options: Mapping[str, Any] | None = None,
     encryption: Decrypts | None = None,
@@ -59,13 +55,13 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     Args:
         src: A dataset of ours, LitData's or MosaicML's, Parquet files or tar shards.
         dst: A folder or URL that is empty.
-        to: `"litdata"`, `"parquet"` or `"arrow"` (IPC files).
+        to: `"leyden"`, `"litdata"`, `"parquet"` or `"arrow"` (IPC files).
         storage_options: Of both places.
         encryption: What decrypts the source.
         serializers: The user's own kinds of leaves in the source.
         chunk_bytes: The most bytes of a file, unless a single row or block has more.
         chunk_size: The most rows of a chunk, in LitData's layout.
-        compression: `"zstd"` or `"zstd:N"`, in LitData's layout.
+        compression: `"zstd"` or `"zstd:N"`, in our own layout and LitData's.
 
     Raises:
         NotFoundError: There is no dataset at `src`.
@@ -82,18 +78,6 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
         raise ConflictError(f"{dst} is not empty. Convert into a new folder: nothing is ever overwritten.")
     files = dict(WRITERS[to](source, storage, settings))
     return Converted(dst, live_rows(source), list(files), sum(files.values()))
-
-
-def parts_of(source: AnySource) -> Iterator[list[Column]]:
-    """Yield the columns of each block, in order, without the rows that are deleted."""
-    deleted = source.deleted if isinstance(source, NativeSource) else None
-    for block, (first, rows) in enumerate(zip(source.table.first_row.tolist(), source.table.rows.tolist(), strict=True)):
-        opened = source.open(block, source.fetch(block))
-        columns = [opened.column(number) for number in range(len(source.schema.leaves))]
-        gone = [] if deleted is None else deleted[(deleted >= first) & (deleted < first + rows)] - first
-        kept = np.setdiff1d(np.arange(rows), gone)
-        if len(kept):
-            yield columns if len(kept) == rows else [taken(column, kept) for column in columns]
 
 
 def _to_litdata(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
@@ -150,6 +134,7 @@ def _close(writer: Any, buffer: io.BytesIO, storage: Storage, name: str) -> tupl
 
 
 WRITERS: dict[str, Callable[[AnySource, Storage, LitdataSettings], Iterator[tuple[str, int]]]] = {
+    "leyden": write_native,
     "litdata": _to_litdata,
     "parquet": _to_parquet,
     "arrow": _to_arrow,

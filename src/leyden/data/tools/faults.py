@@ -1,16 +1,13 @@
 """`Fault`, and the faults of a version's files: those that are missing, cut, changed, or hold other keys and deletions."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from leyden.core.errors import LeydenError
-from leyden.core.lazy import Later
 from leyden.core.storage import Storage
+from leyden.data.format import deletes, keys
 from leyden.data.format.hashing import digest128
 from leyden.data.format.manifest import Chunk, ColumnFile, Manifest
-
-_deletes: Any = Later("leyden.data.format.deletes")
-_keys: Any = Later("leyden.data.format.keys")
 
 
 class Fault(NamedTuple):
@@ -47,9 +44,9 @@ def file_faults(manifest: Manifest, storage: Storage, *, fast: bool) -> Iterator
             if message is not None:
                 yield Fault(file.name, None, None, message)
         if chunk.deleted is not None and not fast:
-            yield from _read_fault(chunk.deleted.name, lambda name: _deletes.read_deletes(storage.read(name), name))
+            yield from _read_fault(chunk.deleted.name, lambda name: deletes.from_bytes(storage.read(name), name))
     if manifest.keys is not None and not fast:
-        yield from _read_fault(manifest.keys["name"], lambda _: _keys.open_keys(storage, manifest.keys))
+        yield from _read_fault(manifest.keys["name"], lambda name: keys.KeyIndex(storage.read(name), name))
 
 
 def _file_fault(file: Chunk | ColumnFile, storage: Storage, *, fast: bool) -> str | None:

@@ -71,6 +71,13 @@ def test_row_groups_are_blocks_and_every_type_comes_back(folder: Path) -> None:
     assert [plain(row) for row in read] == rows(37)
 
 
+def test_the_digest_says_the_content_and_nothing_else(folder: Path) -> None:
+    digest = ParquetSource(str(folder)).digest
+    assert ParquetSource(str(folder)).digest == digest
+    write(folder / "b.parquet", rows(12, 26))
+    assert ParquetSource(str(folder)).digest != digest
+
+
 def test_remote_files_are_read_by_ranges(folder: Path) -> None:
     storage = open_storage("memory://parquet-ranges")
     for file in folder.iterdir():

@@ -8,11 +8,13 @@ import pytest
 
 from leyden.core.errors import ConfigError, ConflictError, NotFoundError
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column, list_column, strings_column
+from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column, list_column, strings_column, taken
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.parquet import ParquetSource
 from leyden.data.interop.sniff import open_foreign
 from leyden.data.tools.convert import convert
+from leyden.data.tools.opening import Access, open_any
+from leyden.data.tools.verify import verify
 from tests.support.foreign_rows import samples
 
 pa = pytest.importorskip("pyarrow")
@@ -39,7 +41,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_parquet_becomes_litdata_and_comes_back(source: Path, tmp_path: Path) -> None:
-    there = convert(str(source), str(tmp_path / "litdata"), chunk_size=20)
+    there = convert(str(source), str(tmp_path / "litdata"), "litdata", chunk_size=20)
     assert (there.num_rows, there.files) == (50, ["chunk-0-0.bin", "chunk-0-1.bin", "chunk-0-2.bin", "index.json"])
     assert samples(LitdataSource(str(tmp_path / "litdata"))) == ROWS
     back = convert(str(tmp_path / "litdata"), str(tmp_path / "back"), "parquet")
@@ -125,5 +127,29 @@ def test_what_arrow_has_no_type_for_is_refused() -> None:
 
 
 def test_converted_data_is_found_by_looking(source: Path, tmp_path: Path) -> None:
-    convert(str(source), str(tmp_path / "litdata"), compression="zstd")
+    convert(str(source), str(tmp_path / "litdata"), "litdata", compression="zstd")
     assert isinstance(open_foreign(str(tmp_path / "litdata")), LitdataSource)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_any_format_becomes_ours(compression: str | None, source: Path, tmp_path: Path) -> None:
+    made = convert(str(source), str(tmp_path / "ours"), chunk_bytes=2000, compression=compression)
+    assert made.num_rows == 50
+    assert len(made.files) > 2
+    assert samples(open_any(str(tmp_path / "ours"), Access())) == ROWS
+    assert not verify(str(tmp_path / "ours")).faults
+    again = convert(str(source), str(tmp_path / "again"), chunk_bytes=2000, compression=compression)
+    assert again.files == made.files
+    convert(str(tmp_path / "ours"), str(tmp_path / "third"), "litdata")
+    assert samples(LitdataSource(str(tmp_path / "third"))) == ROWS
+
+
+def test_some_rows_of_every_kind_of_column_can_be_taken() -> None:
+    bits = np.packbits([True, False, True], bitorder="little")
+    text, rows = np.frombuffer(b"abc", np.uint8), np.array([2, 0])
+    strings = taken(strings_column(text, np.array([0, 1, 2, 3]), np.array([0, 2, 2, 3]), bits), rows)
+    assert [[part.tobytes() for part in strings.row(row)] for row in range(2)] == [[b"c"], [b"a", b"b"]]
+    assert [bytes(taken(bytes_column_of([b"x", None, b"yz"]), rows).row(row)) for row in range(2)] == [b"yz", b"x"]
+    assert taken(fixed_column("int64", np.array([1, 0, 3]), bits), np.array([1, 2])).is_null(0)
+    squares = array_column("int8", np.arange(6, dtype=np.uint8), np.array([[1, 1], [1, 2], [1, 3]]))
+    assert taken(squares, rows).row(0).tolist() == [[3, 4, 5]]

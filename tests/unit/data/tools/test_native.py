@@ -50,7 +50,7 @@ def test_our_own_format_is_inspected_and_converted(folder: Path, tmp_path: Path)
     assert (found.format, found.num_rows, found.num_blocks, found.num_chunks) == ("leyden", 12, 3, 2)
     assert found.first[1] == ROWS[1] | {"id": "1"}
     assert samples(open_any(str(folder), Access())) == ROWS
-    convert(str(folder), str(tmp_path / "litdata"))
+    convert(str(folder), str(tmp_path / "litdata"), "litdata")
     assert samples(LitdataSource(str(tmp_path / "litdata"))) == ROWS
 
 
