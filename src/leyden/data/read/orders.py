@@ -1,14 +1,10 @@
 """`make_order`: which order the rows of a selection have."""
 
-from typing import Any
-
-from leyden.core.lazy import Later
+from leyden.data.order.lanes import LaneOrder
 from leyden.data.read.options import OrderOptions
 from leyden.data.read.source import BlockTable
 from leyden.data.read.stream import RowOrder, SequentialOrder
-from leyden.data.read.subset import Runs
-
-_lanes: Any = Later("leyden.data.order.batches")
+from leyden.data.read.subset import Runs, unit_borders
 
 
 def make_order(runs: Runs, table: BlockTable, options: OrderOptions, unit_blocks: int) -> RowOrder:
@@ -22,6 +18,5 @@ def make_order(runs: Runs, table: BlockTable, options: OrderOptions, unit_blocks
     """
     if options.kind == "sequential":
         return SequentialOrder(runs)
-    return _lanes.Order(
-        runs, table, seed=options.seed, shuffle=options.shuffle, lanes=options.lanes, window=options.window, unit_blocks=unit_blocks
-    )
+    pieces = runs.cut(unit_borders(table, unit_blocks))
+    return LaneOrder(pieces, seed=options.seed, shuffle=options.shuffle, lanes=options.lanes, window=options.window)
