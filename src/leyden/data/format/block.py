@@ -75,14 +75,14 @@ def pack_block(columns: Sequence[Column], *, number: int, chunk_id: int, first_r
     """
     buffers = [_buffers_of(column) for column in columns]
     header_bytes = align(HEADER.size + COLUMN.size * len(columns) + BUFFER.size * sum(map(len, buffers)))
-    records, stored, offset = bytearray(), [], header_bytes
+    records, stored, offset = bytearray(), list[tuple[int, Any]](), header_bytes
     column_records = bytearray()
     index = 0
     for place, (column, own) in enumerate(zip(columns, buffers, strict=True)):
         column_records += _column_record(column, index, own)
         may_shrink = packing.compressible[place] if packing.compressible else True
         for role, array in own:
-            raw = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             codec, data = packing.compression.shrink(raw) if may_shrink or role != VALUES else (0, raw)
             if packing.cipher is not None and raw:
                 data = packing.cipher.encrypt(data, number, index, len(raw), role)

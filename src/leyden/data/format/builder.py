@@ -56,7 +56,7 @@ class LeafBuilder:
 
     def finish(self) -> Column:
         """Return the column of the values so far, and begin the next one."""
-        values, self.values = self.values, []
+        values, self.values = self.values, list[Any]()
         if self.leaf is None or self.leaf.type == "none":
             return Column(NULL, "none", (), len(values), np.empty(0, np.uint8))
         if self._token_dtype is not None:
@@ -127,12 +127,12 @@ class LeafBuilder:
         return plain.nbytes + 8 * plain.ndim
 
 
-def _same(array: NDArray[Any]) -> NDArray[Any]:
+def _same(array: Any) -> NDArray[Any]:
     return array
 
 
-def _elements(tensor: Any) -> NDArray[Any]:
-    return array_of(tensor)[0]
+def _elements(array: Any) -> NDArray[Any]:
+    return array_of(array)[0]
 
 
 def _check_tokens(name: str, leaf: Leaf) -> None:

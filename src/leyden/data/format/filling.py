@@ -165,34 +165,29 @@ class _Chunks:
 
     def add(self, columns: list[Column], schema: Schema, *, is_tokens: bool) -> bool:
         """Add a block; return whether it opened a new chunk after another one, because the old one was full."""
-        block, opened = self._packed(columns, schema), False
-        writer = self._writer
-        assert writer is not None  # noqa: S101 - packing opens one
+        (writer, block), opened = self._packed(columns, schema), False
         limit = self._settings.chunk_bytes
         if limit is not None and writer.blocks and writer.size + len(block) > limit:
             self.close()
-            block, opened = self._packed(columns, schema), True  # it is the first of another chunk now
-            writer = self._writer
+            (writer, block), opened = self._packed(columns, schema), True  # it is the first of another chunk now
         writer.schema = schema
         writer.add(block, columns[0].rows, _tokens_of(columns[0]) if is_tokens else None)
         return opened
 
-    def _packed(self, columns: list[Column], schema: Schema) -> bytearray:
-        if self._writer is None:
-            self._open(schema)
-        writer = self._writer
-        assert writer is not None  # noqa: S101 - it was opened
+    def _packed(self, columns: list[Column], schema: Schema) -> tuple[ChunkWriter, bytearray]:
+        writer = self._writer = self._writer or self._opened(schema)
         compressible = [leaf.type not in UNCOMPRESSED for leaf in schema.leaves]
         packing = Packing(self._compression, compressible, self._cipher) if self._settings.compression or self._cipher else PLAIN
-        return pack_block(columns, number=len(writer.blocks), chunk_id=writer.origin.chunk_id, first_row=writer.rows, packing=packing)
+        block = pack_block(columns, number=len(writer.blocks), chunk_id=writer.origin.chunk_id, first_row=writer.rows, packing=packing)
+        return writer, block
 
-    def _open(self, schema: Schema) -> None:
+    def _opened(self, schema: Schema) -> ChunkWriter:
         origin = Origin(self._job, self._unit, len(self.entries))
         salt = key = None
         if self._ciphers is not None:
             self._cipher, salt, key = self._ciphers.new_chunk(origin.chunk_id)
         path = self._folder / f".chunk-{self._job}-{self._unit}-{origin.sequence}-{os.getpid()}.tmp"
-        self._writer = ChunkWriter(path, origin, schema, salt=salt, key=key)
+        return ChunkWriter(path, origin, schema, salt=salt, key=key)
 
     def close(self) -> None:
         if self._writer is not None:

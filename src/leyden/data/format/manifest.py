@@ -81,7 +81,7 @@ class Chunk:
         """Return the chunk of an entry."""
         deleted = entry.get("deleted")
         columns = tuple(ColumnFile(**{key: each[key] for key in ColumnFile._fields}) for each in entry.get("columns", ()))
-        known = {key: entry.get(key) for key in ("name", "bytes", "rows", "digest", "blocks", "tokens", "key")}
+        known: dict[str, Any] = {key: entry.get(key) for key in ("name", "bytes", "rows", "digest", "blocks", "tokens", "key")}
         return cls(**known, deleted=None if deleted is None else Deleted(**deleted), columns=columns)
 
     def to_json(self) -> dict[str, Any]:
