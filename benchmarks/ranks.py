@@ -55,3 +55,6 @@ def _work(task: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     _work(json.loads(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # how ranks end is not measured either: gloo's threads abort now and then where a contestant leaves its group open
