@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
+from urllib.parse import unquote
 
 from leyden.core.errors import CorruptDataError, NotFoundError
 from leyden.core.storage import Storage, is_url, open_storage
@@ -51,7 +52,8 @@ class ForeignFiles:
 
     def path(self, name: str) -> Path:
         """Return where a local file is."""
-        return Path(self.url.removeprefix("file://")).expanduser() / name
+        folder = unquote(self.url.removeprefix("file://")) if self.url.startswith("file:") else self.url
+        return Path(folder).expanduser() / name
 
     def read(self, name: str) -> bytes:
         """Return a small file."""

@@ -63,7 +63,8 @@ def parse_index(data: bytes, where: str) -> LitdataIndex:
         config, chunks = index["config"], index["chunks"]
         loader = config.get("item_loader") or "PyTreeLoader"
         if loader not in {"PyTreeLoader", "TokensLoader"}:
-            raise ConfigError(f"{where} was written for LitData's {loader}; read here are PyTreeLoader and TokensLoader.")
+            hint = " Open the folder of its Parquet files instead." if loader == "ParquetLoader" else ""
+            raise ConfigError(f"{where} was written for LitData's {loader}; read here are PyTreeLoader and TokensLoader.{hint}")
         dims = [chunk.get("dim") for chunk in chunks]
         return LitdataIndex(
             names=[chunk["filename"] for chunk in chunks],

@@ -2,10 +2,12 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from leyden.core.errors import ConfigError, StateError
+from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.interop.litdata_ciphers import FernetEncryption, RSAEncryption
 
 pytest.importorskip("cryptography")
@@ -40,6 +42,16 @@ def test_rsa_keys_travel_alone(tmp_path: Path) -> None:
         other.encrypt(b"")
     with pytest.raises(StateError, match="Keys not found"):
         other.save_keys(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", [FernetEncryption, RSAEncryption])
+def test_both_wrap_the_keys_of_our_own_format(kind: Any) -> None:
+    key = kind("secret")
+    ciphers = DatasetCiphers(key)
+    cipher, salt, wrapped = ciphers.new_chunk(5)
+    stored = cipher.encrypt(b"abc", 0, 0, 3, 4)
+    again = DatasetCiphers(key, ciphers.entry).of_chunk(5, salt, wrapped)
+    assert bytes(again.decrypt(stored, 0, 0, 3, 4)) == b"abc"
 
 
 def test_an_unknown_level_is_refused() -> None:

@@ -94,7 +94,11 @@ def index_of(**changes: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("changes", "match"),
-    [({"item_loader": "TemporalArrayLoader"}, "TemporalArrayLoader"), ({"compression": "lz4"}, "'zstd' and 'zstd:N'")],
+    [
+        ({"item_loader": "TemporalArrayLoader"}, "TemporalArrayLoader"),
+        ({"item_loader": "ParquetLoader"}, "folder of its Parquet files"),
+        ({"compression": "lz4"}, "'zstd' and 'zstd:N'"),
+    ],
 )
 def test_indexes_of_kinds_that_are_not_read_are_refused(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
@@ -138,6 +142,13 @@ def small(write: Callable[[str, bytes], None], items: list[int]) -> None:
 def test_a_remote_dataset_is_read_by_ranges() -> None:
     small(open_storage("memory://litdata-ranges").write, [5, 6, 7, 8])
     assert samples(LitdataSource("memory://litdata-ranges")) == [5, 6, 7, 8]
+
+
+def test_a_file_url_may_hold_escapes(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    small(lambda name, data: (folder / name).write_bytes(data) and None, [5, 6, 7, 8])
+    assert samples(LitdataSource(folder.as_uri())) == [5, 6, 7, 8]
 
 
 def test_a_chunk_that_was_replaced_is_told(tmp_path: Path) -> None:
