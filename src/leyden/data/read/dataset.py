@@ -27,7 +27,7 @@ from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
 from leyden.data.read.states import Position, checked_state, state_of
-from leyden.data.read.stream import DatasetStream, Rows
+from leyden.data.read.stream import DatasetStream, Rows, SequentialOrder
 from leyden.data.read.subset import Runs, choose_unit_blocks, subsampled, unit_borders
 from leyden.data.read.supply import LookAhead
 from leyden.data.read.tokens import TokenWindows, window_schema
@@ -249,7 +249,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
             indices: Numbers of samples, or a slice.
         """
         rows = self._checked(indices)
-        stream = self.stream()
+        stream = self._by_number()
         chosen = Rows.of_one(*self._runs.at(rows), np.zeros(len(rows), np.int32))
         stream.ready(stream.needs(chosen))
         tray = stream.gather(chosen)
@@ -292,7 +292,11 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
 
     def stream(self) -> DatasetStream:
         """Return the order and the arrays of this dataset, for a loader."""
-        return DatasetStream(self._reading, make_order(self._runs, self._reading.table, self._order_options, self.unit_blocks))
+        order = make_order(self._runs, self._reading.table, self._order_options, self.unit_blocks)
+        return DatasetStream(self._reading, order)
+
+    def _by_number(self) -> DatasetStream:
+        return DatasetStream(self._reading, SequentialOrder(self._runs))
 
     def __iter__(self) -> Iterator[Any]:
         register(type(self))
@@ -342,7 +346,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         return self._read(Rows.of_one(*self._runs.at(indices), np.zeros(len(indices), np.int32)))
 
     def _read(self, rows: Rows) -> list[Any]:
-        stream = self.stream()
+        stream = self._by_number()
         stream.ready(stream.needs(rows))
         values = stream.gather(rows).values(0, len(rows))
         if self._transform is None:

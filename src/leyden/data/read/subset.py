@@ -6,20 +6,18 @@ of a split and copies of upsampling make more. Everything is arrays: a run is ne
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
-from leyden.core.lazy import Later
+from leyden.data.philox import TAG_SPLIT, TAG_SUBSAMPLE, perm
 from leyden.data.read.source import BlockTable
 
 MOST_UNITS = 2**18
-_TAG_SPLIT, _TAG_SUBSAMPLE = 5, 6
 _ROUNDING = 1e-9  # by which fractions may exceed 1
-_philox: Any = Later("leyden.data.philox")
 
 
 @final
@@ -148,7 +146,7 @@ def subsampled(runs: Runs, factor: float, borders: NDArray[np.int64], seed: int 
             kept.append(source.between(0, count))
         else:
             pieces = source.cut(borders)
-            kept.append(pieces.permuted_between(_philox.perm(seed, _TAG_SUBSAMPLE, 0, 0, len(pieces.first)), 0, count))
+            kept.append(pieces.permuted_between(perm(seed, TAG_SUBSAMPLE, 0, 0, len(pieces.first)), 0, count))
     if not kept:
         raise ConfigError(f"subsample={factor} of {runs.num_rows} rows leaves none: take a larger one.")
     return Runs(*(np.concatenate([getattr(each, name) for each in kept]) for name in ("first", "rows", "copy")))
@@ -172,7 +170,7 @@ def split_runs(runs: Runs, splits: Sequence[float], borders: NDArray[np.int64], 
         raise ConfigError(f"splits={list(splits)!r} is not accepted: each is in [0, 1], and their sum is at most 1, such as [0.9, 0.1].")
     pieces = runs.cut(borders)
     count = len(pieces.first)
-    order = np.arange(count) if seed is None else _philox.perm(seed, _TAG_SPLIT, 0, 0, count)
+    order = np.arange(count) if seed is None else perm(seed, TAG_SPLIT, 0, 0, count)
     parts: list[Runs] = []
     start = 0
     for part in splits:

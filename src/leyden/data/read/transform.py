@@ -14,9 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from leyden.core.errors import ConfigTypeError
-from leyden.core.lazy import Later
-
-_philox: Any = Later("leyden.data.philox")
+from leyden.data.philox import SampleRng
 
 
 @final
@@ -52,7 +50,7 @@ class Transform:
             sample: What was read.
             key: Epoch, row and copy.
         """
-        rng = _philox.SampleRng(self.seed, *key)
+        rng = SampleRng(self.seed, *key)
         if self.uses_globals:
             seed_globals(rng.seed)
         for function, takes in self.functions:

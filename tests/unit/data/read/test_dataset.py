@@ -1,9 +1,9 @@
 """`StreamingDataset`: what every argument and method of the documented interface does."""
 
 import copy
-import importlib.util
 import itertools
 import pickle
+import random
 import sys
 from dataclasses import replace
 from typing import Any
@@ -228,7 +228,6 @@ class Doubled(StreamingDataset):
         return {"x": 2 * sample["x"]}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("leyden.data.philox") is None, reason="the generators are not there yet")
 def test_transforms_are_functions_chains_or_a_method() -> None:
     assert xs(numbers(3, transform=lambda sample: {"x": sample["x"] + 1})) == [1, 2, 3]
     chain = [lambda sample: {"x": sample["x"] + 1}, lambda sample: {"x": sample["x"] * 10}]
@@ -306,3 +305,84 @@ def test_few_python_calls_per_sample() -> None:
     finally:
         sys.setprofile(None)
     assert calls <= 4 * 4000  # two generators that go on, and building the sample
+
+
+def test_shuffled_epochs_hold_every_sample_once_and_differ() -> None:
+    dataset = numbers(500, per_block=7, shuffle=True, lanes=8)
+    first = xs(dataset)
+    assert sorted(first) == list(range(500)) != first
+    assert xs(dataset) == first  # a bare dataset stays at its epoch
+    dataset.set_epoch(2)
+    second = xs(dataset)
+    assert sorted(second) == list(range(500))
+    assert second != first
+
+
+@given(
+    rows=st.integers(1, 200),
+    worlds=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    batch=st.integers(1, 3),
+    steps=st.integers(0, 10),
+    kind=st.sampled_from(["shuffle", "lanes"]),
+)
+def test_going_on_with_another_world_size_loses_and_repeats_nothing(
+    rows: int, worlds: tuple[int, int], batch: int, steps: int, kind: str
+) -> None:
+    options: dict[str, Any] = {"lanes": 4, "window": 2, "drop_last": False, "batch_size": batch}
+    options |= {"shuffle": True} if kind == "shuffle" else {"order": "lanes"}
+    steps = min(steps, rows // (worlds[0] * batch))
+    found, states = [], []
+    for rank in range(worlds[0]):
+        dataset = numbers(rows, per_block=5, rank=rank, world_size=worlds[0], **options)
+        iterator = iter(dataset)
+        found += [int(next(iterator)["x"]) for _ in range(steps * batch)]
+        states.append(dataset.state_dict())
+    assert all(state == states[0] for state in states)
+    for rank in range(worlds[1]):
+        dataset = numbers(rows, per_block=5, rank=rank, world_size=worlds[1], **options)
+        dataset.load_state_dict(states[0])
+        found += xs(dataset)
+    assert sorted(found) == list(range(rows))
+
+
+def test_subsets_and_subsamples_are_shuffled_too() -> None:
+    dataset = numbers(100, shuffle=True).subset(slice(10, 60))
+    assert sorted(xs(dataset)) == list(range(10, 60))
+    drawn = numbers(100, per_block=5, shuffle=True, subsample=0.2)
+    assert len(set(xs(drawn))) == 20
+    assert len({x // 5 for x in xs(drawn)}) == 4  # whole blocks
+    assert sorted(xs(numbers(10, shuffle=True, subsample=2.0))) == sorted([*range(10)] * 2)
+
+
+def test_rng_of_a_sample_depends_on_seed_epoch_row_and_copy_alone() -> None:
+    def noisy(sample: dict[str, int], rng: Any) -> dict[str, int]:
+        return {"x": sample["x"], "r": int(rng.numpy.integers(10**9))}
+
+    dataset = numbers(40, transform=noisy, shuffle=True)
+    found = {sample["x"]: sample["r"] for sample in dataset}
+    assert len(set(found.values())) == 40
+    assert all(dataset[number]["r"] == found[number] for number in range(40))
+    dataset.set_epoch(2)
+    assert all(dataset[number]["r"] != found[number] for number in range(40))
+
+
+def test_global_generators_are_seeded_per_sample_and_put_back() -> None:
+    def noisy(sample: dict[str, int]) -> dict[str, Any]:
+        return {"x": sample["x"], "r": (random.random(), float(np.random.rand()))}
+
+    random.seed(1)
+    before = random.getstate()
+    dataset = numbers(20, transform=noisy)
+    found = [sample["r"] for sample in dataset]
+    assert random.getstate() == before
+    assert [sample["r"] for sample in dataset[::-1]] == found[::-1]
+    assert len(set(found)) == 20
+
+
+def test_a_failing_transform_names_its_row() -> None:
+    def fails(sample: dict[str, int]) -> dict[str, int]:
+        return {"x": 1 // (sample["x"] - 7)}
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(numbers(10, transform=fails))
+    assert raised.value.__notes__ == ["while transforming row 7 (copy 0) in epoch 1"]

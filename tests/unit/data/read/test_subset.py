@@ -1,7 +1,5 @@
 """Selections: runs stay what the list of their rows would be, whatever is done to them."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +11,6 @@ from leyden.data.read.split import train_test_split
 from leyden.data.read.subset import Runs, choose_unit_blocks, split_runs, unit_borders
 from tests.support.array_dataset import numbers, xs
 
-needs_philox = pytest.mark.skipif(importlib.util.find_spec("leyden.data.philox") is None, reason="the generators are not there yet")
 ROWS = st.lists(st.integers(0, 50), max_size=40)
 
 
@@ -82,7 +79,6 @@ def test_parts_without_shuffle_follow_one_another() -> None:
     assert [xs(part) for part in parts] == [[0, 1, 2, 3, 4], [5, 6, 7]]
 
 
-@needs_philox
 @given(rows=st.integers(10, 200), splits=st.lists(st.floats(0.1, 0.4), min_size=1, max_size=2), seed=st.integers(0, 9))
 def test_parts_are_disjoint_of_exact_size_and_made_of_whole_units(rows: int, splits: list[float], seed: int) -> None:
     borders = np.arange(0, rows, 7)
