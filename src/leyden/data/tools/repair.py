@@ -11,7 +11,7 @@ from typing import Any
 
 from leyden.core.errors import ConflictError, CorruptDataError, NotFoundError
 from leyden.core.storage import Storage, open_storage
-from leyden.data.format.chunk import SUFFIX, ChunkEntry, read_footer
+from leyden.data.format.chunk import SUFFIX, ChunkEntry, read_footer, read_header
 from leyden.data.format.hashing import digest128
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.schema import Schema, unify_all
@@ -44,6 +44,7 @@ class _Found:
     """A chunk and its footer."""
 
     entry: ChunkEntry
+    is_encrypted: bool
     footer: Mapping[str, Any]
 
 
@@ -101,7 +102,7 @@ def _read(storage: Storage, name: str) -> _Found:
     footer = read_footer(data, name)
     blocks = [(rows, stored) for rows, _, stored, _ in footer["blocks"]]
     entry = ChunkEntry(name, len(data), footer["rows"], digest128(data), blocks, footer["tokens"], footer.get("key"))
-    return _Found(entry=entry, footer=footer)
+    return _Found(entry=entry, is_encrypted=read_header(data, name).is_encrypted, footer=footer)
 
 
 def _of_one_job(found: Sequence[_Found], job: str | None, url: str) -> list[_Found]:
@@ -120,7 +121,7 @@ def _of_one_job(found: Sequence[_Found], job: str | None, url: str) -> list[_Fou
 
 
 def _rebuilt(chunks: Sequence[_Found]) -> Manifest:
-    if any(each.entry.key is not None for each in chunks):
+    if any(each.is_encrypted for each in chunks):
         raise CorruptDataError("the chunks are encrypted, and how was in the manifest alone: it cannot be rebuilt.")
     schema = unify_all([Schema.from_json(each.footer["schema"]) for each in chunks])
     entries = tuple(Chunk.of(each.entry) for each in chunks)

@@ -1,5 +1,6 @@
 """The tools on datasets of our own format: inspected, converted, verified to the last byte, and repaired."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ import numpy as np
 import pytest
 
 from leyden.cli.main import main
-from leyden.core.errors import ConflictError, NotFoundError
-from leyden.data.format.manifest import Manifest
+from leyden.core.errors import ConflictError, CorruptDataError, NotFoundError
+from leyden.core.storage import open_storage
+from leyden.data.format import deletes
+from leyden.data.format.cipher import AesGcm, DatasetCiphers
+from leyden.data.format.filling import Filler
+from leyden.data.format.manifest import Deleted, Manifest
+from leyden.data.format.versions import commit
 from leyden.data.interop.columns import bytes_column_of, fixed_column
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.sniff import format_of
@@ -122,6 +128,37 @@ def test_chunks_of_two_jobs_need_to_be_told_apart(folder: Path) -> None:
         repair(str(folder), job="c")
     repair(str(folder), job="b")
     assert samples(open_any(str(folder), Access())) == ROWS[:2]
+
+
+def test_encrypted_chunks_are_not_taken_for_plain_ones(tmp_path: Path) -> None:
+    filler = Filler(tmp_path, job="a", unit="0", ciphers=DatasetCiphers(AesGcm(key=bytes(32))))
+    filler.append({"id": 1})
+    filler.finish()
+    with pytest.raises(CorruptDataError, match="chunks are encrypted"):
+        repair(str(tmp_path))
+
+
+def test_deleted_rows_are_left_out(folder: Path, tmp_path: Path) -> None:
+    storage = open_storage(folder)
+
+    def without_two(newest: Manifest | None) -> Manifest:
+        assert newest is not None
+        first = newest.chunks[0]
+        name = deletes.name_of(2, first.digest)
+        storage.write(name, deletes.to_bytes([1, 4]))
+        changed = dataclasses.replace(first, deleted=Deleted(name, 2))
+        return dataclasses.replace(newest, version=2, parent=1, operation="delete", chunks=(changed, *newest.chunks[1:]))
+
+    commit(storage, without_two)
+    assert inspect(str(folder)).num_rows == 10
+    convert(str(folder), str(tmp_path / "out"))
+    assert samples(open_any(str(tmp_path / "out"), Access())) == [row for row in ROWS if row["id"] not in {1, 4}]
+    assert inspect(str(folder), version=1).num_rows == 12
+    assert not verify(str(folder)).faults
+    (folder / deletes.name_of(2, Manifest.from_bytes((folder / "index.json").read_bytes(), "x").chunks[0].digest)).write_bytes(b"x")
+    with pytest.raises(CorruptDataError):
+        convert(str(folder), str(tmp_path / "other"))
+    assert [fault.chunk.startswith("_leyden/deletes") for fault in verify(str(folder)).faults] == [True]
 
 
 def test_nothing_to_repair_is_told(tmp_path: Path) -> None:
