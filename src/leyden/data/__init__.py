@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leyden.data.read.indexer import FileMetadata as FileMetadata
     from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
     from leyden.data.read.split import train_test_split as train_test_split
+    from leyden.data.read.zipped import ParallelStreamingDataset as ParallelStreamingDataset
     from leyden.data.tools.convert import convert as convert
     from leyden.data.tools.inspect import inspect as inspect
     from leyden.data.tools.repair import repair as repair
@@ -62,6 +63,7 @@ else:
             "Json": ".types",
             "Mesh": ".types",
             "Nifti": ".types",
+            "ParallelStreamingDataset": ".read.zipped",
             "ParquetLoader": ".config",
             "Pdf": ".types",
             "Pil": ".types",

@@ -26,7 +26,7 @@ from leyden.data.read.options import order_options, read_options, report_replace
 from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
-from leyden.data.read.states import Position, checked_state, state_of
+from leyden.data.read.states import Position, checked_state, order_changes, state_of
 from leyden.data.read.stream import DatasetStream, Rows, SequentialOrder
 from leyden.data.read.subset import Runs, choose_unit_blocks, subsampled, unit_borders
 from leyden.data.read.supply import LookAhead
@@ -290,6 +290,25 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         other._runs, other._position, other._loaded = runs, Position(epoch=1), None
         return other
 
+    @property
+    def reading(self) -> Reading:
+        """The source at work, for what reads several datasets together."""
+        return self._reading
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How far to look ahead."""
+        return self._options.ahead_bytes
+
+    @property
+    def row_transform(self) -> Transform | None:
+        """What is done with each sample."""
+        return self._transform
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a state must agree with."""
+        return self._identity()
+
     def stream(self) -> DatasetStream:
         """Return the order and the arrays of this dataset, for a loader."""
         order = make_order(self._runs, self._reading.table, self._order_options, self.unit_blocks)
@@ -426,6 +445,11 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
             ConflictError: It is of other data.
         """
         self._loaded, changes = checked_state(state, self._identity(), is_forced=self._options.force_override_state)
+        self._order_options = replace(self._order_options, **changes)
+
+    def adopt_order(self, order: Mapping[str, Any], *, is_forced: bool) -> None:
+        """Take over the order that a state of several datasets holds for this one."""
+        changes = order_changes(order, self._identity()["order"], is_forced=is_forced or self._options.force_override_state)
         self._order_options = replace(self._order_options, **changes)
 
     def _identity(self) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any, final
 
 import numpy as np
 
-from leyden.data.read.stream import Rows, Stream, delivered, delivered_to
+from leyden.data.read.stream import Needs, Rows, Stream, delivered, delivered_to
 from leyden.data.read.supply import LookAhead
-from leyden.data.read.transform import Transform
+from leyden.data.read.transform import Applies
 
 _TRAY_BYTES = 4 * 2**20
 _MOST_ROWS = 4096
+ENDLESS = 2**62  # positions of a stream without an end
 _PLANNED_ROWS = 2048  # at once, when looking ahead
 
 
@@ -59,10 +60,10 @@ class Share:
         """Yield the rows of this share in trays, in the order in which they are handed out.
 
         Args:
-            stream: The order; not an endless one.
+            stream: The order.
             row_bytes: About how large a row is.
         """
-        num_rows = stream.num_rows or 0
+        num_rows = ENDLESS if stream.num_rows is None else stream.num_rows
         whole = (num_rows - self.consumed) // self.size
         most = max(1, min(_MOST_ROWS, _TRAY_BYTES // max(row_bytes, 1)) // self.batch_size)
         step, steps = 0, 1
@@ -87,7 +88,7 @@ class Share:
         return self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size
 
 
-def samples_of(share: Share, stream: Stream, row_bytes: int, transform: Transform | None, ahead: "Ahead | None") -> Iterator[Any]:
+def samples_of(share: Share, stream: Stream, row_bytes: int, transform: Applies | None, ahead: "Ahead | None") -> Iterator[Any]:
     """Yield the samples of a share.
 
     Args:
@@ -120,10 +121,12 @@ class Ahead:
         share: Which rows.
         stream: Where they are from.
         look_ahead: What counts the bytes.
+        bases: Where the blocks of each source begin in a numbering of all of them; sorted, from 0.
     """
 
-    def __init__(self, share: Share, stream: Stream, look_ahead: LookAhead) -> None:
+    def __init__(self, share: Share, stream: Stream, look_ahead: LookAhead, bases: "tuple[int, ...]" = (0,)) -> None:
         self._stream = stream
+        self._bases = np.array(bases, np.int64)
         self._look_ahead = look_ahead
         # Rows of about one kilobyte make trays of a fixed number of rows: what is planned here is never gathered.
         self._planned = share.trays(stream, _TRAY_BYTES // _PLANNED_ROWS)
@@ -139,7 +142,8 @@ class Ahead:
             if planned is None:
                 return
             needs = self._stream.needs(planned)
-            new = self._look_ahead.ask(self._position, needs.block.tolist())
-            if new:
-                self._stream.ahead(needs._replace(part=needs.part[: len(new)], block=np.array(new, np.int64)))
+            new = np.array(self._look_ahead.ask(self._position, (self._bases[needs.part] + needs.block).tolist()), np.int64)
+            if len(new):
+                part = np.searchsorted(self._bases, new, side="right") - 1
+                self._stream.ahead(Needs(part.astype(np.int32), new - self._bases[part]))
             self._position += len(planned)

@@ -96,12 +96,24 @@ def checked_state(state: Mapping[str, Any], identity: Mapping[str, Any], *, is_f
             f"the state is of other data ({told}). Open the same data: StreamingDataset(…, version={theirs.get('version')}), with the same "
             "subset and block_size."
         )
-    changes = {name: state["order"][name] for name in _ORDER if state["order"][name] != identity["order"][name]}
-    if state["order"]["order"] != identity["order"]["order"]:
-        changes["kind"] = state["order"]["order"]
-    if changes and not is_forced:
-        warnings.warn(
-            f"the state's order wins over the arguments given here: {changes}. force_override_state_dict=True keeps those.", stacklevel=3
-        )
+    changes = order_changes(state["order"], identity["order"], is_forced=is_forced)
     position = Position(epoch=state["current_epoch"], consumed=state["consumed"], within=state["within"])
-    return position, {} if is_forced else changes
+    return position, changes
+
+
+def order_changes(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, is_forced: bool) -> dict[str, Any]:
+    """Return which values of the order a saved state changes, with a warning.
+
+    Args:
+        theirs: The order in the state.
+        ours: The dataset's.
+        is_forced: Whether the dataset's own win.
+    """
+    changes = {name: theirs[name] for name in _ORDER if theirs[name] != ours[name]}
+    if theirs["order"] != ours["order"]:
+        changes["kind"] = theirs["order"]
+    if is_forced or not changes:
+        return {}
+    told = f"the state's order wins over the arguments given here: {changes}. force_override_state_dict=True keeps those."
+    warnings.warn(told, stacklevel=4)
+    return changes

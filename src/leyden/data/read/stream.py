@@ -105,6 +105,14 @@ class Tray(NamedTuple):
         return self.samples.values(self.columns, start, stop)
 
 
+class TrayOfMany(Protocol):
+    """What `Stream.gather` returns: a `Tray`, or several side by side."""
+
+    def values(self, start: int, stop: int) -> list[Any]:
+        """Return rows `start` to `stop` as samples."""
+        ...
+
+
 class Needs(NamedTuple):
     """Blocks in the order in which they are first needed.
 
@@ -126,6 +134,10 @@ class Stream(Protocol):
         """Return the rows at global positions, in the order of positions; fewer at the end."""
         ...
 
+    def arrange(self, rows: Rows, size: int) -> NDArray[np.int64]:
+        """Return the order in which whole global batches are handed out: (batches, size), indices of rows."""
+        ...
+
     def needs(self, rows: Rows) -> Needs:
         """Return the blocks that hold rows."""
         ...
@@ -138,7 +150,7 @@ class Stream(Protocol):
         """Wait until blocks are at hand."""
         ...
 
-    def gather(self, rows: Rows, arena: Arena | None = None) -> Tray:
+    def gather(self, rows: Rows, arena: Arena | None = None) -> TrayOfMany:
         """Read rows into one array per leaf."""
         ...
 
@@ -146,7 +158,7 @@ class Stream(Protocol):
 def delivered(stream: Stream, epoch: int, consumed: int, size: int) -> Rows:
     """Return the global batch of `size` at position `consumed`, as it is handed out: by lane, then by position."""
     rows = stream.positions(epoch, consumed, consumed + size)
-    return rows.cut(np.argsort(rows.lane, kind="stable"))
+    return rows.cut(stream.arrange(rows, len(rows))[0]) if len(rows) else rows
 
 
 def delivered_to(stream: Stream, epoch: int, span: tuple[int, int], size: int, place: tuple[int, int]) -> Rows:
@@ -161,8 +173,7 @@ def delivered_to(stream: Stream, epoch: int, span: tuple[int, int], size: int, p
     """
     rank, world_size = place
     rows = stream.positions(epoch, *span)
-    steps = len(rows) // size
-    order = np.argsort(rows.lane[: steps * size].reshape(steps, size), axis=1, kind="stable") + size * np.arange(steps)[:, None]
+    order = stream.arrange(rows.cut(slice(len(rows) // size * size)), size)
     low, high = rank * size // world_size, (rank + 1) * size // world_size
     return rows.cut(order[:, low:high].reshape(-1))
 
@@ -184,6 +195,11 @@ class DatasetStream:
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at positions, fewer at the end."""
         return Rows.of_one(*self.order.rows(epoch, start, min(stop, self.order.num_rows)))
+
+    def arrange(self, rows: Rows, size: int) -> NDArray[np.int64]:
+        """Return the order within global batches: by lane, then by position; one sort for all of them."""
+        lanes = rows.lane.reshape(-1, size)
+        return np.argsort(lanes, axis=1, kind="stable") + size * np.arange(len(lanes))[:, None]
 
     def needs(self, rows: Rows) -> Needs:
         """Return the blocks that hold rows, in the order of need."""

@@ -9,12 +9,20 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 
 from leyden.core.errors import ConfigTypeError
 from leyden.data.philox import SampleRng
+
+
+class Applies(Protocol):
+    """What does something with samples."""
+
+    def apply_all(self, samples: Iterable[Any], keys: Sequence[tuple[int, int, int]]) -> list[Any]:
+        """Return samples transformed; `keys` are epoch, row and copy of each."""
+        ...
 
 
 @final
