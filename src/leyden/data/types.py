@@ -429,13 +429,15 @@ class Graph(Wrapper):
         return {**known, **{name: getattr(self, name) for name in GRAPH_FIELDS if getattr(self, name) is not None}}
 
     def parts(self) -> tuple[dict[str, Any], bool]:
-        """Return the tree that is stored, and whether the graph is heterogeneous."""
-        return graph.parts_of(self.fields())
+        """Return the tree that is stored, and whether the graph is heterogeneous; what is no array is one JSON value."""
+        tree, hetero = graph.parts_of(self.fields())
+        return {**tree, graph.REST: Json(tree[graph.REST])}, hetero
 
     @classmethod
     def of_parts(cls, parts: Mapping[str, Any], *, hetero: bool) -> "Graph":
         """Return the graph whose `parts` were stored."""
-        fields = graph.fields_of(parts, hetero=hetero)
+        rest = parts.get(graph.REST)
+        fields = graph.fields_of({**parts, graph.REST: rest.value if isinstance(rest, Json) else rest}, hetero=hetero)
         known = {name: fields.pop(name) for name in GRAPH_FIELDS if name in fields}
         return cls(**known, data=fields or None)
 

@@ -8,7 +8,7 @@ import pytest
 from leyden.core.errors import ConfigError
 from leyden.core.optional import installed
 from leyden.data.codecs.graph import REST
-from leyden.data.types import Graph
+from leyden.data.types import Graph, Json
 
 EDGES = np.array([[0, 1], [1, 0]])
 
@@ -24,7 +24,8 @@ def test_a_graph_becomes_arrays_and_a_rest() -> None:
     parts, hetero = graph.parts()
     assert not hetero
     assert set(parts) == {"x", "edge_index", "train_mask", REST}
-    assert parts[REST] == {"smiles": "CO", "num_nodes": 2}
+    assert isinstance(parts[REST], Json)
+    assert parts[REST].value == {"smiles": "CO", "num_nodes": 2}
     assert same(Graph.of_parts(parts, hetero=hetero).fields(), graph.fields())
 
 
