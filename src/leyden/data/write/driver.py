@@ -1,0 +1,273 @@
+"""A driver of a job: claims units, has its workers do them, and writes what is done into the journal.
+
+Any number of drivers may work on one job, join and leave: there is no coordinator. A unit of a dead driver is taken over;
+dead is who is gone on this machine, or whose beat has not changed for a minute of our own clock.
+"""
+
+import contextlib
+import dataclasses
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+from leyden.core.clock import Clock, SystemClock
+from leyden.core.errors import NotFoundError, StorageError
+from leyden.core.ids import new_id
+from leyden.data.errors import SchemaError, UnitFailedError
+from leyden.data.format import canonical
+from leyden.data.format.schema import Schema, unify
+from leyden.data.read.owner import Owner
+from leyden.data.write.journal import Journal
+from leyden.data.write.plan import Plan
+from leyden.data.write.pool import Order, Outcome, Pool
+from leyden.data.write.unit import Failure
+
+BEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
+_STORAGE_ATTEMPTS = 5
+_WAIT_SECONDS = 0.2
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What happens when something fails.
+
+    Args:
+        on_error: `raise`, `skip` or `quarantine`: for an input whose function raises, or that ended its worker too often.
+        retries: How often an input may end its worker before.
+    """
+
+    on_error: str = "raise"
+    retries: int = 2
+
+
+@final
+class Liveness:
+    """Tells whether the holder of a lease still works.
+
+    Args:
+        journal: Where beats are.
+        clock: Our own, to see that a beat has not changed.
+        dead_seconds: For how long it may not change.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock, dead_seconds: float = DEAD_SECONDS) -> None:
+        self._journal, self._clock, self._dead_seconds = journal, clock, dead_seconds
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def is_dead(self, holder: Mapping[str, Any]) -> bool:
+        """Return whether there is evidence that a driver is gone."""
+        here = Owner.here()
+        owner = Owner(int(holder["pid"]), str(holder["start"]), str(holder["boot"]))
+        if owner.boot == here.boot and here.boot:
+            return not owner.is_alive()
+        driver, now = str(holder["driver"]), self._clock.monotonic()
+        count = self._journal.beat_of(driver)
+        seen = self._seen.get(driver)
+        if seen is None or seen[0] != count:
+            self._seen[driver] = count, now
+            return False
+        return now - seen[1] > self._dead_seconds
+
+
+@final
+class Driver:
+    """Works on a job until all its units are done.
+
+    Args:
+        journal: The job's.
+        plan: Its plan.
+        inputs: All inputs.
+        pool: Does units.
+        policy: What happens when something fails.
+        clock: For waiting and for the beats of others.
+        on_progress: Called with inputs done, rows, bytes and failures so far.
+        dead_seconds: For how long the beat of another driver may not change.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        plan: Plan,
+        inputs: Sequence[Any],
+        pool: Pool,
+        *,
+        policy: Policy = Policy(),
+        clock: Clock | None = None,
+        on_progress: Callable[[int, int, int, int], None] = lambda inputs, rows, size, failures: None,
+        dead_seconds: float = DEAD_SECONDS,
+    ) -> None:
+        self._journal, self._plan, self._inputs, self._pool, self._policy = journal, plan, inputs, pool, policy
+        self._clock, self._on_progress = clock or SystemClock(), on_progress
+        owner = Owner.here()
+        self._id = new_id("driver")
+        self._entry = {"driver": self._id, "pid": owner.pid, "start": owner.start, "boot": owner.boot}
+        self._liveness = Liveness(journal, self._clock, dead_seconds)
+        self._generations: dict[int, int] = {}
+        self._again: deque[Order] = deque()
+        self._deaths: Counter[int] = Counter()
+        self._storage_failures: Counter[int] = Counter()
+        self._left_out: dict[int, list[Failure]] = {}
+        self._error: Exception | None = None
+        self._schema: Schema | None = None
+        self._counts: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Return when every unit is done, by whomever.
+
+        Raises:
+            UnitFailedError: An input failed, and the policy is to raise; units that ran were finished.
+            SchemaError: Samples of one unit do not go with those of another.
+            StorageError: The output kept refusing.
+        """
+        with self._beating():
+            candidates = deque(self._not_done())
+            while True:
+                self._give_work(candidates)
+                if self._pool.is_busy():
+                    for outcome in self._pool.outcomes():
+                        self._take(outcome)
+                    self._show()
+                elif self._error is not None:
+                    raise self._error
+                elif not self._again and not candidates:
+                    candidates = deque(self._not_done())
+                    if not candidates:
+                        return
+                    if not self._takes_any(candidates):
+                        self._clock.sleep(_WAIT_SECONDS)  # others are at the rest
+
+    def _not_done(self) -> list[int]:
+        progress = self._journal.progress()
+        self._generations.update(progress.leases)
+        return [unit for unit in range(self._plan.units) if unit not in progress.done]
+
+    def _takes_any(self, candidates: deque[int]) -> bool:
+        """Claim one of units that others may hold; drop those that are held."""
+        while candidates:
+            unit = candidates.popleft()
+            if self._claim(unit):
+                self._again.append(self._order(unit))
+                return True
+        return False
+
+    def _give_work(self, candidates: deque[int]) -> None:
+        while self._error is None and self._pool.is_free():
+            if not self._again and not self._takes_any(candidates):
+                return
+            self._pool.give(self._again.popleft())
+
+    def _claim(self, unit: int) -> bool:
+        generation = self._generations.get(unit, 0)
+        if generation and not self._is_abandoned(unit, generation):
+            return False
+        is_mine = self._journal.take(unit, generation + 1, self._entry)
+        self._generations[unit] = generation + 1
+        return is_mine
+
+    def _is_abandoned(self, unit: int, generation: int) -> bool:
+        with contextlib.suppress(NotFoundError):
+            return self._liveness.is_dead(self._journal.lease(unit, generation))
+        return False
+
+    def _order(self, unit: int) -> Order:
+        first, stop = self._plan.borders[unit], self._plan.borders[unit + 1]
+        without = frozenset(failure.input for failure in self._left_out.get(unit, ()))
+        return Order(unit, first, self._inputs[first:stop], without)
+
+    # -- what became of a unit -------------------------------------------------------------------------------------
+
+    def _take(self, outcome: Outcome) -> None:
+        unit = outcome.order.unit
+        if outcome.kind == "done" and outcome.record is not None:
+            self._finish(unit, outcome.record)
+        elif outcome.kind == "died" and outcome.failure is not None:
+            self._retry(unit, outcome.failure)
+        elif outcome.kind == "failed" and outcome.failure is not None:
+            self._error = self._error or _failed(outcome.failure)
+        elif outcome.kind == "storage" and self._storage_failures[unit] < _STORAGE_ATTEMPTS:
+            self._storage_failures[unit] += 1
+            self._clock.sleep(_WAIT_SECONDS * 2 ** self._storage_failures[unit])
+            self._again.append(self._order(unit))
+        else:
+            self._error = self._error or outcome.error or StorageError(f"unit {unit} could not be written.")
+
+    def _retry(self, unit: int, failure: Failure) -> None:
+        """Do a unit again whose worker died; without the culprit, once it has done so too often."""
+        self._deaths[failure.input] += 1
+        if self._deaths[failure.input] > self._policy.retries:
+            if self._policy.on_error == "raise":
+                self._error = self._error or _failed(failure)
+                return
+            self._left_out.setdefault(unit, []).append(failure)
+        self._again.append(self._order(unit))
+
+    def _finish(self, unit: int, record: dict[str, Any]) -> None:
+        record["failures"] += [failure._asdict() for failure in self._left_out.get(unit, ())]
+        try:
+            self._compare(record)
+        except SchemaError as error:
+            self._error = self._error or error
+            return
+        if self._policy.on_error == "quarantine":
+            self._quarantine(record["failures"])
+        if not self._journal.finish(unit, {**record, "generation": self._generations.get(unit, 1), "driver": self._id}):
+            self._withdraw(unit, record)
+        self._counts.update(inputs=record["inputs"], rows=record["rows"], bytes=record["bytes"], failures=len(record["failures"]))
+
+    def _compare(self, record: Mapping[str, Any]) -> None:
+        if record["schema"] is None:
+            return
+        mine = Schema.from_json(record["schema"])
+        if self._schema is None:
+            self._journal.set_schema(record["schema"])
+            first = self._journal.schema()
+            self._schema = mine if first is None else Schema.from_json(first)
+        self._schema = unify(self._schema, mine, f"unit {record['unit']} (inputs from {self._plan.borders[record['unit']]:,})")
+
+    def _withdraw(self, unit: int, record: Mapping[str, Any]) -> None:
+        """Remove our chunks of a unit that another driver has done, if they are other files."""
+        theirs = {chunk["name"] for chunk in self._journal.record(unit)["chunks"]}
+        for chunk in record["chunks"]:
+            if chunk["name"] not in theirs:
+                self._journal.storage.delete(chunk["name"])
+
+    def _quarantine(self, failures: Sequence[Mapping[str, Any]]) -> None:
+        for failure in failures:
+            self._journal.storage.write(f"_leyden/quarantine/{self._journal.job}/{failure['input']}.json", canonical.dumps(failure))
+
+    def _show(self) -> None:
+        done = self._counts["inputs"] + self._pool.inputs_done()
+        self._on_progress(done, self._counts["rows"], self._counts["bytes"], self._counts["failures"])
+
+    # -- beats -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _beating(self) -> Any:
+        ended = threading.Event()
+
+        def beat() -> None:
+            count = 0
+            while True:
+                with contextlib.suppress(StorageError):  # the next one may get through
+                    self._journal.beat(self._id, count)
+                count += 1
+                if ended.wait(BEAT_SECONDS):
+                    return
+
+        thread = threading.Thread(target=beat, name="leyden-beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _failed(failure: Failure) -> UnitFailedError:
+    return UnitFailedError(
+        f"input {failure.input}, {failure.text}, could not be processed: {failure.error}. Everything that was done is kept: mend the input "
+        'or fn and run the same command again, or pass on_error="skip" or "quarantine".',
+        failure.traceback,
+    )

@@ -1,0 +1,149 @@
+"""The journal of a job: small objects that are created once and never changed, below `_leyden/jobs/<job>/` of the output.
+
+Whoever creates a name first wins: so two drivers never both own a unit, and a unit is done once. Nothing is ever locked.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, final
+
+from leyden.core.errors import ConfigError, ConflictError, NotFoundError
+from leyden.core.failpoints import failpoint
+from leyden.core.storage import Storage
+from leyden.data.format import canonical
+from leyden.data.write.plan import Plan
+
+JOBS = "_leyden/jobs"
+_LEASE = re.compile(r"lease-(\d{8})-(\d{4})\.json")
+_DONE = re.compile(r"done-(\d{8})\.json")
+
+
+class Lease(NamedTuple):
+    """Who works on a unit: the holder of the newest generation."""
+
+    unit: int
+    generation: int
+
+
+class Progress(NamedTuple):
+    """What the journal holds.
+
+    Args:
+        done: Units that are done.
+        leases: The newest generation of each unit that somebody took.
+    """
+
+    done: frozenset[int]
+    leases: Mapping[int, int]
+
+
+@final
+class Journal:
+    """The journal of one job.
+
+    Args:
+        storage: The output.
+        job: The job's id.
+    """
+
+    def __init__(self, storage: Storage, job: str) -> None:
+        self.storage, self.job = storage, job
+        self._folder = f"{JOBS}/{job}"
+
+    def begin(self, plan: Plan, about: Mapping[str, Any]) -> None:
+        """Write the plan, or compare it with the one that is there.
+
+        Args:
+            plan: This driver's.
+            about: What people read: function, arguments.
+
+        Raises:
+            ConfigError: Another driver computed other inputs.
+        """
+        try:
+            self._create("plan.json", {**plan.to_json(), **about})
+        except ConflictError:
+            there = self._read("plan.json")
+            for field, mine in plan.to_json().items():
+                if there.get(field) != mine:
+                    raise ConfigError(
+                        f"job {self.job}: this driver computed other inputs than the first one: {field} is {mine!r}, not "
+                        f"{there.get(field)!r}. Give all drivers the same list, in the same order: sort what a folder lists."
+                    ) from None
+
+    def progress(self) -> Progress:
+        """Return which units are done, and which are taken."""
+        done, leases = set[int](), dict[int, int]()
+        for entry in self.storage.list(self._folder):
+            name = entry.key.rpartition("/")[2]
+            if match := _DONE.fullmatch(name):
+                done.add(int(match[1]))
+            elif match := _LEASE.fullmatch(name):
+                unit = int(match[1])
+                leases[unit] = max(leases.get(unit, 0), int(match[2]))
+        return Progress(frozenset(done), leases)
+
+    def take(self, unit: int, generation: int, driver: Mapping[str, Any]) -> bool:
+        """Take a unit; return whether this driver was the first."""
+        failpoint("data.lease.before")
+        return self._first(f"lease-{unit:08d}-{generation:04d}.json", driver)
+
+    def lease(self, unit: int, generation: int) -> Mapping[str, Any]:
+        """Return who holds a unit."""
+        return self._read(f"lease-{unit:08d}-{generation:04d}.json")
+
+    def finish(self, unit: int, record: Mapping[str, Any]) -> bool:
+        """Say that a unit is done; return whether this driver was the first."""
+        failpoint("data.done.before")
+        is_first = self._first(f"done-{unit:08d}.json", record)
+        failpoint("data.done.after")
+        return is_first
+
+    def record(self, unit: int) -> Mapping[str, Any]:
+        """Return the record of a unit that is done."""
+        return self._read(f"done-{unit:08d}.json")
+
+    def beat(self, driver: str, count: int) -> None:
+        """Say that a driver lives."""
+        self.storage.write(f"{self._folder}/beat-{driver}.json", canonical.dumps({"count": count}))
+
+    def beat_of(self, driver: str) -> int:
+        """Return the last number that a driver said; -1 if it said none."""
+        try:
+            return int(self._read(f"beat-{driver}.json")["count"])
+        except NotFoundError:
+            return -1
+
+    def schema(self) -> Mapping[str, Any] | None:
+        """Return the schema of the first unit that was done."""
+        try:
+            return self._read("schema.json")
+        except NotFoundError:
+            return None
+
+    def set_schema(self, schema: Mapping[str, Any]) -> None:
+        """Keep the schema of the first unit that was done."""
+        self._first("schema.json", schema)
+
+    def exists(self) -> bool:
+        """Return whether there is such a job."""
+        return self.storage.exists(f"{self._folder}/plan.json")
+
+    def drop(self) -> None:
+        """Remove the journal."""
+        for entry in list(self.storage.list(self._folder)):
+            self.storage.delete(entry.key)
+
+    def _first(self, name: str, value: Mapping[str, Any]) -> bool:
+        try:
+            self._create(name, value)
+        except ConflictError:
+            return False
+        return True
+
+    def _create(self, name: str, value: Mapping[str, Any]) -> None:
+        self.storage.create(f"{self._folder}/{name}", canonical.dumps(value))
+
+    def _read(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = canonical.loads(self.storage.read(f"{self._folder}/{name}"), f"{self.storage.url}/{self._folder}/{name}")
+        return found

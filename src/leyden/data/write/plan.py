@@ -1,0 +1,152 @@
+"""What a job is: the identity of its work, and the units that its inputs are cut into.
+
+The id depends on the function, the inputs and the arguments that change bytes, and on nothing else: the same command, run
+again or on another number of workers, is the same job.
+"""
+
+import functools
+import inspect
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from leyden.core.errors import ConfigError
+from leyden.data.format import canonical
+from leyden.data.format.hashing import digest128
+
+MOST_UNITS, LEAST_UNITS, INPUTS_PER_UNIT = 65_536, 64, 512
+_ID_DIGITS = 12
+
+
+class Plan(NamedTuple):
+    """A job's plan, as its first driver writes it.
+
+    Args:
+        job: The job's id.
+        inputs: How many there are.
+        inputs_digest: Of all of them.
+        borders: The input that each unit begins with, and the end.
+    """
+
+    job: str
+    inputs: int
+    inputs_digest: str
+    borders: tuple[int, ...]
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return len(self.borders) - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the journal keeps."""
+        return {"job": self.job, "inputs": self.inputs, "inputs_digest": self.inputs_digest, "units": self.units}
+
+
+def cut_into_units(inputs: int, weights: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Return where units begin, and the end: contiguous ranges of equal count, or equal weight. Never a function of workers.
+
+    Args:
+        inputs: How many there are.
+        weights: What each costs.
+
+    Raises:
+        ConfigError: Not one weight for each input, or a negative one.
+
+    Example:
+        >>> cut_into_units(4)
+        (0, 1, 2, 3, 4)
+    """
+    units = min(inputs, MOST_UNITS, max(LEAST_UNITS, -(-inputs // INPUTS_PER_UNIT)))
+    if weights is None:
+        return tuple(index * inputs // units for index in range(units + 1)) if units else (0,)
+    costs: NDArray[np.float64] = np.asarray(weights, np.float64)
+    if costs.shape != (inputs,) or (costs < 0).any() or not np.isfinite(costs).all():
+        raise ConfigError(f"weights= has {len(weights)} values for {inputs} inputs: give each input one cost, a number ≥ 0.")
+    ends = np.cumsum(costs)
+    wanted = ends[-1] * np.arange(1, units) / units if inputs else np.empty(0)
+    return (0, *np.searchsorted(ends, wanted, side="left").tolist(), inputs)
+
+
+def digest_of_inputs(inputs: Sequence[Any]) -> str:
+    """Return the hash of all inputs, JSON values by their text, others by their pickle.
+
+    Raises:
+        ConfigError: An input cannot be pickled.
+    """
+    digest = xxhash.xxh3_128()
+    for index, item in enumerate(inputs):
+        text = _bytes_of(item, index)
+        digest.update(len(text).to_bytes(8, "little"))
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def _bytes_of(item: Any, index: int) -> bytes:
+    if type(item) is str:
+        return b"s" + item.encode("utf-8", "surrogatepass")
+    if type(item) is int:
+        return b"i%d" % item
+    try:
+        return b"j" + canonical.dumps(item)
+    except (TypeError, ValueError):
+        try:
+            return b"p" + pickle.dumps(item, protocol=5)
+        except Exception as error:
+            raise ConfigError(
+                f"input {index}, {item!r:.80}, cannot be pickled ({error}). Pass paths or numbers, and open them in fn."
+            ) from error
+
+
+def work_digest(operation: str, function: Callable[..., Any], inputs_digest: str, arguments: Mapping[str, Any]) -> str:
+    """Return what two jobs that do the same have in common.
+
+    Args:
+        operation: `optimize` or `map`.
+        function: The user's.
+        inputs_digest: Of all inputs.
+        arguments: Those that change the bytes that are written.
+    """
+    entry = {"operation": operation, "function": describe(function), "inputs": inputs_digest, "arguments": dict(arguments)}
+    return digest128(canonical.dumps(entry))
+
+
+def job_id(work: str, older: int) -> str:
+    """Return the id of a job.
+
+    Args:
+        work: From `work_digest`.
+        older: How many versions the same work has made before.
+    """
+    return digest128(canonical.dumps([work, older]))[:_ID_DIGITS]
+
+
+def describe(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return what names a function and its text: module, qualified name, and digests of source and of what it closes over."""
+    if isinstance(function, functools.partial):
+        inner = describe(function.func)
+        return {**inner, "partial": _digest_of((function.args, sorted(function.keywords.items())))}
+    plain = getattr(function, "__func__", function)
+    named = plain if hasattr(plain, "__qualname__") else type(plain)
+    cells = tuple(cell.cell_contents for cell in getattr(plain, "__closure__", None) or ())
+    state = cells if hasattr(plain, "__qualname__") else plain
+    return {"module": named.__module__, "qualname": named.__qualname__, "source": _source_digest(named), "closure": _digest_of(state)}
+
+
+def _source_digest(function: Any) -> str:
+    try:
+        return digest128(inspect.getsource(function).encode())
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return digest128(code.co_code if code is not None else b"")
+
+
+def _digest_of(value: Any) -> str:
+    try:
+        return digest128(pickle.dumps(value, protocol=5))
+    except Exception:  # noqa: BLE001 - what cannot be pickled is named by its text
+        return digest128(repr(value).encode())

@@ -1,0 +1,178 @@
+"""One unit of a job: the user's function over a range of inputs, into chunk files."""
+
+import dataclasses
+import itertools
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, final
+
+from leyden.core.failpoints import failpoint
+from leyden.core.storage import Storage, is_url, open_storage
+from leyden.data.format.cipher import DatasetCiphers
+from leyden.data.format.filling import Filler, FillSettings
+from leyden.data.format.leaves import LeafRules
+
+ONE_INPUT_TEXT = 300
+
+
+class Failure(NamedTuple):
+    """An input that could not be processed.
+
+    Args:
+        input: Its number.
+        text: What it is.
+        error: The type of what was raised, and its message.
+        traceback: Where.
+    """
+
+    input: int
+    text: str
+    error: str
+    traceback: str
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every unit of a job has in common; goes to each worker once.
+
+    Args:
+        job: The job's id.
+        function: The user's: returns a sample, yields several, or returns `None` to leave its input out.
+        output: Where chunks go.
+        options: Of the storage.
+        settings: How large blocks and chunks become.
+        rules: What may be stored.
+        on_error: `raise`, `skip` or `quarantine`.
+        encryption: `None`, or what encrypts.
+        cipher: What the manifest will say of it.
+        reader: Makes of an input what the function gets.
+        durable: Whether chunks are on the disk before a unit is done.
+    """
+
+    job: str
+    function: Callable[..., Any]
+    output: str
+    options: Mapping[str, Any]
+    settings: FillSettings
+    rules: LeafRules
+    on_error: str = "raise"
+    encryption: Any = None
+    cipher: Mapping[str, Any] | None = None
+    reader: Any = None
+    durable: bool = True
+
+
+class Reports(Protocol):
+    """Hears which input is worked on, so that whoever watches knows the culprit if this process dies."""
+
+    def __call__(self, index: int) -> None:
+        """Work on input `index` of the job begins."""
+        ...
+
+
+class UnitFailed(Exception):  # noqa: N818 - it is a message to the driver
+    """An input failed, and the policy is to raise."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+
+
+def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: frozenset[int], report: Reports) -> dict[str, Any]:
+    """Process a unit, and return its record; its chunks are in the output.
+
+    Args:
+        task: The job's.
+        unit: The unit's number.
+        first: The number of its first input.
+        inputs: Its inputs.
+        without: Inputs that killed a worker too often, by number.
+        report: Hears which input is worked on.
+
+    Raises:
+        UnitFailed: An input failed, and the policy is to raise.
+        StorageError: The output refuses.
+    """
+    start = time.monotonic()
+    ciphers = None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
+    with _Folder(task.output, task.options) as folder:
+        filler = Filler(
+            folder.path, job=task.job, unit=str(unit), settings=task.settings, rules=task.rules, ciphers=ciphers, durable=task.durable
+        )
+        failures: list[Failure] = []
+        try:
+            for index, item in enumerate(inputs, start=first):
+                report(index)
+                if index in without:
+                    continue
+                failure = _add(task, filler, index, item)
+                if failure is not None:
+                    if task.on_error == "raise":
+                        raise UnitFailed(failure)
+                    failures.append(failure)
+            failpoint("data.unit.written")
+            chunks = filler.finish()
+        except BaseException:
+            filler.discard()
+            raise
+        folder.publish([chunk.name for chunk in chunks])
+    schema = filler.schema
+    return {
+        "unit": unit,
+        "inputs": len(inputs),
+        "rows": filler.rows,
+        "bytes": filler.bytes,
+        "oversized": filler.oversized,
+        "failures": [failure._asdict() for failure in failures],
+        "chunks": [chunk._asdict() for chunk in chunks],
+        "schema": None if schema is None else schema.to_json(),
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _add(task: Task, filler: Filler, index: int, item: Any) -> Failure | None:
+    """Add the samples of one input; where failures are left out, none of them before all are there."""
+    try:
+        samples = _samples(task.function(item if task.reader is None else task.reader.read(item)))
+        for sample in samples if task.on_error == "raise" else list(samples):
+            filler.append(sample)
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
+        return Failure(index, f"{item!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
+    return None
+
+
+def _samples(given: Any) -> Iterator[Any]:
+    if given is None:
+        return iter(())
+    if isinstance(given, Iterator):
+        return (sample for sample in given if sample is not None)
+    return itertools.repeat(given, 1)
+
+
+@final
+class _Folder:
+    """Where chunks are written: the output itself, or a temporary folder from which they are uploaded."""
+
+    def __init__(self, output: str, options: Mapping[str, Any]) -> None:
+        self._remote: Storage | None = open_storage(output, options) if is_url(output) and not output.startswith("file:") else None
+        self._output = output.removeprefix("file://")
+
+    def __enter__(self) -> "_Folder":
+        self._temporary = tempfile.TemporaryDirectory(prefix="leyden-unit-") if self._remote is not None else None
+        self.path = Path(self._temporary.name if self._temporary is not None else self._output)
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def publish(self, names: Sequence[str]) -> None:
+        """Upload the chunks, if the output is elsewhere."""
+        if self._remote is not None:
+            for name in names:
+                self._remote.upload_file(self.path / name, name)
