@@ -44,10 +44,16 @@ if TYPE_CHECKING:
     from leyden.data.types import Text as Text
     from leyden.data.types import Tiff as Tiff
     from leyden.data.types import Video as Video
+    from leyden.data.write.arguments import ALL_DONE as ALL_DONE
+    from leyden.data.write.finalise import Report as Report
+    from leyden.data.write.optimize import complete_dataset as complete_dataset
+    from leyden.data.write.optimize import is_complete_dataset as is_complete_dataset
+    from leyden.data.write.optimize import optimize as optimize
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "ALL_DONE": ".write.arguments",
             "Audio": ".types",
             "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
@@ -69,6 +75,7 @@ else:
             "Pil": ".types",
             "PyTreeLoader": ".config",
             "RSAEncryption": ".interop.litdata_ciphers",
+            "Report": ".write.finalise",
             "Serializer": ".codecs.serializer",
             "StreamingDataset": ".read.dataset",
             "StreamingRawDataset": ".read.raw",
@@ -77,9 +84,12 @@ else:
             "Tiff": ".types",
             "TokensLoader": ".config",
             "Video": ".types",
+            "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
             "inspect": ".tools.inspect",
+            "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",
+            "optimize": ".write.optimize",
             "repair": ".tools.repair",
             "train_test_split": ".read.split",
             "verify": ".tools.verify",

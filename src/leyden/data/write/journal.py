@@ -71,6 +71,10 @@ class Journal:
                         f"{there.get(field)!r}. Give all drivers the same list, in the same order: sort what a folder lists."
                     ) from None
 
+    def plan(self) -> Mapping[str, Any]:
+        """Return the plan as the first driver wrote it."""
+        return self._read("plan.json")
+
     def progress(self) -> Progress:
         """Return which units are done, and which are taken."""
         done, leases = set[int](), dict[int, int]()

@@ -51,6 +51,7 @@ class Task:
         cipher: What the manifest will say of it.
         reader: Makes of an input what the function gets.
         durable: Whether chunks are on the disk before a unit is done.
+        key_function: Makes a row's key of its sample.
     """
 
     job: str
@@ -64,6 +65,7 @@ class Task:
     cipher: Mapping[str, Any] | None = None
     reader: Any = None
     durable: bool = True
+    key_function: Any = None
 
 
 class Reports(Protocol):
@@ -104,12 +106,13 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
             folder.path, job=task.job, unit=str(unit), settings=task.settings, rules=task.rules, ciphers=ciphers, durable=task.durable
         )
         failures: list[Failure] = []
+        keys: list[str | int] = []
         try:
             for index, item in enumerate(inputs, start=first):
                 report(index)
                 if index in without:
                     continue
-                failure = _add(task, filler, index, item)
+                failure = _add(task, filler, keys, index, item)
                 if failure is not None:
                     if task.on_error == "raise":
                         raise UnitFailed(failure)
@@ -130,16 +133,20 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
         "failures": [failure._asdict() for failure in failures],
         "chunks": [chunk._asdict() for chunk in chunks],
         "schema": None if schema is None else schema.to_json(),
+        "keys": keys,
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
-def _add(task: Task, filler: Filler, index: int, item: Any) -> Failure | None:
+def _add(task: Task, filler: Filler, keys: list[str | int], index: int, item: Any) -> Failure | None:
     """Add the samples of one input; where failures are left out, none of them before all are there."""
     try:
         samples = _samples(task.function(item if task.reader is None else task.reader.read(item)))
         for sample in samples if task.on_error == "raise" else list(samples):
+            key = None if task.key_function is None else task.key_function(sample)
             filler.append(sample)
+            if key is not None:
+                keys.append(key)
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
         return Failure(index, f"{item!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
     return None

@@ -1,0 +1,149 @@
+"""The arguments that `optimize` and `map` share: what is accepted, what is refused with the way out, what has no effect."""
+
+import os
+import queue as queues
+import re
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, final
+
+from leyden.core import settings
+from leyden.core.errors import ConfigError
+from leyden.data.config import Dir, place_of
+
+DEV_RUN_INPUTS = 10
+_TEMPLATE = re.compile(r"\{(%[^}]*)\}")
+_LAUNCH = (
+    "start the same script several times instead: `leyden run --nodes 4 script.py`, torchrun or srun; each process finds its place "
+    'by itself (engine="ranks").'
+)
+
+
+@final
+class AllDone:
+    """Ends a queue of inputs."""
+
+    def __repr__(self) -> str:
+        return "ALL_DONE"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AllDone)  # a queue between processes gives a copy
+
+    def __hash__(self) -> int:
+        return 0
+
+
+ALL_DONE: Final = AllDone()
+
+
+def collect_inputs(inputs: Any, queue: Any, *, reader: Any, batch_size: int | None, fast_dev_run: bool | int) -> Sequence[Any]:
+    """Return all inputs as a sequence.
+
+    Raises:
+        ConfigError: None are given, both ways are, or a size is not accepted.
+    """
+    if (inputs is None) == (queue is None):
+        raise ConfigError("give exactly one of inputs= (a sequence or an iterator) and queue= (ended by one ALL_DONE).")
+    found: Sequence[Any] = _drained(queue) if queue is not None else _listed(inputs)
+    if not found:
+        raise ConfigError("inputs= is empty: there is nothing to do. Check the pattern or the folder that they come from.")
+    if reader is not None:
+        found = _listed(reader.remap_items(found, 1))
+    if batch_size is not None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size!r} is not accepted: it takes a whole number ≥ 1.")
+        found = [found[start : start + batch_size] for start in range(0, len(found), batch_size)]
+    if fast_dev_run:
+        found = found[: DEV_RUN_INPUTS if fast_dev_run is True else int(fast_dev_run)]
+    return found
+
+
+def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
+    if isinstance(inputs, str | bytes):
+        raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
+    return inputs if isinstance(inputs, list | tuple | range) else list(inputs)
+
+
+def _drained(queue: Any) -> list[Any]:
+    found: list[Any] = []
+    while True:
+        try:
+            item = queue.get(timeout=1.0)
+        except queues.Empty:
+            continue
+        if item == ALL_DONE:
+            return found
+        found.append(item)
+
+
+def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:
+    """Return the output as an absolute path or URL, times filled in.
+
+    Raises:
+        ConfigError: Several drivers could fill in different times.
+    """
+    text = place_of(place)
+    if _TEMPLATE.search(text):
+        said = settings.environment().get("LEYDEN_DATA_TIME")
+        if said is None and not is_alone:
+            raise ConfigError(
+                f"output_dir={text!r} holds a time, and several drivers may fill in others: set LEYDEN_DATA_TIME=$(date +%s)."
+            )
+        now = time.localtime(float(said) if said is not None else None)
+        text = _TEMPLATE.sub(lambda match: time.strftime(match[1], now), text)
+    return text if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def refuse_machines(num_nodes: int | None, machine: Any) -> None:
+    """Refuse to rent machines.
+
+    Raises:
+        ConfigError: One of the two is given.
+    """
+    if num_nodes is not None or machine is not None:
+        raise ConfigError(f"num_nodes={num_nodes!r}, machine={machine!r}: jobs do not start machines; {_LAUNCH}")
+
+
+def warn_without_effect(**arguments: Any) -> None:
+    """Warn of arguments that are taken for the sake of other libraries' scripts, and change nothing."""
+    given = [name for name, value in arguments.items() if value]
+    if given:
+        warnings.warn(f"{', '.join(given)}: without effect here; leave it out.", UserWarning, stacklevel=3)
+
+
+def usable_workers(num_workers: int | None) -> int:
+    """Return how many worker processes to use: by default the cores that this process may use.
+
+    Raises:
+        ConfigError: It is no whole number ≥ 0.
+
+    Example:
+        >>> usable_workers(0)
+        0
+    """
+    if num_workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(cores, _quota() or cores))
+    if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
+        raise ConfigError(f"num_workers={num_workers!r} is not accepted: it takes a whole number ≥ 0 (0: in this process), or None.")
+    return num_workers
+
+
+def _quota() -> int:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return 0
+
+
+def one_of(name: str, value: Any, accepted: Sequence[Any]) -> None:
+    """Refuse a value that is not among the accepted ones.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if value not in accepted:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes {', '.join(map(repr, accepted))}.")

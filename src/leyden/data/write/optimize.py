@@ -1,0 +1,297 @@
+"""`optimize`: raw inputs become a dataset, in a job that can be killed at any time and goes on when it is run again."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from leyden.core.errors import ConfigError
+from leyden.core.storage import Storage, open_storage
+from leyden.data.config import Dir, ParquetLoader, TokensLoader, parse_bytes
+from leyden.data.format.cipher import DatasetCiphers
+from leyden.data.format.compress import Compression
+from leyden.data.format.filling import FillSettings
+from leyden.data.format.leaves import LeafRules
+from leyden.data.format.manifest import Manifest
+from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest
+from leyden.data.placement import find_place
+from leyden.data.write.arguments import collect_inputs, one_of, output_of, refuse_machines, usable_workers, warn_without_effect
+from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.finalise import Ending, Report, finalise, report_of
+from leyden.data.write.journal import Journal
+from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.unit import Task
+
+_CHUNK_BYTES = "64MB"
+
+
+def optimize(
+    fn: Callable[..., Any],
+    inputs: Any = None,
+    output_dir: "str | Dir" = "optimized_data",
+    queue: Any = None,
+    input_dir: "str | Dir | None" = None,
+    weights: Sequence[float] | None = None,
+    chunk_size: int | None = None,
+    chunk_bytes: int | str | None = None,
+    align_chunking: bool = False,
+    compression: str | None = None,
+    compression_level: str | None = None,
+    compression_batch_size: int | None = None,
+    encryption: Any = None,
+    num_workers: int | None = None,
+    fast_dev_run: bool | int = False,
+    num_nodes: int | None = None,
+    machine: Any = None,
+    num_downloaders: int | None = None,
+    num_uploaders: int | None = None,
+    reorder_files: bool = True,
+    reader: Any = None,
+    batch_size: int | None = None,
+    mode: str | None = None,
+    use_checkpoint: bool = False,
+    item_loader: Any = None,
+    start_method: str | None = None,
+    optimize_dns: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    keep_data_ordered: bool | None = None,
+    verbose: bool = True,
+    broadcast_paths: bool = False,
+    key_fn: Callable[[Any], str | int] | None = None,
+    *,
+    layout: str | None = None,
+    engine: str = "auto",
+    on_error: str = "raise",
+    retries: int = 2,
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
+    block_bytes: int | str = "2MiB",
+    block_rows: int = 4096,
+    resume: bool = True,
+    fsync: bool = True,
+    allow_pickle: bool = False,
+    progress: Callable[[int, int, int, int], None] | None = None,
+) -> Report:
+    """Make a dataset of what a function returns for each input.
+
+    The same call, run again, goes on where it was killed, or returns the report of the version that it has made. Bytes are the
+    same for any number of workers.
+
+    Args:
+        fn: Makes a sample of an input; a generator makes several; `None` leaves an input out.
+        inputs: A sequence, or anything that can be iterated.
+        output_dir: A folder or URL.
+        queue: Gives inputs, ended by one `ALL_DONE`, in place of `inputs`.
+        input_dir: Where relative inputs lie; local only.
+        weights: What each input costs.
+        chunk_size: The most rows of a chunk; tokens with `TokensLoader`.
+        chunk_bytes: The most bytes of a chunk; `"64MB"` if neither is given.
+        align_chunking: Needs `chunk_size`.
+        compression: `"zstd"`, `"zstd:N"`, `"lz4"`, `"auto"`.
+        compression_level: Without effect: blocks are compressed.
+        compression_batch_size: Without effect.
+        encryption: `AesGcm(…)`, or an `Encryption`.
+        num_workers: Worker processes; all usable cores by default, 0: in this process.
+        fast_dev_run: Only the first 10 inputs, or that many.
+        num_nodes: Refused; start the script several times.
+        machine: Refused.
+        num_downloaders: Without effect.
+        num_uploaders: Without effect.
+        reorder_files: Without effect: rows are in input order.
+        reader: Makes of an input what `fn` gets.
+        batch_size: Groups inputs into lists.
+        mode: `"append"` or `"overwrite"` make a new version of a dataset that is there.
+        use_checkpoint: Without effect: every run can be resumed.
+        item_loader: `TokensLoader()` for a token dataset.
+        start_method: `forkserver`, `spawn` or `fork`.
+        optimize_dns: Without effect.
+        storage_options: For the output's storage.
+        keep_data_ordered: Rows are always in order.
+        verbose: Whether a line says what was left out.
+        broadcast_paths: Without effect.
+        key_fn: Makes a row's key of its sample.
+        layout: `"leyden"`.
+        engine: `"auto"`, `"local"` or `"ranks"`.
+        on_error: `"raise"`, `"skip"` or `"quarantine"` for an input that fails.
+        retries: How often an input may end its worker before it counts as failed.
+        timeout: Seconds an input may take.
+        memory_limit: Bytes a worker may hold.
+        block_bytes: Of a block, before compression.
+        block_rows: The most rows of a block.
+        resume: False starts anew.
+        fsync: Whether chunks are on the disk before a unit counts as done.
+        allow_pickle: Whether objects of no known kind are pickled.
+        progress: Called with inputs done, rows, bytes and failures.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: An argument is not accepted.
+        DatasetExistsError: There is a dataset, and no `mode`.
+        UnitFailedError: An input failed, and `on_error` is `"raise"`.
+
+    Example:
+        >>> import tempfile
+        >>> optimize(float, inputs=[1, 2, 3], output_dir=tempfile.mkdtemp(), num_workers=0).num_rows
+        3
+    """
+    start = time.monotonic()
+    _check(mode=mode, on_error=on_error, engine=engine, layout=layout)
+    _check_input_dir(input_dir)
+    refuse_machines(num_nodes, machine)
+    warn_without_effect(
+        optimize_dns=optimize_dns,
+        broadcast_paths=broadcast_paths,
+        compression_level=compression_level,
+        compression_batch_size=compression_batch_size,
+    )
+    _check_alignment(align_chunking, chunk_size, keep_data_ordered)
+    if start_method == "fork":
+        warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=2)
+    world = 1 if engine == "local" else find_place().world_size
+    output = output_of(output_dir, is_alone=world == 1)
+    found = collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
+    filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
+    storage = open_storage(output, storage_options)
+    work = work_digest(
+        "append" if mode == "append" else "create",
+        fn,
+        digest_of_inputs(found),
+        {
+            "settings": dataclasses.asdict(filling),
+            "encryption": None if encryption is None else type(encryption).__name__,
+            "weights": None if weights is None else [float(weight) for weight in weights],
+            "key_fn": None if key_fn is None else describe(key_fn),
+            "on_error": on_error,
+            "allow_pickle": allow_pickle,
+        },
+    )
+    newest = find_manifest(storage)
+    if resume and (already := _already(storage, newest, work, mode)) is not None:
+        return report_of(already, time.monotonic() - start)
+    if newest is not None and mode is None:
+        raise exists_error(storage.url)
+    if world > 1 and not honours_conditions(storage):
+        raise ConfigError(f"{storage.url}: this store ignores conditional writes: run one driver with engine='local'.")
+    if world > 1 and not resume:
+        raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
+    plan = Plan(job_id(work, _older(storage, work)), len(found), digest_of_inputs(found), cut_into_units(len(found), weights))
+    journal = Journal(storage, plan.job)
+    if not resume:
+        journal.drop()
+    about = {"function": describe(fn), "inputs": {"count": len(found), "first": [f"{item!r}"[:200] for item in found[:3]]}}
+    cipher = _cipher(encryption, newest if mode == "append" else None)
+    journal.begin(plan, {**about, "work": work, "cipher": cipher, "base": newest.version if newest else 0})
+    cipher = journal.plan()["cipher"]
+    task = Task(
+        job=plan.job, function=fn, output=output, options=dict(storage_options or {}), settings=filling,
+        rules=LeafRules(allow_pickle=allow_pickle), on_error=on_error, encryption=encryption, cipher=cipher, reader=reader,
+        durable=fsync, key_function=key_fn,
+    )  # fmt: skip
+    limit = None if memory_limit is None else parse_bytes(memory_limit, "memory_limit")
+    workers = min(usable_workers(num_workers), plan.units)
+    pool: Pool = (
+        InlinePool(task) if workers == 0 else ProcessPool(task, workers, start_method=start_method, timeout=timeout, memory_limit=limit)
+    )
+    try:
+        Driver(
+            journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), **({"on_progress": progress} if progress else {})
+        ).run()
+    finally:
+        pool.close()
+    base = int(journal.plan()["base"])
+    ending = Ending(work=work, mode=mode, base=base, settings=filling, cipher=cipher, on_error=on_error, about=about)
+    report = report_of(finalise(journal, plan, ending), time.monotonic() - start)
+    if verbose and report.skipped + report.quarantined:
+        warnings.warn(f"{report.skipped + report.quarantined} inputs failed and were left out of {output}.", UserWarning, stacklevel=2)
+    return report
+
+
+def complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, Any] | None = None) -> None:
+    """Check that a dataset is complete: there is nothing to merge, since a job commits as a whole.
+
+    Raises:
+        NotFoundError: There is no dataset.
+    """
+    open_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options))
+
+
+def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Return whether there is a dataset, which is always complete.
+
+    Example:
+        >>> import tempfile
+        >>> is_complete_dataset(tempfile.mkdtemp())
+        False
+    """
+    return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
+
+
+def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any) -> None:
+    if mode not in (None, "append", "overwrite"):
+        raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
+    one_of("on_error", on_error, ("raise", "skip", "quarantine"))
+    one_of("engine", engine, ("auto", "local", "ranks"))
+    if layout not in (None, "leyden"):
+        raise ConfigError(f"layout={layout!r} is not written directly: write the dataset, then convert(src, dst, to={layout!r}).")
+
+
+def _check_input_dir(input_dir: Any) -> None:
+    if input_dir is not None and "://" in output_of(input_dir, is_alone=True):
+        raise ConfigError(f"input_dir={input_dir!r} is remote: fn opens what it needs by its URL; leave input_dir out.")
+
+
+def _check_alignment(align_chunking: bool, chunk_size: int | None, keep_data_ordered: bool | None) -> None:
+    if align_chunking and chunk_size is None:
+        raise ConfigError("chunk_size needs to be defined for align_chunking=True.")
+    if align_chunking and keep_data_ordered is False:
+        raise ConfigError("align_chunking requires keep_data_ordered=True.")
+
+
+def _filling(
+    chunk_size: int | None, chunk_bytes: Any, compression: str | None, loader: Any, block_bytes: Any, block_rows: int
+) -> FillSettings:
+    if isinstance(loader, ParquetLoader):
+        raise ConfigError("item_loader=ParquetLoader() reads Parquet files; leave it out to write rows.")
+    Compression(compression)
+    if chunk_bytes is None and chunk_size is None:
+        chunk_bytes = _CHUNK_BYTES
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ConfigError(f"chunk_size={chunk_size!r} is not accepted: it takes a whole number of rows ≥ 1.")
+    return FillSettings(
+        block_bytes=parse_bytes(block_bytes, "block_bytes"),
+        block_rows=block_rows,
+        chunk_bytes=None if chunk_bytes is None else parse_bytes(chunk_bytes, "chunk_bytes"),
+        chunk_size=chunk_size,
+        compression=compression,
+        token_dtype=loader.store_dtype if isinstance(loader, TokensLoader) else None,
+    )
+
+
+def _already(storage: Storage, newest: Manifest | None, work: str, mode: str | None) -> Manifest | None:
+    """Return the version that the same command has made already, if nothing came in between that it would change."""
+    if newest is None:
+        return None
+    if mode != "append":
+        return newest if newest.lineage.get("work") == work else None
+    for version in reversed(list_versions(storage)):
+        manifest = open_manifest(storage, version.version)
+        if manifest.lineage.get("work") == work:
+            warnings.warn(f"already appended as version {manifest.version}; resume=False appends again.", UserWarning, stacklevel=3)
+            return manifest
+        if manifest.operation in ("create", "overwrite"):
+            return None
+    return None
+
+
+def _older(storage: Storage, work: str) -> int:
+    return sum(open_manifest(storage, version.version).lineage.get("work") == work for version in list_versions(storage))
+
+
+def _cipher(encryption: Any, newest: Manifest | None) -> Mapping[str, Any] | None:
+    if newest is not None and (newest.cipher is None) != (encryption is None):
+        raise ConfigError("the dataset and what is appended must both be encrypted, or neither. Pass encryption= as it was written.")
+    return None if encryption is None else DatasetCiphers(encryption, newest.cipher if newest else None).entry
