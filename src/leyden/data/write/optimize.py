@@ -184,7 +184,7 @@ def optimize(
         journal.drop()
     about = {"function": describe(fn), "inputs": {"count": len(found), "first": [f"{item!r}"[:200] for item in found[:3]]}}
     cipher = _cipher(encryption, newest if mode == "append" else None)
-    journal.begin(plan, {**about, "work": work, "cipher": cipher, "base": newest.version if newest else 0})
+    journal.begin(plan, {"about": about, "work": work, "cipher": cipher, "base": newest.version if newest else 0})
     cipher = journal.plan()["cipher"]
     task = Task(
         job=plan.job, function=fn, output=output, options=dict(storage_options or {}), settings=filling,
