@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from leyden.data.types import Video as Video
     from leyden.data.write.arguments import ALL_DONE as ALL_DONE
     from leyden.data.write.finalise import Report as Report
+    from leyden.data.write.mapping import map as map
+    from leyden.data.write.mapping import walk as walk
     from leyden.data.write.optimize import complete_dataset as complete_dataset
     from leyden.data.write.optimize import is_complete_dataset as is_complete_dataset
     from leyden.data.write.optimize import optimize as optimize
@@ -89,9 +91,11 @@ else:
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",
+            "map": ".write.mapping",
             "optimize": ".write.optimize",
             "repair": ".tools.repair",
             "train_test_split": ".read.split",
             "verify": ".tools.verify",
+            "walk": ".write.mapping",
         },
     )

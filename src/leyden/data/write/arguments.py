@@ -63,7 +63,7 @@ def collect_inputs(inputs: Any, queue: Any, *, reader: Any, batch_size: int | No
 def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
     if isinstance(inputs, str | bytes):
         raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
-    return inputs if isinstance(inputs, list | tuple | range) else list(inputs)
+    return list(inputs) if not isinstance(inputs, Sequence) else inputs
 
 
 def _drained(queue: Any) -> list[Any]:
@@ -88,9 +88,7 @@ def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:
     if _TEMPLATE.search(text):
         said = settings.environment().get("LEYDEN_DATA_TIME")
         if said is None and not is_alone:
-            raise ConfigError(
-                f"output_dir={text!r} holds a time, and several drivers may fill in others: set LEYDEN_DATA_TIME=$(date +%s)."
-            )
+            raise ConfigError(f"output_dir={text!r} holds a time, which drivers may fill in differently: set LEYDEN_DATA_TIME=$(date +%s).")
         now = time.localtime(float(said) if said is not None else None)
         text = _TEMPLATE.sub(lambda match: time.strftime(match[1], now), text)
     return text if "://" in text else str(Path(text).expanduser().absolute())

@@ -95,7 +95,7 @@ class Driver:
         *,
         policy: Policy = Policy(),
         clock: Clock | None = None,
-        on_progress: Callable[[int, int, int, int], None] = lambda inputs, rows, size, failures: None,
+        on_progress: Callable[[int, int, int, int], None] | None = None,
         dead_seconds: float = DEAD_SECONDS,
     ) -> None:
         self._journal, self._plan, self._inputs, self._pool, self._policy = journal, plan, inputs, pool, policy
@@ -239,7 +239,8 @@ class Driver:
 
     def _show(self) -> None:
         done = self._counts["inputs"] + self._pool.inputs_done()
-        self._on_progress(done, self._counts["rows"], self._counts["bytes"], self._counts["failures"])
+        if self._on_progress is not None:
+            self._on_progress(done, self._counts["rows"], self._counts["bytes"], self._counts["failures"])
 
     # -- beats -----------------------------------------------------------------------------------------------------
 

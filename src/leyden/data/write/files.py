@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leyden.core.failpoints import failpoint
-from leyden.core.storage import Storage
-from leyden.data.errors import IncompleteJobError
 from leyden.core.errors import ConflictError
+from leyden.core.failpoints import failpoint
+from leyden.data.errors import IncompleteJobError
 from leyden.data.format.hashing import digest128
 from leyden.data.write.unit import ONE_INPUT_TEXT, Failure, Reports, Task, UnitFailed
 
@@ -100,9 +99,8 @@ def _move_one(output: Path, source: Path, file: Mapping[str, Any]) -> None:
         raise IncompleteJobError(f"{target} of input {file['input']} is gone. Run the call with resume=False.")
 
 
-def remove_temporary(storage: Storage, output: Path, job: str) -> None:
+def remove_temporary(output: Path, job: str) -> None:
     """Remove what is left of a job's private folders."""
-    del storage
     shutil.rmtree(output / TEMPORARY / job, ignore_errors=True)
 
 

@@ -118,6 +118,17 @@ class Journal:
         except NotFoundError:
             return -1
 
+    def end(self, report: Mapping[str, Any]) -> None:
+        """Say that a job that makes no version has ended."""
+        self._first("ended.json", report)
+
+    def ended(self) -> Mapping[str, Any] | None:
+        """Return what was said at the end; `None` before."""
+        try:
+            return self._read("ended.json")
+        except NotFoundError:
+            return None
+
     def schema(self) -> Mapping[str, Any] | None:
         """Return the schema of the first unit that was done."""
         try:

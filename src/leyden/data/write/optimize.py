@@ -197,9 +197,7 @@ def optimize(
         InlinePool(task) if workers == 0 else ProcessPool(task, workers, start_method=start_method, timeout=timeout, memory_limit=limit)
     )
     try:
-        Driver(
-            journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), **({"on_progress": progress} if progress else {})
-        ).run()
+        Driver(journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), on_progress=progress).run()
     finally:
         pool.close()
     base = int(journal.plan()["base"])

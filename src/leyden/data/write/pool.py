@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, final
 
 from leyden.core.clock import Clock, SystemClock
 from leyden.core.errors import ConfigError, LeydenError, StorageError
+from leyden.data.write.files import run_files_unit
 from leyden.data.write.unit import Failure, Task, UnitFailed, run_unit
 
 _LOOK_SECONDS = 0.5
@@ -108,10 +109,10 @@ class InlinePool(Pool):
         return bool(self._ended)
 
     def give(self, order: Order) -> None:
-        self._ended.append(_outcome_of(self._task, order, lambda index: None))
+        self._ended.append(_outcome_of(self._task, order, _hear_nothing))
 
     def outcomes(self) -> list[Outcome]:
-        ended, self._ended = self._ended, []
+        ended, self._ended = self._ended, list[Outcome]()
         return ended
 
     def inputs_done(self) -> int:
@@ -268,6 +269,10 @@ class _Worker:
         self.process.close()
 
 
+def _hear_nothing(index: int) -> None:
+    pass
+
+
 def _work(pipe: Connection, packed: bytes, place: Any) -> None:
     """Do units until the driver closes the pipe, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
@@ -284,7 +289,8 @@ def _work(pipe: Connection, packed: bytes, place: Any) -> None:
 
 def _outcome_of(task: Task, order: Order, report: Any) -> Outcome:
     try:
-        return Outcome(order, "done", run_unit(task, order.unit, order.first, order.inputs, order.without, report))
+        run = run_files_unit if task.writes_files else run_unit
+        return Outcome(order, "done", run(task, order.unit, order.first, order.inputs, order.without, report))
     except UnitFailed as error:
         return Outcome(order, "failed", failure=error.failure)
     except StorageError as error:

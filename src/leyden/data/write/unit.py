@@ -52,6 +52,7 @@ class Task:
         reader: Makes of an input what the function gets.
         durable: Whether chunks are on the disk before a unit is done.
         key_function: Makes a row's key of its sample.
+        writes_files: Whether the function writes files, as that of `map` does.
     """
 
     job: str
@@ -66,6 +67,7 @@ class Task:
     reader: Any = None
     durable: bool = True
     key_function: Any = None
+    writes_files: bool = False
 
 
 class Reports(Protocol):

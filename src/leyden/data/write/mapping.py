@@ -1,0 +1,179 @@
+"""`map`: a function that writes files, for each input, in a job that can be killed and goes on; and `walk`."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leyden.core.errors import ConfigError, ConflictError
+from leyden.core.storage import open_storage
+from leyden.data.config import Dir, parse_bytes
+from leyden.data.format.filling import FillSettings
+from leyden.data.format.leaves import LeafRules
+from leyden.data.placement import find_place
+from leyden.data.write.arguments import collect_inputs, one_of, output_of, refuse_machines, usable_workers, warn_without_effect
+from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.files import move, remove_temporary
+from leyden.data.write.finalise import Report
+from leyden.data.write.journal import Journal
+from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.unit import Task
+
+
+def map(
+    fn: Callable[..., Any],
+    inputs: Any,
+    output_dir: "str | Dir",
+    input_dir: "str | Dir | None" = None,
+    weights: Sequence[float] | None = None,
+    num_workers: int | None = None,
+    fast_dev_run: bool | int = False,
+    num_nodes: int | None = None,
+    machine: Any = None,
+    num_downloaders: int | None = None,
+    num_uploaders: int | None = None,
+    reorder_files: bool = True,
+    error_when_not_empty: bool = False,
+    reader: Any = None,
+    batch_size: int | None = None,
+    start_method: str | None = None,
+    optimize_dns: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    keep_data_ordered: bool | None = None,
+    broadcast_paths: bool = False,
+    *,
+    engine: str = "auto",
+    on_error: str = "raise",
+    retries: int = 2,
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
+    resume: bool = True,
+    progress: Callable[[int, int, int, int], None] | None = None,
+) -> Report:
+    """Call a function that writes files for each input.
+
+    `fn(input, output_dir)` writes below a private folder; what it wrote moves to the output when all inputs are done.
+
+    Args:
+        fn: Writes files; also gets `device` and `is_last` if it names them.
+        inputs: A sequence, or anything that can be iterated.
+        output_dir: A folder.
+        input_dir: Without effect.
+        weights: What each input costs.
+        num_workers: Worker processes; all usable cores by default, 0: in this process.
+        fast_dev_run: Only the first 10 inputs, or that many.
+        num_nodes: Refused; start the script several times.
+        machine: Refused.
+        num_downloaders: Without effect.
+        num_uploaders: Without effect.
+        reorder_files: Without effect.
+        error_when_not_empty: Whether an output that holds files is refused.
+        reader: Makes of an input what `fn` gets.
+        batch_size: Groups inputs into lists.
+        start_method: `forkserver`, `spawn` or `fork`.
+        optimize_dns: Without effect.
+        storage_options: For the output's storage.
+        keep_data_ordered: Without effect.
+        broadcast_paths: Without effect.
+        engine: `"auto"`, `"local"` or `"ranks"`.
+        on_error: `"raise"`, `"skip"` or `"quarantine"`.
+        retries: How often an input may end its worker before it counts as failed.
+        timeout: Seconds an input may take.
+        memory_limit: Bytes a worker may hold.
+        resume: False starts anew.
+        progress: Called with inputs done, rows, bytes and failures.
+
+    Raises:
+        ConfigError: An argument is not accepted.
+        ConflictError: Two inputs wrote one path, or the output holds files and may not.
+        UnitFailedError: An input failed, and `on_error` is `"raise"`.
+
+    Example:
+        >>> import tempfile
+        >>> def write(number, output_dir):
+        ...     _ = Path(output_dir, f"{number}.txt").write_text("x")
+        >>> map(write, [1, 2], tempfile.mkdtemp(), num_workers=0).num_chunks
+        2
+    """
+    start = time.monotonic()
+    one_of("on_error", on_error, ("raise", "skip", "quarantine"))
+    one_of("engine", engine, ("auto", "local", "ranks"))
+    refuse_machines(num_nodes, machine)
+    warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths, input_dir=input_dir)
+    world = 1 if engine == "local" else find_place().world_size
+    output = output_of(output_dir, is_alone=world == 1)
+    if "://" in output:
+        raise ConfigError(f"output_dir={output!r} is remote: map writes to a folder; upload it, or have fn write to the URL itself.")
+    found = collect_inputs(inputs, None, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
+    digest = digest_of_inputs(found)
+    work = work_digest("map", fn, digest, {"on_error": on_error, "weights": None if weights is None else list(weights)})
+    plan = Plan(job_id(work, 0), len(found), digest, cut_into_units(len(found), weights))
+    journal = Journal(open_storage(output, storage_options), plan.job)
+    if not resume:
+        if world > 1:
+            raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
+        journal.drop()
+    ended = journal.ended()
+    if ended is not None:
+        return Report(**{**ended, "seconds": time.monotonic() - start})
+    if error_when_not_empty and not journal.exists() and _holds_files(Path(output)):
+        raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
+    journal.begin(plan, {"about": {"function": describe(fn)}, "work": work})
+    task = Task(
+        job=plan.job, function=fn, output=output, options={}, settings=FillSettings(), rules=LeafRules(), on_error=on_error,
+        reader=reader, writes_files=True,
+    )  # fmt: skip
+    limit = None if memory_limit is None else parse_bytes(memory_limit, "memory_limit")
+    workers = min(usable_workers(num_workers), plan.units)
+    pool: Pool = (
+        InlinePool(task) if workers == 0 else ProcessPool(task, workers, start_method=start_method, timeout=timeout, memory_limit=limit)
+    )
+    try:
+        Driver(journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), on_progress=progress).run()
+    finally:
+        pool.close()
+    report = _finish(journal, plan, Path(output), on_error)
+    return report._replace(seconds=time.monotonic() - start)
+
+
+def _finish(journal: Journal, plan: Plan, output: Path, on_error: str) -> Report:
+    records = [journal.record(unit) for unit in range(plan.units)]
+    files = move(output, records)
+    failures = sum(len(record["failures"]) for record in records)
+    report = Report(
+        job=plan.job,
+        version=None,
+        num_rows=sum(record["rows"] for record in records),
+        num_chunks=files,
+        num_bytes=sum(record["bytes"] for record in records),
+        skipped=failures if on_error == "skip" else 0,
+        quarantined=failures if on_error == "quarantine" else 0,
+        seconds=0.0,
+    )
+    journal.end(report._asdict())
+    remove_temporary(output, plan.job)
+    return report
+
+
+def _holds_files(output: Path) -> bool:
+    return output.is_dir() and any(path.name != "_leyden" for path in output.iterdir())
+
+
+def walk(folder: str | os.PathLike[str], max_workers: int | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each folder below one, with the names of its folders and files, all in sorted order.
+
+    Args:
+        folder: Where to begin.
+        max_workers: Without effect.
+
+    Example:
+        >>> import tempfile
+        >>> [files for _, _, files in walk(tempfile.mkdtemp())]
+        [[]]
+    """
+    del max_workers
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        yield path, list(folders), sorted(files)
