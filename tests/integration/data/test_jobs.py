@@ -11,7 +11,7 @@ import pytest
 from leyden import data as ld
 
 _SCRIPT = """
-import os, sys
+import os, sys, threading
 import numpy as np
 from leyden import data as ld
 
@@ -22,10 +22,19 @@ def sample(number):
         os.kill(os.getpid(), 9)
     if os.environ.get("ALWAYS") and number == 77:
         os.kill(os.getpid(), 9)
+    if os.environ.get("HANG") and number == 77:
+        threading.Event().wait()
+    if os.environ.get("EAT") and number == 77:
+        eaten = bytearray(b"x") * 400_000_000
+        threading.Event().wait()
     return {"id": number, "values": np.full(3, number, np.float32), "text": f"row {number}"}
 
 if __name__ == "__main__":
     options = {"on_error": os.environ["POLICY"]} if "POLICY" in os.environ else {}
+    if "HANG" in os.environ:
+        options.update(timeout=0.5, retries=0)
+    if "EAT" in os.environ:
+        options.update(memory_limit="300MB", retries=0)
     report = ld.optimize(sample, inputs=range(200), output_dir=sys.argv[1], num_workers=int(sys.argv[2]), verbose=False, **options)
     print(report.num_rows, report.skipped, report.quarantined)
 """
@@ -112,4 +121,22 @@ def test_three_drivers_share_a_job(script: Path, tmp_path: Path, expected: dict[
     drivers = [_start(script, tmp_path / "out", 0, **variables) for variables in place]
     said = [driver.communicate(timeout=90) for driver in drivers]
     assert [(driver.returncode, out.strip()) for driver, (out, _) in zip(drivers, said, strict=True)] == [(0, "200 0 0")] * 3, said
+    assert _files(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(("fault", "said"), [("HANG", "it took longer than timeout=0.5 seconds"), ("EAT", "held more than memory_limit=")])
+def test_an_input_that_hangs_or_eats_memory_is_named(script: Path, tmp_path: Path, fault: str, said: str) -> None:
+    status, _, errors = _run(script, tmp_path / "raise", 2, **{fault: "1"})
+    assert status == 1
+    assert "input 77, 77, could not be processed: " in errors
+    assert said in errors
+    assert _run(script, tmp_path / "skip", 2, POLICY="skip", **{fault: "1"})[:2] == (0, "199 1 0")
+
+
+def test_the_units_of_a_killed_driver_are_taken_over(script: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    first = _start(script, tmp_path / "out", 0, RANK="0", WORLD_SIZE="2", LEYDEN_FAILPOINT="data.unit.written:5=kill")
+    second = _start(script, tmp_path / "out", 0, RANK="1", WORLD_SIZE="2")
+    said, errors = second.communicate(timeout=60)
+    first.communicate(timeout=60)
+    assert (second.returncode, said.strip()) == (0, "200 0 0"), errors
     assert _files(tmp_path / "out") == expected

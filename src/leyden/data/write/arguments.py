@@ -46,7 +46,7 @@ def collect_inputs(inputs: Any, queue: Any, *, reader: Any, batch_size: int | No
     """
     if (inputs is None) == (queue is None):
         raise ConfigError("give exactly one of inputs= (a sequence or an iterator) and queue= (ended by one ALL_DONE).")
-    found: Sequence[Any] = _drained(queue) if queue is not None else _listed(inputs)
+    found = _drained(queue) if queue is not None else _listed(inputs)
     if not found:
         raise ConfigError("inputs= is empty: there is nothing to do. Check the pattern or the folder that they come from.")
     if reader is not None:
@@ -66,7 +66,7 @@ def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
     return list(inputs) if not isinstance(inputs, Sequence) else inputs
 
 
-def _drained(queue: Any) -> list[Any]:
+def _drained(queue: Any) -> Sequence[Any]:
     found: list[Any] = []
     while True:
         try:

@@ -24,6 +24,7 @@ from leyden.data.write.pool import Order, Outcome, Pool
 from leyden.data.write.unit import Failure
 
 BEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
+_ENDED = -2  # the last beat of a driver that has left the job, though its process may live on
 _STORAGE_ATTEMPTS = 5
 _WAIT_SECONDS = 0.2
 
@@ -36,10 +37,12 @@ class Policy:
     Args:
         on_error: `raise`, `skip` or `quarantine`: for an input whose function raises, or that ended its worker too often.
         retries: How often an input may end its worker before.
+        dead_seconds: For how long the beat of another driver may not change.
     """
 
     on_error: str = "raise"
     retries: int = 2
+    dead_seconds: float = DEAD_SECONDS
 
 
 @final
@@ -61,9 +64,11 @@ class Liveness:
         here = Owner.here()
         owner = Owner(int(holder["pid"]), str(holder["start"]), str(holder["boot"]))
         if owner.boot == here.boot and here.boot:
-            return not owner.is_alive()
+            return not owner.is_alive() or self._journal.beat_of(str(holder["driver"])) == _ENDED
         driver, now = str(holder["driver"]), self._clock.monotonic()
         count = self._journal.beat_of(driver)
+        if count == _ENDED:
+            return True
         seen = self._seen.get(driver)
         if seen is None or seen[0] != count:
             self._seen[driver] = count, now
@@ -83,7 +88,6 @@ class Driver:
         policy: What happens when something fails.
         clock: For waiting and for the beats of others.
         on_progress: Called with inputs done, rows, bytes and failures so far.
-        dead_seconds: For how long the beat of another driver may not change.
     """
 
     def __init__(
@@ -96,14 +100,13 @@ class Driver:
         policy: Policy = Policy(),
         clock: Clock | None = None,
         on_progress: Callable[[int, int, int, int], None] | None = None,
-        dead_seconds: float = DEAD_SECONDS,
     ) -> None:
         self._journal, self._plan, self._inputs, self._pool, self._policy = journal, plan, inputs, pool, policy
         self._clock, self._on_progress = clock or SystemClock(), on_progress
         owner = Owner.here()
         self._id = new_id("driver")
         self._entry = {"driver": self._id, "pid": owner.pid, "start": owner.start, "boot": owner.boot}
-        self._liveness = Liveness(journal, self._clock, dead_seconds)
+        self._liveness = Liveness(journal, self._clock, policy.dead_seconds)
         self._generations: dict[int, int] = {}
         self._again: deque[Order] = deque()
         self._deaths: Counter[int] = Counter()
@@ -264,6 +267,8 @@ class Driver:
         finally:
             ended.set()
             thread.join()
+            with contextlib.suppress(StorageError):  # then the others wait for our beat to stand still
+                self._journal.beat(self._id, _ENDED)
 
 
 def _failed(failure: Failure) -> UnitFailedError:

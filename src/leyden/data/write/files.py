@@ -3,6 +3,7 @@
 The record names each file with its digest before anything moves, so that moving can be done again by anybody.
 """
 
+import contextlib
 import inspect
 import shutil
 import time
@@ -78,7 +79,7 @@ def move(output: Path, records: Sequence[Mapping[str, Any]]) -> int:
             other = owners.setdefault(file["path"], file)
             if other["digest"] != file["digest"]:
                 raise ConflictError(
-                    f"inputs {other['input']} and {file['input']} both wrote {file['path']}, with other bytes. Have fn name its files by input."
+                    f"inputs {other['input']} and {file['input']} both wrote {file['path']}, with other bytes. Name files by input."
                 )
     for record in records:
         for file in record["files"]:
@@ -91,10 +92,8 @@ def _move_one(output: Path, source: Path, file: Mapping[str, Any]) -> None:
     failpoint("data.map.move")
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another driver moves too
             source.replace(target)
-        except FileNotFoundError:  # another driver moves too
-            pass
     if not target.exists():
         raise IncompleteJobError(f"{target} of input {file['input']} is gone. Run the call with resume=False.")
 

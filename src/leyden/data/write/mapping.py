@@ -117,7 +117,7 @@ def map(
         journal.drop()
     ended = journal.ended()
     if ended is not None:
-        return Report(**{**ended, "seconds": time.monotonic() - start})
+        return Report(**ended)._replace(seconds=time.monotonic() - start)
     if error_when_not_empty and not journal.exists() and _holds_files(Path(output)):
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
     journal.begin(plan, {"about": {"function": describe(fn)}, "work": work})

@@ -139,7 +139,7 @@ def optimize(
         3
     """
     start = time.monotonic()
-    _check(mode=mode, on_error=on_error, engine=engine, layout=layout)
+    _check(mode=mode, on_error=on_error, engine=engine, layout=layout, start_method=start_method)
     _check_input_dir(input_dir)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
@@ -149,8 +149,6 @@ def optimize(
         compression_batch_size=compression_batch_size,
     )
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
-    if start_method == "fork":
-        warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=2)
     world = 1 if engine == "local" else find_place().world_size
     output = output_of(output_dir, is_alone=world == 1)
     found = collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
@@ -174,10 +172,8 @@ def optimize(
         return report_of(already, time.monotonic() - start)
     if newest is not None and mode is None:
         raise exists_error(storage.url)
-    if world > 1 and not honours_conditions(storage):
-        raise ConfigError(f"{storage.url}: this store ignores conditional writes: run one driver with engine='local'.")
-    if world > 1 and not resume:
-        raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
+    if world > 1:
+        _check_several(storage, resume)
     plan = Plan(job_id(work, _older(storage, work)), len(found), digest_of_inputs(found), cut_into_units(len(found), weights))
     journal = Journal(storage, plan.job)
     if not resume:
@@ -200,8 +196,7 @@ def optimize(
         Driver(journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), on_progress=progress).run()
     finally:
         pool.close()
-    base = int(journal.plan()["base"])
-    ending = Ending(work=work, mode=mode, base=base, settings=filling, cipher=cipher, on_error=on_error, about=about)
+    ending = Ending(work=work, mode=mode, base=int(journal.plan()["base"]), settings=filling, cipher=cipher, on_error=on_error, about=about)
     report = report_of(finalise(journal, plan, ending), time.monotonic() - start)
     if verbose and report.skipped + report.quarantined:
         warnings.warn(f"{report.skipped + report.quarantined} inputs failed and were left out of {output}.", UserWarning, stacklevel=2)
@@ -228,13 +223,22 @@ def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, A
     return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
 
 
-def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any) -> None:
+def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any, start_method: Any) -> None:
+    if start_method == "fork":
+        warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=3)
     if mode not in (None, "append", "overwrite"):
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
     one_of("on_error", on_error, ("raise", "skip", "quarantine"))
     one_of("engine", engine, ("auto", "local", "ranks"))
     if layout not in (None, "leyden"):
         raise ConfigError(f"layout={layout!r} is not written directly: write the dataset, then convert(src, dst, to={layout!r}).")
+
+
+def _check_several(storage: Storage, resume: bool) -> None:
+    if not honours_conditions(storage):
+        raise ConfigError(f"{storage.url}: this store ignores conditional writes: run one driver with engine='local'.")
+    if not resume:
+        raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
 
 
 def _check_input_dir(input_dir: Any) -> None:

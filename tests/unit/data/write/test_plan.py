@@ -1,5 +1,6 @@
 """Units, the identity of a job, and the journal's first-wins rule."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def _sample(number: int) -> int:
 def test_units_cover_all_inputs_in_order(inputs: int) -> None:
     borders = cut_into_units(inputs)
     assert (borders[0], borders[-1]) == (0, inputs)
-    assert all(left < right for left, right in zip(borders, borders[1:], strict=False))
+    assert all(left < right for left, right in itertools.pairwise(borders))
     assert len(borders) - 1 == min(inputs, MOST_UNITS, max(LEAST_UNITS, -(-inputs // 512)))
 
 
