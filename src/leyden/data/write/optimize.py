@@ -152,12 +152,13 @@ def optimize(
     world = 1 if engine == "local" else find_place().world_size
     output = output_of(output_dir, is_alone=world == 1)
     found = collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
+    digest = digest_of_inputs(found)
     filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
     storage = open_storage(output, storage_options)
     work = work_digest(
         "append" if mode == "append" else "create",
         fn,
-        digest_of_inputs(found),
+        digest,
         {
             "settings": dataclasses.asdict(filling),
             "encryption": None if encryption is None else type(encryption).__name__,
@@ -174,7 +175,7 @@ def optimize(
         raise exists_error(storage.url)
     if world > 1:
         _check_several(storage, resume)
-    plan = Plan(job_id(work, _older(storage, work)), len(found), digest_of_inputs(found), cut_into_units(len(found), weights))
+    plan = Plan(job_id(work, _older(storage, work)), len(found), digest, cut_into_units(len(found), weights))
     journal = Journal(storage, plan.job)
     if not resume:
         journal.drop()
