@@ -139,8 +139,7 @@ def optimize(
         3
     """
     start = time.monotonic()
-    _check(mode=mode, on_error=on_error, engine=engine, layout=layout, start_method=start_method)
-    _check_input_dir(input_dir)
+    _check(mode=mode, on_error=on_error, engine=engine, layout=layout, start_method=start_method, input_dir=input_dir)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
         optimize_dns=optimize_dns,
@@ -224,7 +223,8 @@ def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, A
     return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
 
 
-def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any, start_method: Any) -> None:
+def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any, start_method: Any, input_dir: Any) -> None:
+    _check_input_dir(input_dir)
     if start_method == "fork":
         warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=3)
     if mode not in (None, "append", "overwrite"):
