@@ -126,6 +126,6 @@ def place_of(place: "str | os.PathLike[str] | Dir") -> str:
     """
     if isinstance(place, Dir):
         return place.url or os.fspath(place.path or "")
-    if not isinstance(place, str | os.PathLike) or not os.fspath(place):
+    if not isinstance(place, str | os.PathLike) or not os.fspath(place):  # pyrefly: ignore[implicit-any-type-argument]
         raise ConfigError(f"{place!r} is no place: give a folder, a URL such as 's3://bucket/train', or Dir(path, url).")
     return os.fspath(place)
