@@ -124,10 +124,10 @@ class SlowStore:
         began, sent = time.monotonic(), 0
         for start in range(0, len(content), _PIECE):
             piece = content[start : start + _PIECE]
+            sent += len(piece)
+            request.sent = sent  # before the client can have it: whoever waits for the answer reads the count at once
             writer.write(piece)
             await writer.drain()
-            sent += len(piece)
-            request.sent = sent
             if self.bandwidth:
                 await asyncio.sleep(max(0.0, began + sent / self.bandwidth - time.monotonic()))
         if request.fault == "truncate":
