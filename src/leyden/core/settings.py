@@ -81,7 +81,6 @@ SETTINGS: tuple[Setting, ...] = (
         ("MAX_CACHE_SIZE",),
     ),
     Setting("LEYDEN_DATA_TIME", "str", None, "The time that all drivers of a job put into a template such as `{%Y-%m-%d}`."),
-    Setting("LEYDEN_DATA_LAYOUT", "choice", "leyden", "The layout that `optimize` writes.", choices=("leyden", "litdata")),
     Setting("LEYDEN_DEEPSPEED_CONFIG", "path", None, "The DeepSpeed configuration file.", ("PL_DEEPSPEED_CONFIG_PATH",)),
     # What the supervisor of `compute` tells the processes of a job; `core.job` reads them.
     Setting("LEYDEN_JOB_ID", "str", None, "Set inside a job: its id."),
