@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from leyden.data.format.column import LIST, TENSOR, Column
+from leyden.data.format.column import LIST, TENSOR, Column, bytes_column_of
 from leyden.data.format.schema import Leaf, Schema
+from leyden.data.format.table import BlockTable
 from leyden.data.interop import columns as made
 from leyden.data.interop.columns import ForeignBlock
-from leyden.data.read.source import BlockTable
 
 _NUMBERS = {bool: ("bool", "bool"), int: ("int", "int64"), float: ("float", "float64")}
 
@@ -100,7 +100,7 @@ def column_of(values: list[Any], leaf: Leaf) -> Column:
             [None if value is None else np.array(value) for value in values], [np.array(value) for value in present], validity
         )
     encoded = [value.encode() if isinstance(value, str) else value for value in values]
-    return made.bytes_column_of(encoded)
+    return bytes_column_of(encoded)
 
 
 def array_column(values: list[Any], present: list[Any], validity: Any) -> Column:

@@ -7,8 +7,8 @@ import numpy as np
 
 from leyden.core.errors import CorruptDataError
 from leyden.core.storage import Storage, open_storage
+from leyden.data.format.table import BlockTable
 from leyden.data.read.fetch import Patience, read_range
-from leyden.data.read.source import BlockTable
 
 PER_BLOCK = 1000
 

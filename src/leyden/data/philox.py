@@ -4,8 +4,8 @@ numpy may change how its generators turn words into numbers; the words themselve
 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). So orders use words and sorting only.
 """
 
+import importlib
 import random
-import sys
 from functools import cached_property
 from typing import Any, final
 
@@ -93,6 +93,4 @@ class SampleRng:
     @cached_property
     def torch(self) -> Any:
         """A generator of torch, on the CPU."""
-        if "torch" not in sys.modules:
-            __import__("torch")
-        return sys.modules["torch"].Generator().manual_seed(self.seed)
+        return importlib.import_module("torch").Generator().manual_seed(self.seed)

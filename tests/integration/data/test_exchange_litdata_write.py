@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leyden.data.format.column import Column
+from leyden.data.format.column import Column, bytes_column_of
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column, list_column, strings_column
+from leyden.data.interop.columns import array_column, fixed_column, list_column, strings_column
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
 from leyden.data.types import Jpeg, Pil

@@ -196,11 +196,6 @@ class BlockView:
         """How many columns there are."""
         return int(self._columns)
 
-    def extent(self, index: int) -> tuple[int, int]:
-        """Return where the buffers of a column begin and end, in bytes from the block's start; equal if it has none."""
-        spans = [(offset, offset + stored) for offset, stored, *_ in self._records(index)[1] if stored]
-        return (min(start for start, _ in spans), max(stop for _, stop in spans)) if spans else (0, 0)
-
     def column(self, index: int) -> Column:
         """Return column number `index`, checked and decoded; read only.
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from leyden.data.codecs.array import to_npy
 from leyden.data.errors import SchemaError
-from leyden.data.format.column import FIXED, LIST, NULL, STRINGS, TENSOR, Column, bits_of, bytes_column, ends_of
+from leyden.data.format.column import FIXED, LIST, NULL, STRINGS, TENSOR, Column, bits_of, bytes_column_of, ends_of
 from leyden.data.format.dtypes import by_name
 from leyden.data.format.leaves import LARGEST_INT, SMALLEST_INT, VARIABLE_BYTES, LeafRules, array_of, json_text, stored
-from leyden.data.format.schema import Leaf, Schema, unify
+from leyden.data.format.schema import Leaf, unify_leaves
 
 _LARGEST_RANK = 8
 _SCALARS = {"int": "int64", "float": "float64", "bool": "bool"}
@@ -70,7 +70,7 @@ class LeafBuilder:
         if self._token_dtype is not None:
             _check_tokens(self.name, found.leaf)
         leaf = found.leaf
-        merged = leaf if self.leaf is None else unify(Schema(self.leaf.to_json()), Schema(leaf.to_json()), "this sample").leaves[0]
+        merged = leaf if self.leaf is None or self.leaf == leaf else unify_leaves(self.leaf, leaf, "this sample")
         kept = found.value
         if merged.type == "json" and (self.leaf is None or self.leaf.type == "list"):
             self.values = [item if item is None else json_text(item) for item in self.values]
@@ -86,7 +86,8 @@ class LeafBuilder:
         kind = None if self._rules.serializers or self.leaf is None else type(value)
         paths: dict[Any, Callable[[Any], int]] = {
             int: self._take_int,
-            float: self._take_plain,
+            float: self._take_float,
+            bool: self._take_bool,
             str: self._take_text,
             bytes: self._take_bytes,
         }
@@ -105,9 +106,13 @@ class LeafBuilder:
         self.values.append(value)
         return 8
 
-    def _take_plain(self, value: float) -> int:
+    def _take_float(self, value: float) -> int:
         self.values.append(value)
         return 8
+
+    def _take_bool(self, value: bool) -> int:  # noqa: FBT001 - it is the value
+        self.values.append(value)
+        return 1
 
     def _take_text(self, value: str) -> int:
         data = value.encode("utf-8", "surrogatepass")
@@ -157,7 +162,7 @@ def column_of(leaf: Leaf, values: Sequence[Any]) -> Column:
         return _array_column(leaf, values)
     if leaf.type == "list":
         return _strings_column(values) if leaf.dtype == "str" else _list_column(values, leaf.dtype or "int64")
-    return bytes_column(list(values))
+    return bytes_column_of(list(values))
 
 
 def _fixed(values: Sequence[Any], storage: np.dtype[Any], dtype: str, dims: tuple[int, ...]) -> Column:
@@ -182,7 +187,7 @@ def _array_column(leaf: Leaf, values: Sequence[NDArray[Any] | None]) -> Column:
     if len(shapes) == 1 and max(ranks) <= _LARGEST_RANK:
         return _fixed(values, storage, dtype, next(iter(shapes)))
     if len(ranks) > 1 or max(ranks) > _LARGEST_RANK:
-        return bytes_column([None if value is None else to_npy(value) for value in values], is_npy=True)
+        return bytes_column_of([None if value is None else to_npy(value) for value in values], is_npy=True)
     rank = next(iter(ranks))
     flat = [value.reshape(-1) for value in values if value is not None]
     offsets = ends_of([0 if value is None else value.size for value in values])

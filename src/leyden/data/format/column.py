@@ -70,12 +70,6 @@ class Column:
         found = self.values[start:stop]
         return found if self.shapes is None else found.reshape(self.shapes[row])
 
-    @property
-    def raw_bytes(self) -> int:
-        """How many bytes all buffers have before compression."""
-        buffers = (self.validity, self.offsets, self.inner_offsets, self.shapes, self.values)
-        return sum(buffer.nbytes for buffer in buffers if buffer is not None)
-
 
 def bits_of(present: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
     """Return the bitmap of a validity column; `None` if every row is there."""
@@ -98,7 +92,7 @@ def ends_of(lengths: Any) -> NDArray[np.int64]:
     return ends
 
 
-def bytes_column(parts: list[bytes | None], *, is_npy: bool = False) -> Column:
+def bytes_column_of(parts: list[bytes | None], *, is_npy: bool = False) -> Column:
     """Return a column of bytes, null where a part is `None`."""
     present = np.array([part is not None for part in parts], np.bool_)
     joined = np.frombuffer(b"".join(part for part in parts if part is not None), np.uint8)

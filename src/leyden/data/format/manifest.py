@@ -18,6 +18,7 @@ from leyden.data.format.block import ALIGNMENT
 from leyden.data.format.chunk import HEADER, ChunkEntry
 from leyden.data.format.hashing import digest128, xxh3_64
 from leyden.data.format.schema import Schema
+from leyden.data.format.table import BlockTable
 
 FORMAT, FORMAT_VERSION = "leyden-data", 1
 
@@ -36,10 +37,6 @@ class ColumnFile(NamedTuple):
     bytes: int
     digest: str
     blocks: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry."""
-        return self._asdict()
 
 
 @final
@@ -88,24 +85,13 @@ class Chunk:
         """Return the entry."""
         entry = {key: getattr(self, key) for key in ("name", "bytes", "rows", "digest", "blocks", "tokens")}
         entry["deleted"] = None if self.deleted is None else self.deleted._asdict()
-        entry["columns"] = [file.to_json() for file in self.columns]
+        entry["columns"] = [file._asdict() for file in self.columns]
         return entry if self.key is None else {**entry, "key": self.key}
 
     @property
     def live_rows(self) -> int:
         """How many rows are not deleted."""
         return self.rows - (self.deleted.rows if self.deleted else 0)
-
-
-class Table(NamedTuple):
-    """Every block of a version; the fields are those of `leyden.data.read.source.BlockTable`."""
-
-    chunk: NDArray[np.int32]
-    first_row: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    stored_bytes: NDArray[np.int64]
-    tokens: NDArray[np.int64] | None
 
 
 @final
@@ -167,7 +153,7 @@ class Manifest:
         return [chunk.name for chunk in self.chunks]
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> BlockTable:
         """Every block, as arrays.
 
         Raises:
@@ -183,7 +169,7 @@ class Manifest:
         per_chunk = before[np.minimum(starts, max(0, len(before) - 1))] if len(before) else np.empty(0, np.int64)
         offset = HEADER.size + before - np.repeat(per_chunk[: len(counts)], counts)
         chunk = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        return Table(chunk, np.cumsum(rows) - rows, rows, offset, stored, self._tokens())
+        return BlockTable(chunk, np.cumsum(rows) - rows, rows, offset, stored, self._tokens())
 
     def _tokens(self) -> NDArray[np.int64] | None:
         if not self.chunks or any(chunk.tokens is None for chunk in self.chunks):

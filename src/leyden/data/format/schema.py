@@ -161,7 +161,7 @@ def unify(left: Schema, right: Schema, where: str = "a sample") -> Schema:
 
 def _unified(left: Mapping[str, Any], right: Mapping[str, Any], where: str) -> dict[str, Any]:
     if left["kind"] == "leaf" and right["kind"] == "leaf":
-        return _unified_leaf(Leaf.from_json(left), Leaf.from_json(right), where).to_json()
+        return unify_leaves(Leaf.from_json(left), Leaf.from_json(right), where).to_json()
     if _frame(left) != _frame(right):
         raise SchemaError(
             f"{where} is built unlike the samples before it: {described(right)} instead of {described(left)}. "
@@ -175,7 +175,8 @@ def _frame(node: Mapping[str, Any]) -> tuple[Any, ...]:
     return node["kind"], node.get("keys"), node.get("fields"), node.get("hetero"), len(node.get("children", ()))
 
 
-def _unified_leaf(left: Leaf, right: Leaf, where: str) -> Leaf:
+def unify_leaves(left: Leaf, right: Leaf, where: str) -> Leaf:
+    """Return the leaf that values of both have; the rules and the errors are those of `unify`."""
     nullable = left.nullable or right.nullable
     if "none" in (left.type, right.type):
         return dataclasses.replace(right if left.type == "none" else left, nullable=True)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from leyden.core.errors import ConfigError, ConflictError, CorruptDataError, NotFoundError, StorageError
 from leyden.core.failpoints import failpoint
@@ -237,15 +237,3 @@ def honours_conditions(storage: Storage) -> bool:
         return False
     finally:
         storage.delete(key)
-
-
-def summary(manifest: Manifest) -> dict[str, Any]:
-    """Return a line for a version: number, what made it, rows, chunks, bytes."""
-    return {
-        "version": manifest.version,
-        "operation": manifest.operation,
-        "rows": manifest.num_rows,
-        "chunks": len(manifest.chunks),
-        "bytes": sum(chunk.bytes + sum(file.bytes for file in chunk.columns) for chunk in manifest.chunks),
-        "digest": manifest.digest,
-    }

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from leyden.core.optional import require
 from leyden.data.codecs import json
-from leyden.data.format.column import Column
-from leyden.data.interop.columns import bytes_column, bytes_column_of, fixed_column, list_column, strings_column
+from leyden.data.format.column import Column, bytes_column_of
+from leyden.data.interop.columns import bytes_column, fixed_column, list_column, strings_column
 from leyden.data.interop.litdata_index import escaped
 
 EXTRA = "parquet"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.format.schema import Schema
+from leyden.data.format.table import BlockTable
 from leyden.data.interop.columns import ForeignBlock
 from leyden.data.interop.files import ForeignFiles
-from leyden.data.read.source import BlockTable
 
 BLOCK_BYTES = 2 * 2**20
 HEAD_BYTES = 8

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.data.format.column import BYTES, FIXED, LIST, NULL, STRINGS, TENSOR, Column, bits_of, ends_of, present_in
-
-NAMES = {"float8_e4m3fn": np.uint8, "float8_e5m2": np.uint8, "bfloat16": np.uint16}  # what numpy has no type for
+from leyden.data.format.dtypes import by_name
 
 
 @final
@@ -34,7 +33,7 @@ class ForeignBlock:
 
 def storage_of(dtype: str) -> np.dtype[Any]:
     """Return numpy's type for values of a dtype of ours."""
-    return np.dtype(NAMES.get(dtype, dtype))
+    return by_name(dtype).storage
 
 
 def fixed_column(dtype: str, values: NDArray[Any], validity: NDArray[np.uint8] | None = None) -> Column:
@@ -70,15 +69,6 @@ def strings_column(
         inner_offsets=inner,
         validity=validity,
     )
-
-
-def bytes_column_of(values: Sequence[bytes | None]) -> Column:
-    """Return a column of bytes, null where a value is `None`."""
-    offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum([0 if value is None else len(value) for value in values], out=offsets[1:])
-    present = np.array([value is not None for value in values], bool)
-    validity = None if present.all() else np.packbits(present, bitorder="little")
-    return bytes_column(np.frombuffer(b"".join(value for value in values if value is not None), np.uint8), offsets, validity)
 
 
 def array_column(dtype: str, values: NDArray[np.uint8], shapes: NDArray[np.int64]) -> Column:

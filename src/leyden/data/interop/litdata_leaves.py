@@ -8,9 +8,9 @@ import numpy as np
 
 from leyden.core.errors import ConfigError
 from leyden.data.codecs import json
-from leyden.data.format.column import Column
+from leyden.data.format.column import Column, bytes_column_of
 from leyden.data.interop import litdata_json
-from leyden.data.interop.columns import bytes_column, bytes_column_of, fixed_column
+from leyden.data.interop.columns import bytes_column, fixed_column
 from leyden.data.interop.litdata_arrays import dtype_of, header_of, read_bare, read_headed
 from leyden.data.interop.spans import Spans
 

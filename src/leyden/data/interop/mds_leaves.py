@@ -8,8 +8,8 @@ import numpy as np
 
 from leyden.core.errors import ConfigError
 from leyden.data.errors import SchemaError
-from leyden.data.format.column import Column
-from leyden.data.interop.columns import array_column, bytes_column, bytes_column_of, fixed_column
+from leyden.data.format.column import Column, bytes_column_of
+from leyden.data.interop.columns import array_column, bytes_column, fixed_column
 from leyden.data.interop.spans import Spans
 
 BLOBS = {

@@ -18,11 +18,11 @@ from leyden.core.optional import require
 from leyden.data.errors import SchemaError
 from leyden.data.format.hashing import digest128
 from leyden.data.format.schema import Schema
+from leyden.data.format.table import BlockTable
 from leyden.data.interop import arrow
 from leyden.data.interop.blocks import ForeignSource
 from leyden.data.interop.columns import ForeignBlock
 from leyden.data.interop.files import ForeignFiles
-from leyden.data.read.source import BlockTable
 
 SUFFIXES = (".parquet", ".pq")
 

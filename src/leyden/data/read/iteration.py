@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
+from leyden.data.order.lanes import slice_for
 from leyden.data.read.stream import Needs, Rows, Stream, delivered, delivered_to
 from leyden.data.read.supply import LookAhead
 from leyden.data.read.transform import Applies
@@ -85,7 +86,7 @@ class Share:
         return rows.cut(steps % self.num_workers == self.worker)
 
     def _slice(self, count: int) -> tuple[int, int]:
-        return self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size
+        return slice_for(self.rank, self.world_size, count)
 
 
 def samples_of(share: Share, stream: Stream, row_bytes: int, transform: Applies | None, ahead: "Ahead | None") -> Iterator[Any]:

@@ -28,7 +28,7 @@ from leyden.data.format.manifest import ColumnFile, Manifest
 from leyden.data.format.versions import open_manifest
 from leyden.data.read.fetch import Patience, read_range
 from leyden.data.read.options import SourceOptions
-from leyden.data.read.source import Block, BlockTable
+from leyden.data.read.source import Block
 
 _MOST_MAPS = 4096
 _ciphers: Any = Later("leyden.data.format.cipher")  # needs a package that few have
@@ -76,7 +76,7 @@ class NativeSource:
         self.digest, self.version = manifest.digest, manifest.version
         self._files = _FileTables(manifest)
         main = manifest.table
-        self.table = BlockTable(main.chunk, main.first_row, main.rows, main.offset, self._files.stored_bytes, main.tokens)
+        self.table = main._replace(stored_bytes=self._files.stored_bytes)
         self._first_block = np.searchsorted(main.chunk, np.arange(len(self.chunk_names) + 1))
         self._start()
 

@@ -1,8 +1,8 @@
 """`make_order`: which order the rows of a selection have."""
 
+from leyden.data.format.table import BlockTable
 from leyden.data.order.lanes import LaneOrder
 from leyden.data.read.options import OrderOptions
-from leyden.data.read.source import BlockTable
 from leyden.data.read.stream import RowOrder, SequentialOrder
 from leyden.data.read.subset import Runs, unit_borders
 

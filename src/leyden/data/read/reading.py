@@ -7,11 +7,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock, OpenBlocks
 from leyden.data.read.cached import CachedSource
 from leyden.data.read.fetch import Fetcher
 from leyden.data.read.row import Samples
-from leyden.data.read.source import BlockSource, BlockTable
+from leyden.data.read.source import BlockSource
 from leyden.data.read.supply import Supply
 from leyden.data.read.tokens import TokenWindows
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.data.order.lanes import slice_for
 from leyden.data.read.columns import Arena, TrayColumn
 from leyden.data.read.gather import gather, groups
 from leyden.data.read.reading import Reading
@@ -174,7 +175,7 @@ def delivered_to(stream: Stream, epoch: int, span: tuple[int, int], size: int, p
     rank, world_size = place
     rows = stream.positions(epoch, *span)
     order = stream.arrange(rows.cut(slice(len(rows) // size * size)), size)
-    low, high = rank * size // world_size, (rank + 1) * size // world_size
+    low, high = slice_for(rank, world_size, size)
     return rows.cut(order[:, low:high].reshape(-1))
 
 

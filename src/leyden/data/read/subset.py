@@ -13,8 +13,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
+from leyden.data.format.table import BlockTable
 from leyden.data.philox import TAG_SPLIT, TAG_SUBSAMPLE, perm
-from leyden.data.read.source import BlockTable
 
 MOST_UNITS = 2**18
 _ROUNDING = 1e-9  # by which fractions may exceed 1

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
+from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock
 from leyden.data.read.columns import Arena, Dense, allocate
 from leyden.data.read.gather import FIXED, groups, storage
-from leyden.data.read.source import BlockTable, Column
+from leyden.data.read.source import Column
 
 _WIDE = 256  # tokens of a window, from which on a slice per window beats numpy's take and scatter (measured: 150 to 300)
 

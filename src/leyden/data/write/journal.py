@@ -18,13 +18,6 @@ _LEASE = re.compile(r"lease-(\d{8})-(\d{4})\.json")
 _DONE = re.compile(r"done-(\d{8})\.json")
 
 
-class Lease(NamedTuple):
-    """Who works on a unit: the holder of the newest generation."""
-
-    unit: int
-    generation: int
-
-
 class Progress(NamedTuple):
     """What the journal holds.
 

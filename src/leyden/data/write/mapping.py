@@ -8,17 +8,16 @@ from typing import Any
 
 from leyden.core.errors import ConfigError, ConflictError
 from leyden.core.storage import open_storage
-from leyden.data.config import Dir, parse_bytes
+from leyden.data.config import Dir
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.placement import find_place
-from leyden.data.write.arguments import collect_inputs, one_of, output_of, refuse_machines, usable_workers, warn_without_effect
-from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
 from leyden.data.write.files import move, remove_temporary
 from leyden.data.write.finalise import Report
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
-from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.running import Running, do_units
 from leyden.data.write.unit import Task
 
 
@@ -98,10 +97,15 @@ def map(
         2
     """
     start = time.monotonic()
-    one_of("on_error", on_error, ("raise", "skip", "quarantine"))
-    one_of("engine", engine, ("auto", "local", "ranks"))
+    check_job(on_error=on_error, engine=engine, start_method=start_method)
     refuse_machines(num_nodes, machine)
-    warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths, input_dir=input_dir)
+    warn_without_effect(
+        optimize_dns=optimize_dns,
+        broadcast_paths=broadcast_paths,
+        input_dir=input_dir,
+        num_downloaders=num_downloaders,
+        num_uploaders=num_uploaders,
+    )
     world = 1 if engine == "local" else find_place().world_size
     output = output_of(output_dir, is_alone=world == 1)
     if "://" in output:
@@ -125,15 +129,10 @@ def map(
         job=plan.job, function=fn, output=output, options={}, settings=FillSettings(), rules=LeafRules(), on_error=on_error,
         reader=reader, writes_files=True,
     )  # fmt: skip
-    limit = None if memory_limit is None else parse_bytes(memory_limit, "memory_limit")
-    workers = min(usable_workers(num_workers), plan.units)
-    pool: Pool = (
-        InlinePool(task) if workers == 0 else ProcessPool(task, workers, start_method=start_method, timeout=timeout, memory_limit=limit)
+    running = Running(
+        num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
-    try:
-        Driver(journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), on_progress=progress).run()
-    finally:
-        pool.close()
+    do_units(journal, plan, found, task, running)
     report = _finish(journal, plan, Path(output), on_error)
     return report._replace(seconds=time.monotonic() - start)
 

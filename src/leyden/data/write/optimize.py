@@ -16,12 +16,11 @@ from leyden.data.format.leaves import LeafRules
 from leyden.data.format.manifest import Manifest
 from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest
 from leyden.data.placement import find_place
-from leyden.data.write.arguments import collect_inputs, one_of, output_of, refuse_machines, usable_workers, warn_without_effect
-from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
 from leyden.data.write.finalise import Ending, Report, finalise, report_of
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
-from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.running import Running, do_units
 from leyden.data.write.unit import Task
 
 _CHUNK_BYTES = "64MB"
@@ -139,13 +138,16 @@ def optimize(
         3
     """
     start = time.monotonic()
-    _check(mode=mode, on_error=on_error, engine=engine, layout=layout, start_method=start_method, input_dir=input_dir)
+    check_job(on_error=on_error, engine=engine, start_method=start_method)
+    _check(mode=mode, layout=layout, input_dir=input_dir)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
         optimize_dns=optimize_dns,
         broadcast_paths=broadcast_paths,
         compression_level=compression_level,
         compression_batch_size=compression_batch_size,
+        num_downloaders=num_downloaders,
+        num_uploaders=num_uploaders,
     )
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
     world = 1 if engine == "local" else find_place().world_size
@@ -187,15 +189,10 @@ def optimize(
         rules=LeafRules(allow_pickle=allow_pickle), on_error=on_error, encryption=encryption, cipher=cipher, reader=reader,
         durable=fsync, key_function=key_fn,
     )  # fmt: skip
-    limit = None if memory_limit is None else parse_bytes(memory_limit, "memory_limit")
-    workers = min(usable_workers(num_workers), plan.units)
-    pool: Pool = (
-        InlinePool(task) if workers == 0 else ProcessPool(task, workers, start_method=start_method, timeout=timeout, memory_limit=limit)
+    running = Running(
+        num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
-    try:
-        Driver(journal, plan, found, pool, policy=Policy(on_error=on_error, retries=retries), on_progress=progress).run()
-    finally:
-        pool.close()
+    do_units(journal, plan, found, task, running)
     ending = Ending(work=work, mode=mode, base=int(journal.plan()["base"]), settings=filling, cipher=cipher, on_error=on_error, about=about)
     report = report_of(finalise(journal, plan, ending), time.monotonic() - start)
     if verbose and report.skipped + report.quarantined:
@@ -223,14 +220,10 @@ def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, A
     return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
 
 
-def _check(*, mode: Any, on_error: Any, engine: Any, layout: Any, start_method: Any, input_dir: Any) -> None:
+def _check(*, mode: Any, layout: Any, input_dir: Any) -> None:
     _check_input_dir(input_dir)
-    if start_method == "fork":
-        warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=3)
     if mode not in (None, "append", "overwrite"):
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
-    one_of("on_error", on_error, ("raise", "skip", "quarantine"))
-    one_of("engine", engine, ("auto", "local", "ranks"))
     if layout not in (None, "leyden"):
         raise ConfigError(f"layout={layout!r} is not written directly: write the dataset, then convert(src, dst, to={layout!r}).")
 

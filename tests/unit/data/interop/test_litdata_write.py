@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from leyden.core.errors import ConfigError, LeydenError
 from leyden.core.storage import open_storage
 from leyden.data.errors import SchemaError
+from leyden.data.format.column import bytes_column_of
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column
+from leyden.data.interop.columns import array_column, fixed_column
 from leyden.data.interop.litdata_ciphers import FernetEncryption
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter, WrittenChunk

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.core.errors import ConfigError
-from leyden.data.read.source import BlockTable
+from leyden.data.format.table import BlockTable
 from leyden.data.read.split import train_test_split
 from leyden.data.read.subset import Runs, choose_unit_blocks, split_runs, unit_borders
 from tests.support.array_dataset import numbers, xs

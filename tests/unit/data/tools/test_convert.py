@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from leyden.core.errors import ConfigError, ConflictError, NotFoundError
+from leyden.data.format.column import bytes_column_of
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import array_column, bytes_column_of, fixed_column, list_column, strings_column, taken
+from leyden.data.interop.columns import array_column, fixed_column, list_column, strings_column, taken
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.parquet import ParquetSource
 from leyden.data.interop.sniff import open_foreign

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from leyden.core.errors import NotFoundError
+from leyden.data.format.column import bytes_column_of
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import bytes_column_of, fixed_column, list_column
+from leyden.data.interop.columns import fixed_column, list_column
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
 from leyden.data.tools.facts import thumbnail
 from leyden.data.tools.inspect import inspect

@@ -13,10 +13,11 @@ from leyden.core.errors import ConflictError, CorruptDataError, NotFoundError
 from leyden.core.storage import open_storage
 from leyden.data.format import deletes
 from leyden.data.format.cipher import AesGcm, DatasetCiphers
+from leyden.data.format.column import bytes_column_of
 from leyden.data.format.filling import Filler
 from leyden.data.format.manifest import Deleted, Manifest
 from leyden.data.format.versions import commit
-from leyden.data.interop.columns import bytes_column_of, fixed_column
+from leyden.data.interop.columns import fixed_column
 from leyden.data.interop.litdata_read import LitdataSource
 from leyden.data.interop.sniff import format_of
 from leyden.data.tools.convert import convert

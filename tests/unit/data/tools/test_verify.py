@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from leyden.cli.main import main
+from leyden.data.format.column import bytes_column_of
 from leyden.data.format.schema import Schema
-from leyden.data.interop.columns import bytes_column_of, fixed_column
+from leyden.data.interop.columns import fixed_column
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
 from leyden.data.tools.verify import verify
 

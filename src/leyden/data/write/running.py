@@ -1,0 +1,61 @@
+"""`do_units`: this process drives a job's units to their end; what `optimize` and `map` have in common between plan and ending."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from leyden.data.config import parse_bytes
+from leyden.data.write.arguments import usable_workers
+from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.journal import Journal
+from leyden.data.write.plan import Plan
+from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.unit import Task
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Running:
+    """How units are done; nothing of it changes bytes.
+
+    Args:
+        num_workers: Worker processes; `None`: all usable cores, 0: in this process.
+        start_method: `forkserver`, `spawn` or `fork`; `None` chooses.
+        retries: How often an input may end its worker before it counts as failed.
+        timeout: Seconds an input may take.
+        memory_limit: Bytes a worker may hold.
+        progress: Called with inputs done, rows, bytes and failures.
+    """
+
+    num_workers: int | None
+    start_method: str | None
+    retries: int
+    timeout: float | None
+    memory_limit: int | str | None
+    progress: Callable[[int, int, int, int], None] | None
+
+
+def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, running: Running) -> None:
+    """Return when every unit of a job is done, by this driver or another.
+
+    Raises:
+        UnitFailedError: An input failed, and the policy is to raise.
+        ConfigError: A number is not accepted, or the function cannot be sent to a worker.
+    """
+    pool = _pool(task, min(usable_workers(running.num_workers), plan.units), running)
+    policy = Policy(on_error=task.on_error, retries=running.retries)
+    try:
+        Driver(journal, plan, inputs, pool, policy=policy, on_progress=running.progress).run()
+    finally:
+        pool.close()
+
+
+def _pool(task: Task, workers: int, running: Running) -> Pool:
+    limit = None if running.memory_limit is None else parse_bytes(running.memory_limit, "memory_limit")
+    if workers:
+        return ProcessPool(task, workers, start_method=running.start_method, timeout=running.timeout, memory_limit=limit)
+    if running.timeout is not None or limit is not None:
+        text = "timeout and memory_limit have no effect with num_workers=0: nobody can end an input in this process. Pass num_workers=1."
+        warnings.warn(text, UserWarning, stacklevel=4)
+    return InlinePool(task)
