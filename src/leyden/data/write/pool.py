@@ -178,7 +178,7 @@ class ProcessPool(Pool):
             outcome = worker.outcome(reason) if reason or worker.pipe in ready or worker.process.sentinel in ready else None
             if outcome is not None:
                 ended.append(outcome)
-            if not worker.is_alive():
+            if worker.order is None and not worker.is_alive():  # one that died since it was waited for still owes its outcome
                 worker.close()
                 self._workers[place] = self._start()
         return ended
