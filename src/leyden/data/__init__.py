@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from leyden.data.read.indexer import BaseIndexer as BaseIndexer
     from leyden.data.read.indexer import FileIndexer as FileIndexer
     from leyden.data.read.indexer import FileMetadata as FileMetadata
+    from leyden.data.read.mixed import CombinedStreamingDataset as CombinedStreamingDataset
     from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
     from leyden.data.read.split import train_test_split as train_test_split
     from leyden.data.read.zipped import ParallelStreamingDataset as ParallelStreamingDataset
@@ -59,6 +60,7 @@ else:
             "Audio": ".types",
             "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
+            "CombinedStreamingDataset": ".read.mixed",
             "Dir": ".config",
             "FernetEncryption": ".interop.litdata_ciphers",
             "File": ".types",

@@ -5,37 +5,15 @@ evenly (stratified), so that every rank's slice shows the mixture, and samples o
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.data.order.mixture import Turns
 from leyden.data.read.columns import Arena
+from leyden.data.read.merging import Table, interleaved
 from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray
-
-
-class Picks(NamedTuple):
-    """Whose turn it is at some positions.
-
-    Args:
-        source: int32, the dataset.
-        position: int64, the position within that dataset's own order.
-        epoch: int64, the epoch of that dataset.
-    """
-
-    source: NDArray[np.int32]
-    position: NDArray[np.int64]
-    epoch: NDArray[np.int64]
-
-
-class Mixture(Protocol):
-    """The sequence of sources: a function of position alone."""
-
-    num_rows: int | None
-
-    def picks(self, epoch: int, start: int, stop: int) -> Picks:
-        """Return whose turn it is at positions `start` to `stop`, fewer at the end."""
-        ...
 
 
 class MixedTray(NamedTuple):
@@ -65,6 +43,10 @@ class MixedTray(NamedTuple):
                     out[where] = value
         return out
 
+    def table(self) -> Table | None:
+        """Return all rows as columns; `None` if the sources' samples are not built alike."""
+        return interleaved([tray.table() for tray in self.parts], self.part)
+
 
 @final
 class MixedStream:
@@ -75,10 +57,13 @@ class MixedStream:
         mixture: The sequence.
     """
 
-    def __init__(self, parts: Sequence[DatasetStream], mixture: Mixture) -> None:
+    def __init__(self, parts: Sequence[DatasetStream], mixture: Turns) -> None:
         self._parts = list(parts)
         self._mixture = mixture
-        self.num_rows = mixture.num_rows
+
+    def rows_in(self, epoch: int) -> int:
+        """Return how many positions an epoch has."""
+        return self._mixture.rows_in(epoch)
 
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at positions, fewer at the end."""
@@ -90,7 +75,8 @@ class MixedStream:
                 mine = np.flatnonzero((picks.source == index) & (picks.epoch == own_epoch))
                 low = int(picks.position[mine[0]])  # a source's picks are one after another
                 found = part.positions(own_epoch, low, low + len(mine))
-                rows.row[mine], rows.copy[mine], rows.lane[mine] = found.row, found.copy, found.lane
+                later = own_epoch - epoch << 16  # so that a sample that comes again in this epoch draws other random numbers
+                rows.row[mine], rows.copy[mine], rows.lane[mine] = found.row, found.copy + later, found.lane
         return rows
 
     def arrange(self, rows: Rows, size: int) -> NDArray[np.int64]:
@@ -118,6 +104,11 @@ class MixedStream:
         self.ahead(needs)
         for index, part in enumerate(self._parts):
             part.ready(Needs(needs.part[needs.part == index], needs.block[needs.part == index]), timeout)
+
+    def never_fetch(self) -> None:
+        """Take note that this process must not touch the object store."""
+        for part in self._parts:
+            part.never_fetch()
 
     def gather(self, rows: Rows, arena: Arena | None = None) -> MixedTray:
         """Read rows of all sources."""

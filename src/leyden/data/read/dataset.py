@@ -18,27 +18,27 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError, NotFoundError, StateError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, TokensLoader
-from leyden.data.placement import Place, find_place
+from leyden.data.placement import Place
 from leyden.data.read.columns import Dense, Objects
-from leyden.data.read.iteration import Ahead, Share, samples_of
+from leyden.data.read.cursor import Cursor
 from leyden.data.read.opening import Opened, open_source
-from leyden.data.read.options import order_options, read_options, report_replaced, source_options
+from leyden.data.read.options import checked_choice, order_options, read_options, report_replaced, source_options
 from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
-from leyden.data.read.states import Position, checked_state, order_changes, state_of
+from leyden.data.read.states import Position, checked_state, order_changes
 from leyden.data.read.stream import DatasetStream, Rows, SequentialOrder
+from leyden.data.read.streamed import Streamed
 from leyden.data.read.subset import Runs, choose_unit_blocks, subsampled, unit_borders
-from leyden.data.read.supply import LookAhead
 from leyden.data.read.tokens import TokenWindows, window_schema
-from leyden.data.read.torch_seam import current_worker, register
-from leyden.data.read.transform import Transform
+from leyden.data.read.torch_seam import current_worker
+from leyden.data.read.transform import Transform, keys_of
 
 _TOKEN_UNIT_BLOCKS = 8
 Indices = Sequence[int] | NDArray[np.int64] | slice
 
 
-class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, arguments and all
+class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented interface, arguments and all
     """Samples of a folder or bucket, by number or in order.
 
     Args:
@@ -90,8 +90,6 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         for sample in dataset: ...
         ```
     """
-
-    is_sharded = True  # inject no sampler
 
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
@@ -148,11 +146,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         self._begin(open_source(self._source_options))
 
     def _begin(self, opened: Opened) -> None:
-        self._place: Place | None = None
-        self._position = Position(epoch=1)
-        self._handed_out = 0  # since the position: an attribute, because it changes with every sample
         self._num_workers = 0
-        self._loaded: Position | None = None
         self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
         self._find_key = opened.find_key
         self._reading = self._at_work(opened)
@@ -161,7 +155,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         everything = Runs.all_of(rows, None if self._reading.windows else opened.deleted)
         factor = self._options.subsample
         self._runs = everything if factor == 1 else subsampled(everything, factor, self.borders, seed)
-        register(type(self))
+        self._begin_at_the_start()
 
     def _at_work(self, opened: Opened) -> Reading:
         options, loader, source = self._options, self._source_options.item_loader, opened.source
@@ -208,17 +202,9 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         return self._runs.num_rows
 
     @property
-    def current_epoch(self) -> int:
-        """The epoch that the next iteration is of."""
-        return self._position.epoch
-
-    @property
     def unit_blocks(self) -> int:
         """How many blocks are shuffled as one."""
         return choose_unit_blocks(self._reading.table, _TOKEN_UNIT_BLOCKS if self._reading.windows else 1)
-
-    def __len__(self) -> int:
-        return self._share(replace_epoch=1).count(self.num_rows)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
@@ -287,7 +273,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
     def selected(self, runs: Runs) -> "StreamingDataset":
         """Return a dataset of these rows of the same data, at its first epoch."""
         other = copy.copy(self)
-        other._runs, other._position, other._loaded = runs, Position(epoch=1), None
+        other._runs, other._cursor = runs, Cursor()
         return other
 
     @property
@@ -305,12 +291,34 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         """What is done with each sample."""
         return self._transform
 
-    def identity(self) -> dict[str, Any]:
-        """Return what a state must agree with."""
-        return self._identity()
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """The source at work, alone."""
+        return [self._reading]
 
-    def stream(self) -> DatasetStream:
+    @property
+    def drop_last(self) -> bool | None:
+        """Whether the last positions that fill no step are left out; `None`: with several ranks."""
+        return self._options.drop_last
+
+    @property
+    def step_size(self) -> int:
+        """Samples of a step of this rank, under a bare iteration."""
+        return self._options.batch_size or 1
+
+    @property
+    def output(self) -> Literal["torch", "numpy"]:
+        """What arrays become."""
+        return self._options.output
+
+    @property
+    def place(self) -> Place:
+        """Which share this process reads."""
+        return self._options.place or super().place
+
+    def stream(self, global_batch_size: int = 1) -> DatasetStream:
         """Return the order and the arrays of this dataset, for a loader."""
+        del global_batch_size
         order = make_order(self._runs, self._reading.table, self._order_options, self.unit_blocks)
         return DatasetStream(self._reading, order)
 
@@ -318,48 +326,9 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         return DatasetStream(self._reading, SequentialOrder(self._runs))
 
     def __iter__(self) -> Iterator[Any]:
-        register(type(self))
-        worker = current_worker()
-        if worker is not None:
+        if current_worker() is not None:
             self._touched[0] = 1
-        self._position = self._loaded or Position(epoch=self._position.epoch)
-        self._loaded, self._handed_out = None, 0
-        share = self._share()
-        if worker is not None:
-            share = replace(share, worker=worker.number, num_workers=worker.count)
-        return self._iterate(share, self._position.within)
-
-    def _iterate(self, share: Share, skip: int) -> Iterator[Any]:
-        stream = self.stream()
-        ahead = (
-            Ahead(share, stream, LookAhead(self._reading.table.stored_bytes, self._options.ahead_bytes))
-            if self._reading.is_remote
-            else None
-        )
-        table = self._reading.source.table
-        row_bytes = int(table.stored_bytes.sum()) // max(1, self._reading.table.rows.sum())
-        for sample in samples_of(share, stream, row_bytes, self._transform, ahead):
-            if skip:
-                skip -= 1
-                continue
-            self._handed_out += 1
-            yield sample
-
-    def _share(self, *, replace_epoch: int | None = None) -> Share:
-        place = self._where()
-        position = self._position if replace_epoch is None else Position(epoch=replace_epoch)
-        drop = self._options.drop_last
-        return Share(
-            epoch=position.epoch,
-            consumed=position.consumed,
-            batch_size=self._options.batch_size or 1,
-            rank=place.rank,
-            world_size=place.world_size,
-            drop_last=place.world_size > 1 if drop is None else drop,
-        )
-
-    def _where(self) -> Place:
-        return self._options.place or self._place or find_place()
+        return super().__iter__()
 
     def _samples(self, indices: NDArray[np.int64]) -> list[Any]:
         return self._read(Rows.of_one(*self._runs.at(indices), np.zeros(len(indices), np.int32)))
@@ -370,8 +339,7 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         values = stream.gather(rows).values(0, len(rows))
         if self._transform is None:
             return values
-        keys = list(zip([self._position.epoch] * len(rows), rows.row.tolist(), rows.copy.tolist(), strict=True))
-        return self._transform.apply_all(values, keys)
+        return self._transform.apply_all(values, keys_of(self._cursor.epoch, rows))
 
     def _checked(self, indices: Indices) -> NDArray[np.int64]:
         if isinstance(indices, slice):
@@ -381,17 +349,6 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         if len(wrong):
             raise IndexError(f"index {wrong[0]} is out of range: the dataset has {self.num_rows} samples.")
         return np.where(found < 0, found + self.num_rows, found)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be of this epoch, from its start; a loaded position of the same epoch stays."""
-        if self._loaded is not None and self._loaded.epoch != epoch:
-            self._loaded = self._loaded.dropped_for(epoch)
-        if self._position.epoch != epoch:
-            self._position, self._handed_out = Position(epoch=epoch), 0
-
-    def set_placement(self, rank: int, world_size: int) -> None:
-        """Say which share this process reads; what `StreamingDataset(rank=…, world_size=…)` says goes before."""
-        self._place = Place.checked(rank, world_size)
 
     def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
         """Set `shuffle`."""
@@ -404,6 +361,11 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
         """Set `drop_last`."""
         self._options = replace(self._options, drop_last=drop_last)
 
+    def set_output(self, output: Literal["torch", "numpy"]) -> None:
+        """Set `output`."""
+        self._options = replace(self._options, output=checked_choice("output", output, ("torch", "numpy")))
+        self._reading = self._reading.with_output(output)
+
     def set_batch_size(self, batch_size: int) -> None:
         """Set `batch_size`."""
         self._options = replace(self._options, batch_size=batch_size)
@@ -411,10 +373,6 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
     def set_num_workers(self, num_workers: int) -> None:
         """Say how many workers of torch's `DataLoader` iterate this dataset: `state_dict` takes it for its default."""
         self._num_workers = num_workers
-
-    def reset(self) -> None:
-        """Go back to the start of the epoch, and forget a loaded state."""
-        self._position, self._handed_out, self._loaded = Position(epoch=self._position.epoch), 0, None
 
     def state_dict(self, num_samples_yielded: int | None = None, num_workers: int = 0, batch_size: int = 1) -> dict[str, Any]:
         """Return where this rank stands, to go on from there later, also with another world size.
@@ -432,27 +390,26 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
                 "workers of torch's DataLoader iterated this dataset, and only they know how far. Pass "
                 "state_dict(num_samples_yielded=…, num_workers=…, batch_size=…), or use StreamingDataLoader."
             )
-        share = self._share(replace_epoch=1)
-        position = self._loaded or self._position.advanced(self._handed_out)
-        if num_samples_yielded is not None:
-            position = Position(epoch=position.epoch).after(num_samples_yielded, share, num_workers or self._num_workers, batch_size)
-        return state_of(position, share, self._identity())
+        return super().state_dict(num_samples_yielded, num_workers or self._num_workers, batch_size)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where a state was taken.
+    def adopt(self, state: Mapping[str, Any]) -> Position:
+        """Check a state, take over the order that it says, and return its position.
 
         Raises:
+            ConfigError: It is no state of ours.
             ConflictError: It is of other data.
         """
-        self._loaded, changes = checked_state(state, self._identity(), is_forced=self._options.force_override_state)
+        position, changes = checked_state(state, self.identity(), is_forced=self._options.force_override_state)
         self._order_options = replace(self._order_options, **changes)
+        return position
 
     def adopt_order(self, order: Mapping[str, Any], *, is_forced: bool) -> None:
         """Take over the order that a state of several datasets holds for this one."""
-        changes = order_changes(order, self._identity()["order"], is_forced=is_forced or self._options.force_override_state)
+        changes = order_changes(order, self.identity()["order"], is_forced=is_forced or self._options.force_override_state)
         self._order_options = replace(self._order_options, **changes)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Return what a state must agree with."""
         options = self._order_options
         windows = self._reading.windows
         return {
@@ -473,14 +430,10 @@ class StreamingDataset:  # noqa: SIZE002, SIZE003 - the documented interface, ar
             },
         }
 
-    def close(self) -> None:
-        """End the threads that fetch. The dataset can be used again; they start anew."""
-        self._reading.close()
-
     def __getstate__(self) -> dict[str, Any]:
         if multiprocessing.context.get_spawning_popen() is not None:
             self._touched[0] = 1  # on its way to a worker, which does not share our memory
-        return {**self.__dict__, "_touched": None, "_place": self._where()}
+        return {**super().__getstate__(), "_touched": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _touched=mmap.mmap(-1, 1))

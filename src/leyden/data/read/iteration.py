@@ -13,7 +13,7 @@ import numpy as np
 from leyden.data.order.lanes import slice_for
 from leyden.data.read.stream import Needs, Rows, Stream, delivered, delivered_to
 from leyden.data.read.supply import LookAhead
-from leyden.data.read.transform import Applies
+from leyden.data.read.transform import Applies, keys_of
 
 _TRAY_BYTES = 4 * 2**20
 _MOST_ROWS = 4096
@@ -64,8 +64,8 @@ class Share:
             stream: The order.
             row_bytes: About how large a row is.
         """
-        num_rows = ENDLESS if stream.num_rows is None else stream.num_rows
-        whole = (num_rows - self.consumed) // self.size
+        num_rows = stream.rows_in(self.epoch)
+        whole = ((ENDLESS if num_rows is None else num_rows) - self.consumed) // self.size
         most = max(1, min(_MOST_ROWS, _TRAY_BYTES // max(row_bytes, 1)) // self.batch_size)
         step, steps = 0, 1
         while step < whole:
@@ -109,7 +109,7 @@ def samples_of(share: Share, stream: Stream, row_bytes: int, transform: Applies 
         if transform is None:
             yield from tray.values(0, len(rows))
             continue
-        keys = list(zip([share.epoch] * len(rows), rows.row.tolist(), rows.copy.tolist(), strict=True))
+        keys = keys_of(share.epoch, rows)
         for index, key in enumerate(keys):
             yield transform.apply_all(tray.values(index, index + 1), [key])[0]
 

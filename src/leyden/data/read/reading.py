@@ -11,7 +11,7 @@ from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock, OpenBlocks
 from leyden.data.read.cached import CachedSource
 from leyden.data.read.fetch import Fetcher
-from leyden.data.read.row import Samples
+from leyden.data.read.row import Output, Samples
 from leyden.data.read.source import BlockSource
 from leyden.data.read.supply import Supply
 from leyden.data.read.tokens import TokenWindows
@@ -100,6 +100,17 @@ class Reading:
                 self._fetcher = Fetcher(self._connections)
                 self._supply = Supply(self.source, self._fetcher)
             return self._supply
+
+    def never_fetch(self) -> None:
+        """Take note that this process must not touch the object store: what is not in the cache raises `EvictedError`."""
+        if isinstance(self.source, CachedSource):
+            self.source.may_fetch = False
+
+    def with_output(self, output: Output) -> "Reading":
+        """Return another reading of the same source, whose arrays become torch tensors or numpy arrays."""
+        return Reading(
+            self.source, self.samples.with_output(output), self.windows, ram_bytes=self._ram_bytes, connections=self._connections
+        )
 
     def close(self) -> None:
         """End the threads."""

@@ -4,6 +4,7 @@ The tree is compiled once: for each node a function from the values of its leave
 done per column (`tolist` makes a thousand Python numbers at once), building per sample.
 """
 
+import copy
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
@@ -59,6 +60,12 @@ class Samples:
                 self.wanted.append(_wanted(index, leaf, is_decoded=is_decoded, serializers=serializers, trust=trust))
                 self.leaves.append(leaf)
         self.tree = prune(tree, {leaf.name for leaf in self.leaves})
+
+    def with_output(self, output: Output) -> "Samples":
+        """Return the same with arrays of the other library."""
+        other = copy.copy(self)
+        other.output = output
+        return other
 
     def values(self, columns: Sequence[TrayColumn], start: int, stop: int) -> list[Any]:
         """Return rows `start` to `stop` as samples."""

@@ -67,8 +67,8 @@ def state_of(position: Position, share: Share, identity: Mapping[str, Any]) -> d
         "within": within,
         "num_samples_yielded": position.within + position.handed_out,
         "global_batch_size": share.size,
-        **identity,
         "mixture": None,
+        **identity,
     }
 
 

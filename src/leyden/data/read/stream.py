@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from leyden.data.order.lanes import slice_for
 from leyden.data.read.columns import Arena, TrayColumn
 from leyden.data.read.gather import gather, groups
+from leyden.data.read.merging import Table
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples
 from leyden.data.read.subset import Runs
@@ -105,12 +106,20 @@ class Tray(NamedTuple):
         """Return rows `start` to `stop` as samples."""
         return self.samples.values(self.columns, start, stop)
 
+    def table(self) -> Table:
+        """Return the columns with what they are."""
+        return Table(self.samples.tree, self.samples.leaves, self.columns)
+
 
 class TrayOfMany(Protocol):
     """What `Stream.gather` returns: a `Tray`, or several side by side."""
 
     def values(self, start: int, stop: int) -> list[Any]:
         """Return rows `start` to `stop` as samples."""
+        ...
+
+    def table(self) -> Table | None:
+        """Return all rows as columns; `None` if their samples are not built alike."""
         ...
 
 
@@ -129,7 +138,9 @@ class Needs(NamedTuple):
 class Stream(Protocol):
     """What a loader needs of datasets. Pickles as configuration."""
 
-    num_rows: int | None
+    def rows_in(self, epoch: int) -> int | None:
+        """Return how many positions an epoch has, for all ranks; `None` if it has no end."""
+        ...
 
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at global positions, in the order of positions; fewer at the end."""
@@ -153,6 +164,10 @@ class Stream(Protocol):
 
     def gather(self, rows: Rows, arena: Arena | None = None) -> TrayOfMany:
         """Read rows into one array per leaf."""
+        ...
+
+    def never_fetch(self) -> None:
+        """Take note that this process must not touch the object store: what is not in the cache raises `EvictedError`."""
         ...
 
 
@@ -191,7 +206,11 @@ class DatasetStream:
     def __init__(self, reading: Reading, order: RowOrder) -> None:
         self.reading = reading
         self.order = order
-        self.num_rows: int | None = order.num_rows
+
+    def rows_in(self, epoch: int) -> int:
+        """Return how many positions an epoch has."""
+        del epoch
+        return self.order.num_rows
 
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at positions, fewer at the end."""
@@ -214,6 +233,10 @@ class DatasetStream:
     def ready(self, needs: Needs, timeout: float | None = None) -> None:
         """Wait until blocks are at hand."""
         self.reading.ready(needs.block.tolist(), timeout)
+
+    def never_fetch(self) -> None:
+        """Take note that this process must not touch the object store."""
+        self.reading.never_fetch()
 
     def gather(self, rows: Rows, arena: Arena | None = None) -> Tray:
         """Read rows into one array per leaf."""

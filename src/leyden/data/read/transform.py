@@ -9,20 +9,49 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
 
 import numpy as np
 
 from leyden.core.errors import ConfigTypeError
 from leyden.data.philox import SampleRng
 
+if TYPE_CHECKING:
+    from leyden.data.read.stream import Rows
+
+
+class Key(NamedTuple):
+    """Which sample it is.
+
+    Args:
+        epoch: The epoch.
+        row: Its stored row, or a position of a zip.
+        copy: Which copy.
+        part: Which dataset of a mixture it is from.
+    """
+
+    epoch: int
+    row: int
+    copy: int
+    part: int = 0
+
 
 class Applies(Protocol):
     """What does something with samples."""
 
-    def apply_all(self, samples: Iterable[Any], keys: Sequence[tuple[int, int, int]]) -> list[Any]:
-        """Return samples transformed; `keys` are epoch, row and copy of each."""
+    @property
+    def uses_globals(self) -> bool:
+        """Whether a function may draw from the global generators, which are one for all threads."""
         ...
+
+    def apply_all(self, samples: Iterable[Any], keys: Sequence[Key]) -> list[Any]:
+        """Return samples transformed."""
+        ...
+
+
+def keys_of(epoch: int, rows: "Rows") -> list[Key]:
+    """Return the keys of rows."""
+    return [Key(epoch, row, copy, part) for row, copy, part in zip(rows.row.tolist(), rows.copy.tolist(), rows.part.tolist(), strict=True)]
 
 
 @final
@@ -51,21 +80,21 @@ class Transform:
         """Whether a function may draw from the global generators."""
         return any(not takes for _, takes in self.functions)
 
-    def apply(self, sample: Any, key: tuple[int, int, int]) -> Any:
+    def apply(self, sample: Any, key: Key) -> Any:
         """Return the sample transformed.
 
         Args:
             sample: What was read.
-            key: Epoch, row and copy.
+            key: Which it is.
         """
-        rng = SampleRng(self.seed, *key)
+        rng = SampleRng(self.seed, key[0], key[1], key[2])
         if self.uses_globals:
             seed_globals(rng.seed)
         for function, takes in self.functions:
             sample = function(sample, rng) if takes else function(sample)
         return sample
 
-    def apply_all(self, samples: Iterable[Any], keys: Sequence[tuple[int, int, int]]) -> list[Any]:
+    def apply_all(self, samples: Iterable[Any], keys: Sequence[Key]) -> list[Any]:
         """Return samples transformed; the global generators are as before afterwards. A failure names its row in a note."""
         done = []
         with globals_kept() if self.uses_globals else _nothing():
@@ -75,6 +104,31 @@ class Transform:
                 except Exception as error:
                     error.add_note(f"while transforming row {key[1]} (copy {key[2]}) in epoch {key[0]}")
                     raise
+        return done
+
+
+@final
+class EachTransform:
+    """Of a mixture, the transform of the dataset that a sample is from.
+
+    Args:
+        of_each: The datasets' transforms.
+    """
+
+    def __init__(self, of_each: Sequence[Applies | None]) -> None:
+        self._of_each = list(of_each)
+
+    @property
+    def uses_globals(self) -> bool:
+        """Whether a function may draw from the global generators."""
+        return any(each.uses_globals for each in self._of_each if each is not None)
+
+    def apply_all(self, samples: Iterable[Any], keys: Sequence[Key]) -> list[Any]:
+        """Return samples transformed."""
+        done = []
+        for sample, key in zip(samples, keys, strict=True):
+            own = self._of_each[key.part]
+            done.append(sample if own is None else own.apply_all([sample], [key])[0])
         return done
 
 

@@ -11,9 +11,10 @@ from leyden.core.errors import ConfigError
 from leyden.data.philox import TAG_ZIP, SampleRng
 from leyden.data.read.columns import Arena
 from leyden.data.read.dataset import StreamingDataset
+from leyden.data.read.merging import Table, side_by_side
 from leyden.data.read.several import SeveralDatasets
 from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray
-from leyden.data.read.transform import Transform, takes_rng
+from leyden.data.read.transform import Key, Transform, takes_rng
 
 GOES_ROUND = 0  # in `Rows.copy` of a zip: the epoch of each dataset follows from the position
 
@@ -33,6 +34,10 @@ class ZippedTray(NamedTuple):
         """Return rows `start` to `stop` as tuples of samples."""
         return list(zip(*(part.values(start, stop) for part in self.parts), strict=True))
 
+    def table(self) -> Table:
+        """Return all rows as columns, side by side."""
+        return side_by_side([part.table() for part in self.parts])
+
 
 @final
 class ZippedStream:
@@ -49,14 +54,19 @@ class ZippedStream:
         self._parts = list(parts)
         self._sizes = [part.order.num_rows for part in parts]
         self._length, self._resumes = length, resumes
-        self.num_rows: int | None = min(self._sizes) if length is None else None if length == float("inf") else int(length)
+        self._num_rows: int | None = min(self._sizes) if length is None else None if length == float("inf") else int(length)
+
+    def rows_in(self, epoch: int) -> int | None:
+        """Return how many positions an epoch has; `None` if it has no end."""
+        del epoch
+        return self._num_rows
 
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return positions of the zip as rows."""
-        found = np.arange(start, stop if self.num_rows is None else min(stop, self.num_rows))
+        found = np.arange(start, stop if self._num_rows is None else min(stop, self._num_rows))
         if self._length is None:
             return Rows(np.zeros(len(found), np.int32), found, np.full(len(found), epoch), np.zeros(len(found), np.int32))
-        first = (epoch - 1) * self.num_rows if self._resumes and self.num_rows is not None else 0
+        first = (epoch - 1) * self._num_rows if self._resumes and self._num_rows is not None else 0
         return Rows.of_one(found + first, np.full(len(found), GOES_ROUND), np.zeros(len(found), np.int32))
 
     def arrange(self, rows: Rows, size: int) -> NDArray[np.int64]:
@@ -81,6 +91,11 @@ class ZippedStream:
         self.ahead(needs)
         for part, own in self._by_part(needs):
             part.ready(own, timeout)
+
+    def never_fetch(self) -> None:
+        """Take note that this process must not touch the object store."""
+        for part in self._parts:
+            part.never_fetch()
 
     def gather(self, rows: Rows, arena: Arena | None = None) -> ZippedTray:
         """Read rows of all datasets."""
@@ -150,14 +165,14 @@ class ParallelStreamingDataset(SeveralDatasets):
         self.length, self.seed, self.resume, self.reset_rngs = length, seed, resume, reset_rngs
         self._function = transform
 
-    def stream(self) -> ZippedStream:
+    def stream(self, global_batch_size: int = 1) -> ZippedStream:
         """Return the order and the arrays, for a loader."""
+        del global_batch_size
         return ZippedStream([each.stream() for each in self.datasets], self.length, resumes=self.resume)
 
-    def _own_identity(self) -> dict[str, Any]:
-        return {}
-
-    def _own_transform(self) -> "ZipTransform | None":
+    @property
+    def row_transform(self) -> "ZipTransform | None":
+        """What is done with each tuple of samples."""
         of_each = [each.row_transform for each in self.datasets]
         if self._function is None and not any(of_each):
             return None
@@ -179,18 +194,23 @@ class ZipTransform:
         self._of_each, self._function, self._seed, self._resets = of_each, function, seed, resets
         self._takes_rng = function is not None and takes_rng(function)
 
-    def apply_all(self, samples: Iterable[Any], keys: Sequence[tuple[int, int, int]]) -> list[Any]:
+    @property
+    def uses_globals(self) -> bool:
+        """Whether a function may draw from the global generators."""
+        return (self._function is not None and not self._takes_rng) or any(each.uses_globals for each in self._of_each if each is not None)
+
+    def apply_all(self, samples: Iterable[Any], keys: Sequence[Key]) -> list[Any]:
         """Return tuples of samples transformed.
 
         Args:
             samples: The tuples.
-            keys: Epoch, position and anything, of each.
+            keys: Of each, with its position as row.
         """
         return [self._applied(sample, 0 if self._resets else key[0], key[1]) for sample, key in zip(samples, keys, strict=True)]
 
     def _applied(self, samples: Sequence[Any], epoch: int, position: int) -> Any:
         done = tuple(
-            sample if each is None else each.apply_all([sample], [(epoch, position, 0)])[0]
+            sample if each is None else each.apply_all([sample], [Key(epoch, position, 0)])[0]
             for each, sample in zip(self._of_each, samples, strict=True)
         )
         if self._function is None:

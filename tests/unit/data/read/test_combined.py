@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data.read.combined import MixedStream, Picks
+from leyden.data.order.mixture import Picks
+from leyden.data.read.combined import MixedStream
 from leyden.data.read.stream import delivered, delivered_to
 from tests.support.array_dataset import dataset_of
 
@@ -17,11 +18,15 @@ class Turns:
     """A mixture in which sources take turns as a list says, again and again."""
 
     def __init__(self, turns: list[int], num_rows: int, sizes: list[int]) -> None:
-        self.num_rows: int | None = num_rows
+        self._num_rows = num_rows
         self._turns, self._sizes = turns, sizes
 
+    def rows_in(self, epoch: int) -> int:
+        del epoch
+        return self._num_rows
+
     def picks(self, epoch: int, start: int, stop: int) -> Picks:
-        source = np.resize(np.array(self._turns, np.int32), self.num_rows or 0)
+        source = np.resize(np.array(self._turns, np.int32), self._num_rows)
         own = np.zeros(len(source), np.int64)
         for index in set(self._turns):
             own[source == index] = np.arange((source == index).sum())

@@ -1,0 +1,211 @@
+"""`Streamed`: what all datasets that are read in an order share: place, position, state, iteration.
+
+A subclass says what its order and arrays are (`stream`), what a state must agree with (`identity`), and which sources it
+reads (`readings`); a loader asks for the same things.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from leyden.data.placement import Place, find_place
+from leyden.data.read.cursor import Cursor
+from leyden.data.read.iteration import Ahead, Share, samples_of
+from leyden.data.read.reading import Reading
+from leyden.data.read.states import Position, state_of
+from leyden.data.read.stream import Stream
+from leyden.data.read.supply import LookAhead
+from leyden.data.read.torch_seam import Worker, current_worker, register
+from leyden.data.read.transform import Applies
+
+
+class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
+    """A dataset that is read in an order."""
+
+    is_sharded = True  # inject no sampler
+    revision = 0  # changes when the rest of the order does, so that what was planned ahead is planned anew
+
+    def _begin_at_the_start(self) -> None:
+        self._place: Place | None = None
+        self._cursor = Cursor()
+        register(type(self))
+
+    @abstractmethod
+    def stream(self, global_batch_size: int = 1) -> Stream:
+        """Return the order and the arrays, for a loader.
+
+        Args:
+            global_batch_size: Samples of a step of all ranks.
+        """
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what a state must agree with."""
+
+    @abstractmethod
+    def adopt(self, state: Mapping[str, Any]) -> Position:
+        """Check a state, take over the order that it says, and return its position.
+
+        Raises:
+            ConfigError: It is no state of ours.
+            ConflictError: It is of other data.
+        """
+
+    @property
+    @abstractmethod
+    def row_transform(self) -> Applies | None:
+        """What is done with each sample."""
+
+    @property
+    @abstractmethod
+    def readings(self) -> Sequence[Reading]:
+        """The sources at work."""
+
+    @property
+    @abstractmethod
+    def ahead_bytes(self) -> int:
+        """How far to look ahead."""
+
+    @property
+    def drop_last(self) -> bool | None:
+        """Whether the last positions that fill no step are left out; `None`: with several ranks."""
+        return None
+
+    @property
+    def step_size(self) -> int:
+        """Samples of a step of this rank, under a bare iteration."""
+        return 1
+
+    @property
+    def place(self) -> Place:
+        """Which share this process reads."""
+        return self._place or find_place()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether blocks must be fetched."""
+        return any(reading.is_remote for reading in self.readings)
+
+    @property
+    def row_bytes(self) -> int:
+        """About how large a stored row is."""
+        tables = [reading.table for reading in self.readings]
+        return sum(int(table.stored_bytes.sum()) // max(1, int(table.rows.sum())) for table in tables)
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch that the next iteration is of."""
+        return self._cursor.epoch
+
+    def settle(self, position: Position) -> None:
+        """Let changes that were asked for begin at a position: the first that was not handed out."""
+        del position
+
+    def begin(self, position: Position) -> None:
+        """Take note that an iteration begins at a position."""
+        del position
+
+    def look_ahead(self, share: Share, stream: Stream) -> Ahead | None:
+        """Return what fetches the blocks of a share ahead; `None` if all are local."""
+        if not self.is_remote:
+            return None
+        sizes = [reading.table.stored_bytes for reading in self.readings]
+        bases = np.cumsum([0, *(len(each) for each in sizes[:-1])])
+        return Ahead(share, stream, LookAhead(np.concatenate(sizes), self.ahead_bytes), tuple(bases.tolist()))
+
+    def __len__(self) -> int:
+        share = self._share(Position(epoch=self._cursor.epoch))
+        rows = self.stream(share.size).rows_in(share.epoch)
+        if rows is None:
+            raise TypeError("this dataset has no end, so it has no length. Give length=… a number.")
+        return share.count(rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        register(type(self))
+        worker = current_worker()
+        position = self._cursor.begin()
+        self.begin(position)
+        return self._iterate(self._share(position, worker), position.within)
+
+    def _iterate(self, share: Share, skip: int) -> Iterator[Any]:
+        while True:
+            revision, done = self.revision, 0
+            stream = self.stream(share.size)
+            for sample in samples_of(share, stream, self.row_bytes, self.row_transform, self.look_ahead(share, stream)):
+                done += 1
+                if skip:
+                    skip -= 1
+                    continue
+                self._cursor.handed_out += 1
+                yield sample
+                if revision != self.revision and done % share.batch_size == 0:
+                    break  # the rest is planned anew
+            else:
+                return
+            share = replace(share, consumed=share.consumed + done // share.batch_size * share.size)
+            self.settle(Position(epoch=share.epoch, consumed=share.consumed))
+
+    def _share(self, position: Position | None = None, worker: Worker | None = None) -> Share:
+        place, drop = self.place, self.drop_last
+        position, worker = position or self._cursor.position, worker or Worker()
+        return Share(
+            epoch=position.epoch,
+            consumed=position.consumed,
+            batch_size=self.step_size,
+            rank=place.rank,
+            world_size=place.world_size,
+            worker=worker.number,
+            num_workers=worker.count,
+            drop_last=place.world_size > 1 if drop is None else drop,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be of this epoch, from its start; a loaded position of the same epoch stays."""
+        self._cursor.set_epoch(epoch)
+
+    def set_placement(self, rank: int, world_size: int) -> None:
+        """Say which share this process reads; what the dataset was given goes before."""
+        self._place = Place.checked(rank, world_size)
+
+    def reset(self) -> None:
+        """Go back to the start of the epoch, and forget a loaded state."""
+        self._cursor.reset()
+
+    def state_dict(self, num_samples_yielded: int | None = None, num_workers: int = 0, batch_size: int = 1) -> dict[str, Any]:
+        """Return where this rank stands, to go on from there later, also with another world size.
+
+        Args:
+            num_samples_yielded: How many samples of the epoch this rank got; by default what this object has handed out.
+            num_workers: Workers of torch's `DataLoader` that iterated.
+            batch_size: Its batch size.
+
+        Raises:
+            StateError: torch's workers iterated, and it is not said how many samples came.
+        """
+        share = self._share(Position(epoch=1))
+        position = self._cursor.now()
+        if num_samples_yielded is not None:
+            position = Position(epoch=position.epoch).after(num_samples_yielded, share, num_workers, batch_size)
+        steps = -(-(position.within + position.handed_out) // share.batch_size)
+        self.settle(Position(epoch=position.epoch, consumed=position.consumed + steps * share.size))
+        return state_of(position, share, self.identity())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a state was taken.
+
+        Raises:
+            ConfigError: It is no state of ours.
+            ConflictError: It is of other data.
+        """
+        self._cursor.load(self.adopt(state))
+
+    def close(self) -> None:
+        """End the threads that fetch. The dataset can be used again; they start anew."""
+        for reading in self.readings:
+            reading.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_place": self.place}
