@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, settings
 
 # Set before torch is imported anywhere, and inherited by every process a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Derandomised: a failure on one machine is a failure on all. `--hypothesis-profile=search` looks for new examples.
 settings.register_profile("same", derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
