@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from leyden.data.interop.litdata_ciphers import FernetEncryption as FernetEncryption
     from leyden.data.interop.litdata_ciphers import RSAEncryption as RSAEncryption
     from leyden.data.interop.webdataset import iter_webdataset_tar as iter_webdataset_tar
+    from leyden.data.loader.collate import litdata_collate as litdata_collate
+    from leyden.data.loader.loader import StreamingDataLoader as StreamingDataLoader
     from leyden.data.read.dataset import StreamingDataset as StreamingDataset
     from leyden.data.read.indexer import BaseIndexer as BaseIndexer
     from leyden.data.read.indexer import FileIndexer as FileIndexer
@@ -81,6 +83,7 @@ else:
             "RSAEncryption": ".interop.litdata_ciphers",
             "Report": ".write.finalise",
             "Serializer": ".codecs.serializer",
+            "StreamingDataLoader": ".loader.loader",
             "StreamingDataset": ".read.dataset",
             "StreamingRawDataset": ".read.raw",
             "Tensor": ".types",
@@ -93,6 +96,7 @@ else:
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",
+            "litdata_collate": ".loader.collate",
             "map": ".write.mapping",
             "optimize": ".write.optimize",
             "repair": ".tools.repair",

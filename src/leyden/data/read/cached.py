@@ -6,7 +6,7 @@ from typing import Any, Protocol, final
 
 from leyden.core.errors import CorruptDataError, StorageError
 from leyden.data.errors import ChunkWaitTimeoutError
-from leyden.data.read.cache import Cache
+from leyden.data.read.cache import Cache, DiskCache
 from leyden.data.read.source import Block, BlockSource
 
 _TURNS = 1000  # of waiting for a claimant and claiming in its place
@@ -70,6 +70,11 @@ class CachedSource:
         self._cache = cache
         self._url = url
         self._prefix = url_digest(url)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes of the node find its blocks too."""
+        return isinstance(self._cache, DiskCache)
 
     def is_here(self, block: int) -> bool:
         """Return whether a block is in the cache at this moment."""

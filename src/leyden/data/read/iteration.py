@@ -35,6 +35,7 @@ class Share:
         worker: The number of this worker of the rank; it takes every `num_workers`-th step.
         num_workers: Of how many.
         drop_last: Whether the last positions that fill no step are left out.
+        step_size: Samples of a step of all ranks, where these differ; by default as many for each.
     """
 
     epoch: int
@@ -45,11 +46,12 @@ class Share:
     worker: int = 0
     num_workers: int = 1
     drop_last: bool = False
+    step_size: int | None = None
 
     @property
     def size(self) -> int:
         """Samples of a step, of all ranks."""
-        return self.batch_size * self.world_size
+        return self.step_size or self.batch_size * self.world_size
 
     def count(self, num_rows: int) -> int:
         """Return how many samples this rank hands out, all its workers together."""

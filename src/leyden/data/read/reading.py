@@ -64,6 +64,11 @@ class Reading:
         return isinstance(self.source, CachedSource)
 
     @property
+    def is_private(self) -> bool:
+        """Whether blocks are fetched into this process's memory, where no other finds them."""
+        return isinstance(self.source, CachedSource) and not self.source.is_shared
+
+    @property
     def token_dtype(self) -> str:
         """The dtype of windows of tokens."""
         return self.samples.leaves[0].dtype or "int64"

@@ -7,7 +7,7 @@ reads (`readings`); a loader asks for the same things.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from leyden.data.read.states import Position, state_of
 from leyden.data.read.stream import Stream
 from leyden.data.read.supply import LookAhead
 from leyden.data.read.torch_seam import Worker, current_worker, register
-from leyden.data.read.transform import Applies
+from leyden.data.read.transform import Applies, Transform
 
 
 class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
     """A dataset that is read in an order."""
 
     is_sharded = True  # inject no sampler
+    batch_transform: Transform | None = None  # what is done with each batch of a loader
     revision = 0  # changes when the rest of the order does, so that what was planned ahead is planned anew
 
     def _begin_at_the_start(self) -> None:
@@ -68,6 +69,23 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
     @abstractmethod
     def ahead_bytes(self) -> int:
         """How far to look ahead."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Literal["torch", "numpy"]:
+        """What arrays become."""
+
+    @abstractmethod
+    def set_output(self, output: Literal["torch", "numpy"]) -> None:
+        """Set `output`."""
+
+    @abstractmethod
+    def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
+        """Set `shuffle`."""
+
+    @abstractmethod
+    def set_drop_last(self, drop_last: bool) -> None:  # noqa: FBT001 - the documented signature
+        """Set `drop_last`."""
 
     @property
     def drop_last(self) -> bool | None:
