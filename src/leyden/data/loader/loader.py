@@ -250,9 +250,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         kind = self._workers.kind
         is_private = any(reading.is_private for reading in self.dataset.readings)
         if kind == "processes" and is_private:
-            raise ConfigError(
-                "worker processes find remote blocks in the cache on disk: pass max_cache_size > 0, or worker_kind='threads'."
-            )
+            raise ConfigError("worker processes find remote blocks in the disk's cache: pass max_cache_size > 0, or worker_kind='threads'.")
         if kind == "auto":
             kind = "threads" if is_private or (work.is_plain and self._workers.init is None) else "processes"
         if kind == "threads" and work.uses_globals:
