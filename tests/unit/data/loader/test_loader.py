@@ -58,12 +58,8 @@ def test_global_batches_are_the_same_for_any_ranks(rows: int, ranks: int, size: 
     workers=st.integers(0, 2),
 )
 def test_resuming_at_any_step_on_other_ranks_goes_on(rows: int, before: int, after: int, batch: int, stop: int, workers: int) -> None:
-    first = StreamingDataLoader(
-        numbers(rows, shuffle=True, lanes=4, rank=before - 1, world_size=before),
-        batch_size=batch,
-        last_batch="partial",
-        num_workers=workers,
-    )
+    options: Any = {"batch_size": batch, "last_batch": "partial", "num_workers": workers}
+    first = StreamingDataLoader(numbers(rows, shuffle=True, lanes=4, rank=before - 1, world_size=before), **options)
     count = sum(1 for _ in itertools.islice(first, stop))
     state = first.state_dict()
     first.close()
