@@ -267,6 +267,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             transform=self.dataset.row_transform,
             collate_fn=self.collate_fn,
             batch_transform=self.dataset.batch_transform,
+            is_remote=self.dataset.is_remote,
             rank=steps.rank,
         )
 

@@ -93,7 +93,9 @@ class Runner(ABC):
         self.work = work
 
     def wait_for_blocks(self, task: Task) -> None:
-        """Wait until the blocks of a tray are at hand."""
+        """Wait until the blocks of a tray are at hand; those of local data are."""
+        if not self.work.is_remote:
+            return
         needs = self.work.stream.needs(task.rows)
         self.watch.wait(lambda seconds: self._are_ready(needs, seconds), lambda: f"tray {task.number} waits for blocks {_told(needs)}")
 

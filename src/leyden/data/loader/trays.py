@@ -15,7 +15,7 @@ from leyden.data.read.iteration import ENDLESS
 from leyden.data.read.stream import Rows, Stream, delivered, delivered_to
 
 LastBatch = Literal["drop", "partial", "pad"]
-_TRAY_BYTES = 4 * 2**20
+_TRAY_BYTES = 8 * 2**20
 _MOST_ROWS = 65_536
 
 

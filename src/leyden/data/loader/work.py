@@ -41,6 +41,7 @@ class Work:
         transform: What is done with each sample.
         collate_fn: What makes a batch of samples, in the collator's place.
         batch_transform: What is done with each batch.
+        is_remote: Whether blocks must be waited for.
         rank: Of this process, which the random numbers of `batch_transform` depend on.
     """
 
@@ -49,6 +50,7 @@ class Work:
     transform: Applies | None = None
     collate_fn: Callable[[list[Any]], Any] | None = None
     batch_transform: Transform | None = None
+    is_remote: bool = False
     rank: int = 0
 
     @property

@@ -33,6 +33,7 @@ class KeptBlock:
         self._block = block
         self._columns: dict[int, Column] = {}
         self._texts: dict[int, str | None] = {}
+        self.memo: dict[Any, Any] = {}  # views that others have made of it
         self.extra_bytes = _FLOOR_BYTES
 
     def column(self, index: int) -> Column:

@@ -73,7 +73,7 @@ def group_by_block(first_row: NDArray[np.int64], rows: NDArray[np.int64]) -> tup
         rows: int64 (n,), in any order.
     """
     block = np.searchsorted(first_row, rows, side="right") - 1
-    order = np.argsort(block, kind="stable")
+    order = np.argsort(_narrowed(block), kind="stable")
     sorted_block = block[order]
     starts = np.flatnonzero(np.concatenate([[True], sorted_block[1:] != sorted_block[:-1]])) if len(rows) else np.zeros(0, np.int64)
     return sorted_block[starts], np.append(starts, len(rows)), order
@@ -82,9 +82,15 @@ def group_by_block(first_row: NDArray[np.int64], rows: NDArray[np.int64]) -> tup
 def groups(open_block: Callable[[int], KeptBlock], first_row: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[Group]:
     """Yield the rows of each block that holds some, in the order of the blocks; each is opened when it is its turn."""
     blocks, borders, order = group_by_block(first_row, rows)
+    within = rows[order] - np.repeat(first_row[blocks], np.diff(borders))
     for number, start, stop in zip(blocks.tolist(), borders[:-1].tolist(), borders[1:].tolist(), strict=True):
-        places = order[start:stop]
-        yield Group(open_block(number), rows[places] - first_row[number], places, number)
+        yield Group(open_block(number), within[start:stop], order[start:stop], number)
+
+
+def _narrowed(block: NDArray[np.int64]) -> NDArray[Any]:
+    """Return numbers in the same order that fit into 16 bits, if there are such: numpy sorts these in one pass over the bits."""
+    least = int(block.min(initial=0)) if len(block) else 0
+    return (block - least).astype(np.uint16) if len(block) and int(block.max()) - least < 2**16 else block
 
 
 def gather(found: Sequence[Group], wanted: Sequence[Wanted], num_rows: int, arena: Arena | None = None) -> list[TrayColumn]:

@@ -5,6 +5,7 @@ done per column (`tolist` makes a thousand Python numbers at once), building per
 """
 
 import copy
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
@@ -23,7 +24,8 @@ Output = Literal["torch", "numpy"]
 Build = Callable[[Sequence[Any]], Any]
 _PLAIN = frozenset({"bool", "int", "float", "array", "list"})
 _IMAGES = frozenset({"jpeg", "image"})
-_TORCH_VIEWS = {"bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2"}
+WITHOUT_NUMPY = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
+"""The dtypes that torch has and numpy has not."""
 
 
 @final
@@ -101,10 +103,10 @@ class Samples:
 
 def torch_tensor(array: Any, dtype: str) -> Any:
     """Return a tensor that shares the array's memory; of the dtypes that numpy lacks, the bits become what they are."""
-    torch = require("torch", purpose='output="torch"; output="numpy" needs none')
+    torch = sys.modules.get("torch") or require("torch", purpose='output="torch"; output="numpy" needs none')
     array = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
     tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
-    return tensor.view(getattr(torch, dtype)) if dtype in _TORCH_VIEWS else tensor
+    return tensor.view(getattr(torch, dtype)) if dtype in WITHOUT_NUMPY else tensor
 
 
 def numpy_array(array: Any, dtype: str) -> Any:

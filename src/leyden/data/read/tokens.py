@@ -15,7 +15,7 @@ from leyden.core.errors import ConfigError
 from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock
 from leyden.data.read.columns import Arena, Dense, allocate
-from leyden.data.read.gather import FIXED, groups, storage
+from leyden.data.read.gather import FIXED, Group, groups, storage
 from leyden.data.read.source import Column
 
 _WIDE = 256  # tokens of a window, from which on a slice per window beats numpy's take and scatter (measured: 150 to 300)
@@ -46,7 +46,9 @@ class TokenWindows:
         self.num_rows = total // block_size
         first = np.minimum(-(-self._start // block_size), self.num_rows)
         self.table = table._replace(first_row=first[:-1], rows=np.diff(first))
-        self._first_offset = (first[:-1] * block_size - self._start[:-1]).tolist()  # of a block's first window, in its tokens
+        offset = first[:-1] * block_size - self._start[:-1]
+        self._first_offset = offset.tolist()  # of a block's first window, in its tokens
+        self._inside = np.maximum(0, (tokens - offset) // block_size)  # windows that end in the block that they begin in
 
     def blocks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the blocks that windows need, each once, in the order of need."""
@@ -71,20 +73,32 @@ class TokenWindows:
         out = allocate((len(rows), size), storage(dtype), arena)
         crossing: list[int] = []
         for group in groups(open_block, self.table.first_row, rows):
-            values = _flat(group.block.column(0))
-            offset = self._first_offset[group.number]
-            inside = max(0, (len(values) - offset) // size)
-            windows = values[offset : offset + inside * size].reshape(inside, size)
-            own, places = group.rows, group.places
-            if own[-1] >= inside or own.max() >= inside:
-                is_inside = own < inside
-                crossing += places[~is_inside].tolist()
-                own, places = own[is_inside], places[is_inside]
-            _copy(windows, own, out, places)
+            inside = int(self._inside[group.number])
+            windows = self._windows(group, inside)
+            if size < _WIDE:
+                is_inside = group.rows < inside
+                crossing += group.places[~is_inside].tolist()
+                out[group.places[is_inside]] = windows[group.rows[is_inside]]
+                continue
+            for place, row in zip(group.places.tolist(), group.rows.tolist(), strict=True):
+                if row < inside:
+                    out[place] = windows[row]
+                else:
+                    crossing.append(place)
         for place in crossing:
             self._copy_crossing(open_block, int(rows[place]), out[place])
         tokens = Dense(out, None, dtype)
         return [tokens, *self._documents(open_block, rows, arena)] if self.has_documents else [tokens]
+
+    def _windows(self, group: Group, inside: int) -> NDArray[np.int64]:
+        """Return the windows of a block as a matrix; a view."""
+        memo = group.block.memo
+        found = memo.get(self.block_size)
+        if found is None:
+            offset = self._first_offset[group.number]
+            values = _flat(group.block.column(0))
+            found = memo[self.block_size] = values[offset : offset + inside * self.block_size].reshape(inside, self.block_size)
+        return found
 
     def _copy_crossing(self, open_block: Callable[[int], KeptBlock], row: int, out: NDArray[np.int64]) -> None:
         position, filled = row * self.block_size, 0
@@ -114,14 +128,6 @@ class TokenWindows:
 
     def _block_of(self, token: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._start, token, side="right") - 1
-
-
-def _copy(windows: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[np.int64], places: NDArray[np.int64]) -> None:
-    if windows.shape[1] < _WIDE:
-        out[places] = windows[rows]
-        return
-    for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-        out[place] = windows[row]
 
 
 def _flat(column: Column) -> NDArray[np.int64]:

@@ -67,7 +67,7 @@ class FabricDataLoader:
         self._start: dict[str, Any] | None = None  # the generators' states at the epoch's start, where they are needed
         samplers = list(chain(_index_sampler(loader) if tracked is None else tracked.sampler))
         dataset: Any = getattr(self, "dataset", None)
-        parts: list[Any] = [*samplers, dataset]
+        parts: list[Any] = [*samplers, dataset, loader]
         self._epoch_setters = [part.set_epoch for part in parts if callable(getattr(part, "set_epoch", None))]
         self._generators = replay.own_generators([*samplers, loader, *([dataset] if tracked is None else [])])
 
