@@ -34,10 +34,10 @@ def leyden() -> dict[str, float]:
     """Read with Leyden."""
     import leyden.data as ld
 
-    files = paths()
-    folder = made(
-        "images-leyden", lambda folder: ld.optimize(ours, files, f"{folder}/data", chunk_bytes="64MB", num_workers=2, verbose=False)
-    )
+    def make(folder: str) -> None:
+        ld.optimize(ours, paths(), f"{folder}/data", chunk_bytes="64MB", num_workers=2, verbose=False)
+
+    folder = made("images-leyden", make)
     dataset = ld.StreamingDataset(f"{folder}/data", shuffle=True)
     return epoch(ld.StreamingDataLoader(dataset, batch_size=BATCH["images"], num_workers=2), rows_of, ROWS)
 

@@ -20,14 +20,9 @@ def written(library: Any, name: str) -> str:
     token_file()
 
     def make(folder: str) -> None:
+        loader = library.TokensLoader()
         library.optimize(
-            token_rows,
-            list(range(ROWS)),
-            f"{folder}/data",
-            chunk_bytes="64MB",
-            num_workers=2,
-            verbose=False,
-            item_loader=library.TokensLoader(),
+            token_rows, list(range(ROWS)), f"{folder}/data", chunk_bytes="64MB", num_workers=2, verbose=False, item_loader=loader
         )
 
     return f"{made(f'tokens-{name}', make)}/data"

@@ -30,7 +30,7 @@ PEERS = {  # name -> what is installed beside torch in its environment
     "lightning": ("lightning==2.6.6",),
     "accelerate": ("accelerate==1.15.0",),
     "ignite": ("pytorch-ignite==0.5.5",),
-    "litdata": ("litdata==0.2.76", "pillow"),
+    "litdata": ("litdata==0.2.76", "pillow", "zstd", "pyarrow", "cryptography"),
 }
 SHARED_PINS = ("torch", "numpy")  # the same in all environments; a peer's other dependencies are its own
 
