@@ -146,6 +146,7 @@ class _Windows:
         self._low, self._high = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)  # of the window that is held; none yet
         self._base, self._room = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
         self._rows = np.zeros(0, np.int64)
+        self._used = 0
         self._copies = np.zeros(0, np.int64) if has_copies else None
 
     def read(
@@ -164,16 +165,22 @@ class _Windows:
     def put(self, lane: int, low: int, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> None:
         """Let a lane hold these rows, from coordinate `low` on."""
         if len(rows) > self._room[lane]:
-            self._base[lane], self._room[lane] = len(self._rows), len(rows)  # what it held before stays unused: windows are alike
-            self._rows = np.append(self._rows, rows)
-            if self._copies is not None:
-                self._copies = np.append(self._copies, copies)
-        else:
-            begin = int(self._base[lane])
-            self._rows[begin : begin + len(rows)] = rows
-            if self._copies is not None:
-                self._copies[begin : begin + len(rows)] = copies
+            self._base[lane], self._room[lane] = self._used, len(rows)  # what it held before stays unused: windows are alike
+            self._used += len(rows)
+            if self._used > len(self._rows):
+                self._rows = _longer(self._rows, self._used + len(self._room) * len(rows))
+                self._copies = None if self._copies is None else _longer(self._copies, len(self._rows))
+        begin = int(self._base[lane])
+        self._rows[begin : begin + len(rows)] = rows
+        if self._copies is not None:
+            self._copies[begin : begin + len(rows)] = copies
         self._low[lane], self._high[lane] = low, low + len(rows)
+
+
+def _longer(values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    grown = np.empty(size, np.int64)
+    grown[: len(values)] = values
+    return grown
 
 
 def _reversed_bits(lanes: int) -> NDArray[np.int64]:

@@ -125,7 +125,8 @@ def unit_borders(table: BlockTable, unit_blocks: int) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     chunk_starts = np.flatnonzero(np.diff(table.chunk, prepend=table.chunk[0] - 1))
     number = np.arange(len(table.chunk)) - np.repeat(chunk_starts, np.diff(np.append(chunk_starts, len(table.chunk))))
-    return np.unique(table.first_row[number % unit_blocks == 0])
+    starts = table.first_row[number % unit_blocks == 0]
+    return starts[np.flatnonzero(np.diff(starts, prepend=starts[0] - 1))]  # they ascend: blocks without rows begin where the next does
 
 
 def subsampled(runs: Runs, factor: float, borders: NDArray[np.int64], seed: int | None) -> Runs:

@@ -1,0 +1,20 @@
+"""`import leyden.data`, with its dataset and its loader, takes less than 0.3 s of CPU time and no torch."""
+
+import sys
+
+from benchmarks.fabric_import import importing
+from benchmarks.harness import Benchmark, Comparison, Variant, main
+
+NAMES = "StreamingDataLoader, StreamingDataset, optimize"
+
+BENCHMARK = Benchmark(
+    claim=f"`from leyden.data import {NAMES}` takes less than 0.3 s and loads no torch",
+    variants={
+        "leyden": Variant(run=importing(f"from leyden.data import {NAMES}; import sys; assert 'torch' not in sys.modules")),
+        "litdata": Variant(run=importing(f"from litdata import {NAMES}"), peer="litdata"),
+    },
+    comparisons=[Comparison(of="leyden", limit=0.3), Comparison(of="leyden", to="litdata")],
+)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARK, "benchmarks.data_import"))

@@ -1,0 +1,80 @@
+"""From a store with 50 ms per request and 80 MB/s per connection, cache empty: the first batch, and a whole epoch of 246 MB."""
+
+import shutil
+import sys
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+from benchmarks.data_tokens import written
+from benchmarks.harness import Benchmark, Comparison, Variant, main
+from benchmarks.store import BUCKET, store_with
+from benchmarks.streams import BATCH, LENGTH, ROWS
+
+ORDERS = {"in order": False, "shuffled": True}
+
+
+def read(library: Any, name: str, *, shuffle: bool) -> dict[str, float]:
+    """Return the seconds until the first batch, from the opening of the dataset on, and those of the whole epoch."""
+    import torch  # noqa: F401 - not what is measured
+
+    with store_with(written(library, name)) as options:
+        first_batch(library, options, shuffle=shuffle)  # what is imported at first use is not measured either
+        return first_batch(library, options, shuffle=shuffle, goes_on=True)
+
+
+def first_batch(library: Any, options: dict[str, Any], *, shuffle: bool, goes_on: bool = False) -> dict[str, float]:
+    """Open the dataset with an empty cache, read one batch, and if wanted the rest."""
+    cache = tempfile.mkdtemp(prefix="benchmark-cache-")
+    loader = library.TokensLoader(block_size=LENGTH)
+    try:
+        start = time.perf_counter()
+        dataset = library.StreamingDataset(
+            f"s3://{BUCKET}/data", cache_dir=cache, item_loader=loader, shuffle=shuffle, storage_options=options
+        )
+        batches = iter(library.StreamingDataLoader(dataset, batch_size=BATCH["tokens"]))
+        found = len(next(batches))
+        first = time.perf_counter() - start
+        if not goes_on:
+            return {"first": first}
+        found += sum(len(batch) for batch in batches)
+        if found != ROWS:
+            raise RuntimeError(f"an epoch had {found:,} samples instead of {ROWS:,}")
+        return {"first": first, "epoch": time.perf_counter() - start}
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def leyden(*, shuffle: bool) -> dict[str, float]:
+    """Read with Leyden."""
+    import leyden.data as ld
+
+    return read(ld, "leyden", shuffle=shuffle)
+
+
+def litdata(*, shuffle: bool) -> dict[str, float]:
+    """Read with LitData."""
+    import litdata as ld
+
+    return read(ld, "litdata", shuffle=shuffle)
+
+
+BENCHMARK = Benchmark(
+    claim="the first batch comes within 0.2 s in order and 0.3 s shuffled, an epoch within a second",
+    variants={
+        **{f"leyden {name}": Variant(run=partial(leyden, shuffle=shuffle), cores=2) for name, shuffle in ORDERS.items()},
+        "litdata shuffled": Variant(run=partial(litdata, shuffle=True), peer="litdata", cores=2),
+    },
+    comparisons=[
+        Comparison(of="leyden in order", metric="first", limit=0.2),
+        Comparison(of="leyden shuffled", metric="first", limit=0.3),
+        Comparison(of="leyden in order", metric="epoch", limit=1.0),
+        Comparison(of="leyden shuffled", metric="epoch", limit=1.0),
+        Comparison(of="leyden shuffled", to="litdata shuffled", metric="first"),
+        Comparison(of="leyden shuffled", to="litdata shuffled", metric="epoch"),
+    ],
+)
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARK, "benchmarks.data_remote"))
