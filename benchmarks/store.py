@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def store_with(folder: str) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(process.stdout.readline())
         finally:
-            process.kill()
+            process.communicate()  # its standard input ends, and so does it
 
 
 def main(folder: str) -> None:
@@ -48,7 +47,7 @@ def main(folder: str) -> None:
             storage.write(file.relative_to(folder).as_posix(), file.read_bytes())
         proxy.delay, proxy.bandwidth = DELAY, BANDWIDTH
         print(json.dumps(proxy.server.options), flush=True)
-        threading.Thread(target=sys.stdin.read).run()
+        sys.stdin.read()
 
 
 if __name__ == "__main__":
