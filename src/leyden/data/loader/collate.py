@@ -122,8 +122,10 @@ class Collator:
         _refuse_nulls(of.leaf, any(row is None for row in rows))
         if isinstance(rows[0], np.ndarray):
             return self._uneven_rows(of.leaf, rows, "")
+        if column.kind == "list" and self.ragged != "error":
+            return rows  # also where a batch's are of one length, or code that reads it would depend on the data
         if column.kind == "list" and len({len(row) for row in rows}) > 1:
-            return rows if self.ragged == "list" else _refuse_uneven(of.leaf, f"lists of {len(rows[0])} and other numbers of strings")
+            return _refuse_uneven(of.leaf, f"lists of {len(rows[0])} and other numbers of strings")
         try:
             return self.of_samples(rows)
         except (TypeError, RuntimeError) as error:

@@ -124,6 +124,19 @@ def test_uneven_arrays_are_named_or_made_what_one_asks_for(tmp_path: Path) -> No
     assert padded[0].tolist() == [0, 9, 9]
 
 
+@pytest.mark.parametrize("names", [[["x"], ["y", "z"]], [["x"], ["y"]]])
+@pytest.mark.parametrize("ragged", ["list", "nested", 0])
+def test_lists_of_strings_stay_lists_where_uneven_ones_are_accepted(tmp_path: Path, names: list[list[str]], ragged: Any) -> None:
+    dataset = written(tmp_path, [{"names": row} for row in names])
+    assert whole(dataset, Collator(ragged=ragged)) == {"names": names}
+
+
+def test_uneven_lists_of_strings_are_named(tmp_path: Path) -> None:
+    dataset = written(tmp_path, [{"names": ["x"]}, {"names": ["y", "z"]}])
+    with pytest.raises(ConfigError, match=r"leaf 'names' has lists of 1 and other numbers of strings.*ragged='list'"):
+        whole(dataset, Collator())
+
+
 def test_a_missing_value_is_named(tmp_path: Path) -> None:
     dataset = written(tmp_path, [{"a": 1, "b": "x"}, {"a": None, "b": None}])
     with pytest.raises(ConfigError, match=r"leaf '[ab]' is None"):
