@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.optional import require
+from leyden.data.codecs import jpeg
 from leyden.data.codecs.quality import estimated_quality, is_jpeg
 from leyden.data.codecs.source import as_array
 
@@ -125,12 +126,16 @@ def decode_pixels(data: Any) -> Any:
 
 
 def decode_file(data: Any) -> NDArray[np.uint8]:
-    """Return the pixels of an image file as RGB, uint8, (3, height, width)."""
+    """Return the pixels of an image file as RGB, uint8, (3, height, width); a view that is put in order where it is copied to."""
+    pixels = jpeg.decode(data)
+    return (_decoded_by_pillow(data) if pixels is None else pixels).transpose(2, 0, 1)
+
+
+def _decoded_by_pillow(data: Any) -> NDArray[np.uint8]:
     image = open_image(data)
     if image.format == "JPEG" and "exif" in image.info:
         image = require("PIL.ImageOps", purpose="decoding images", extra="image").exif_transpose(image)
-    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def open_image(data: Any) -> Any:

@@ -6,6 +6,7 @@ the luminance table of a file tells the percentage. Tables of other encoders get
 
 import struct
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ LUMINANCE = (  # T.81, table K.1, in reading order
 START_OF_SCAN, QUANTISATION, FIRST_RESTART, END_OF_IMAGE = 0xDA, 0xDB, 0xD0, 0xD9
 
 
-def is_jpeg(data: bytes) -> bool:
+def is_jpeg(data: Any) -> bool:
     """Return whether the bytes begin as a JPEG file does.
 
     Example:
@@ -47,13 +48,13 @@ def _tables() -> NDArray[np.int64]:
 
 def _luminance_table(data: bytes) -> NDArray[np.int64] | None:
     """Return table 0, sorted: files keep it in zigzag order, which comparing sorted values does not need to undo."""
-    for marker, start, end in _segments(data):
+    for marker, start, end in segments_of(data):
         if marker == QUANTISATION and (table := _table_zero(data[start:end])) is not None:
             return table
     return None
 
 
-def _segments(data: bytes) -> list[tuple[int, int, int]]:
+def segments_of(data: Any) -> list[tuple[int, int, int]]:
     """Return (marker, start, end) of each segment before the image's own data."""
     if not is_jpeg(data):
         return []

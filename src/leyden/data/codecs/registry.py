@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
 from leyden.core.errors import ConfigError, listed
 from leyden.core.optional import require
 from leyden.data.codecs import audio, image, json, mesh, nifti, pdf, tiff, video
@@ -92,7 +94,7 @@ def _image_decoder(leaf_type: str, output: Output) -> Decode:
 
 
 def _image_tensor(data: Any) -> Any:
-    return importlib.import_module("torch").from_numpy(image.decode_file(data))
+    return importlib.import_module("torch").from_numpy(np.array(image.decode_file(data), order="C"))
 
 
 def _each(one: Decode, data: Any) -> list[Any]:

@@ -113,7 +113,7 @@ def numpy_array(array: Any, dtype: str) -> Any:
     """Return the array; `bfloat16` as float32, which holds all its values."""
     if dtype == "bfloat16":
         return (array.astype(np.uint32) << 16).view(np.float32)
-    return array
+    return np.ascontiguousarray(array) if array.ndim else array
 
 
 def compile_tree(node: Any, places: Mapping[str, int], output: Output = "torch") -> Build:
