@@ -42,6 +42,7 @@ def main(out: Path) -> None:
     shown = out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out
     print(f"\nDone in {time.monotonic() - start:.0f} s. Losses and checkpoints: {shown}/   curves: {shown / picture.name}")
     print(f"Look into a checkpoint: leyden ckpt inspect {shown}/language_model/version_0/checkpoints/last.ckpt")
+    print(f"Look into the text that was streamed: leyden data inspect {shown}/bytes/text")
 
 
 def same_curve(out: Path) -> dict[str, list[float]]:
@@ -83,8 +84,8 @@ def kill_and_resume(out: Path, unbroken: list[float]) -> None:
 
 
 def language_model(out: Path) -> dict[str, list[float]]:
-    """Train the byte-level language model on one process and sharded over two."""
-    title("3  A byte-level language model on the Python standard library: one process, then sharded over two")
+    """Train the byte-level language model on one process and sharded over two, on text that is streamed from disk."""
+    title("3  A byte-level language model on the Python standard library, written as tokens and streamed: one process, sharded over two")
     curves = {}
     for name, arguments in {"one process": [], "fsdp": ["--devices", "2", "--strategy", "fsdp"]}.items():
         run("02_bytes.py", "--out", str(out), "--name", slug(name), "--steps", str(BYTE_STEPS), *arguments, label=name)

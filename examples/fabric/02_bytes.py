@@ -3,8 +3,9 @@
     python examples/fabric/02_bytes.py
     python examples/fabric/02_bytes.py --devices 2 --strategy fsdp
 
-Prints bits per byte on held-out text beside the entropy of single bytes (what a model without context could reach),
-writes a sample, and shows that the checkpoint, whatever its layout, becomes one file that plain torch reads.
+The text is written once as tokens, and streamed from then on. Prints bits per byte on held-out text beside the entropy of single
+bytes (what a model without context could reach), writes a sample, and shows that the checkpoint, whatever its layout, becomes one
+file that plain torch reads.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import math
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
+from leyden.data import StreamingDataLoader, StreamingDataset, TokensLoader, optimize
 from leyden.fabric import CheckpointFolder, Fabric
 from leyden.fabric.checkpoint.convert import consolidate
 from leyden.fabric.loggers import CSVLogger
@@ -57,29 +60,26 @@ class ByteModel(nn.Module):
         return self.head(self.norm(self.blocks(self.bytes(tokens_BT) + self.positions(positions))).flatten(0, 1))
 
 
-class Windows(Dataset[Tensor]):
-    """The text cut into windows of context + 1 bytes."""
-
-    def __init__(self, text: Tensor) -> None:
-        self.windows = text[: len(text) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.windows[index].long()
+def document(file: str) -> NDArray[np.uint8]:
+    """Return the tokens of a file: its bytes."""
+    return np.frombuffer(Path(file).read_bytes(), np.uint8)
 
 
-def standard_library() -> tuple[Tensor, Tensor]:
-    """Return the bytes of the library's top-level modules by name: nine tenths to learn from, the last to test on."""
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    text = torch.frombuffer(bytearray(b"".join(file.read_bytes() for file in files)), dtype=torch.uint8)
-    cut = len(text) * 9 // 10
-    return text[:cut], text[cut:]
+def standard_library(folder: str) -> tuple[StreamingDataset, StreamingDataset]:
+    """Return windows of the library's top-level modules by name: nine tenths to learn from, the last to test on.
+
+    The first call writes the tokens, all ranks together; later ones find them.
+    """
+    files = sorted(map(str, Path(sysconfig.get_path("stdlib")).glob("*.py")))
+    optimize(document, files, folder, item_loader=TokensLoader(), num_workers=0, block_bytes="64KiB")
+    windows = StreamingDataset(folder, item_loader=TokensLoader(CONTEXT + 1), shuffle=True)
+    cut = windows.num_rows * 9 // 10
+    return windows.subset(slice(cut)), windows.subset(slice(cut, None))
 
 
 def loss_of(model: nn.Module, window_BT: Tensor) -> Tensor:
     """Return the mean cross-entropy of the next byte, in nats."""
+    window_BT = window_BT.long()
     return F.cross_entropy(model(window_BT[:, :-1]), window_BT[:, 1:].flatten())
 
 
@@ -91,7 +91,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 def entropy_of_bytes(text: Tensor) -> float:
     """Return the entropy of single bytes, in bits."""
-    share = torch.bincount(text.long(), minlength=256) / len(text)
+    share = torch.bincount(text.flatten().long(), minlength=256) / text.numel()
     return -(share[share > 0] * share[share > 0].log2()).sum().item()
 
 
@@ -107,9 +107,9 @@ def sample(model: nn.Module, prompt: bytes, count: int) -> str:
 
 
 @torch.no_grad()
-def bits_per_byte(model: nn.Module, text: Tensor) -> float:
-    """Return the mean loss on the first 1,024 windows of `text`, in bits."""
-    parts = Windows(text).windows[:1024].long().split(64)
+def bits_per_byte(model: nn.Module, windows: Tensor) -> float:
+    """Return the mean loss on the first 1,024 windows, in bits."""
+    parts = windows[:1024].split(64)
     return sum(loss_of(model, part).item() for part in parts) / len(parts) / math.log(2)
 
 
@@ -129,13 +129,15 @@ def main(args: argparse.Namespace) -> None:
     fabric = Fabric(accelerator="cpu", devices=args.devices, strategy=args.strategy, loggers=logger)
     fabric.launch()
     fabric.seed_everything(42, verbose=False)
-    train, held_out = standard_library()
+    train, test = standard_library(f"{args.out}/text")
+    held_out = test.take(slice(None))
+    fabric.print(f"streaming {train.num_rows:,} windows of {CONTEXT + 1} tokens from {args.out}/text")
 
     model = ByteModel()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, args.steps))
     model, optimizer = fabric.setup(model, optimizer)
-    loader = fabric.setup_dataloaders(DataLoader(Windows(train), batch_size=16 // fabric.world_size, shuffle=True, drop_last=True))
+    loader = fabric.setup_dataloaders(StreamingDataLoader(train, global_batch_size=16, drop_last=True))
 
     state = {"model": model, "optimizer": optimizer, "schedule": schedule, "loader": loader, "step": 0}
     checkpoints = CheckpointFolder(fabric, Path(args.out) / args.name / "checkpoints", keep_last=2)
