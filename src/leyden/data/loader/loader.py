@@ -159,7 +159,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
 
     def __len__(self) -> int:
         steps = self._steps(Position(epoch=self._cursor.epoch))
-        rows = self.dataset.stream(steps.size).rows_in(steps.epoch)
+        rows = self.dataset.rows_in(steps.epoch, steps.size)
         if rows is None:
             raise TypeError("this dataset has no end, so the loader has no length. Give length=… a number.")
         return steps.count(rows)

@@ -135,14 +135,28 @@ class CombinedStreamingDataset(SeveralDatasets):
         mixture = self._existing()
         return MixedStream(parts, BatchedMixture(mixture, self._size) if self.batching_method == "per_stream" else mixture)
 
+    def rows_in(self, epoch: int, global_batch_size: int = 1) -> int | None:
+        """Return how many samples an epoch has for all ranks together; the mixture at work stays what it is.
+
+        Args:
+            epoch: Which one.
+            global_batch_size: Samples of a step of all ranks.
+        """
+        if self.batching_method == "per_stream" and global_batch_size != self._size:
+            return BatchedMixture(self._made(global_batch_size), global_batch_size).rows_in(epoch)
+        return super().rows_in(epoch, global_batch_size)
+
     def _existing(self) -> Mixture:
         if self._mixture is None:
-            size = self._size if self.batching_method == "per_stream" else 1
-            sizes = [dataset.num_rows // size for dataset in self.datasets]
-            quotas = sizes if self._end == "all" else quotas_of(self._weights)
-            epoch_size = None if self._epoch_size is None else self._epoch_size // size
-            self._mixture = Mixture(sizes, quotas, seed=self._seed, end=self._end, epoch_size=epoch_size)
+            self._mixture = self._made(self._size if self.batching_method == "per_stream" else 1)
         return self._mixture
+
+    def _made(self, size: int) -> Mixture:
+        """Return a mixture at its beginning, of whole batches of a size."""
+        sizes = [dataset.num_rows // size for dataset in self.datasets]
+        quotas = sizes if self._end == "all" else quotas_of(self._weights)
+        epoch_size = None if self._epoch_size is None else self._epoch_size // size
+        return Mixture(sizes, quotas, seed=self._seed, end=self._end, epoch_size=epoch_size)
 
     @property
     def row_transform(self) -> Applies | None:

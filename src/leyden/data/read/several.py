@@ -36,6 +36,12 @@ class SeveralDatasets(Streamed):
         """Take over what else a state says."""
 
     @property
+    def num_rows(self) -> int | None:
+        """How many samples an epoch has, for all ranks together; `None` without an end."""
+        share = self._share(Position(epoch=self._cursor.epoch))
+        return self.rows_in(share.epoch, share.size)
+
+    @property
     def readings(self) -> Sequence[Reading]:
         """The sources at work."""
         return [dataset.reading for dataset in self.datasets]

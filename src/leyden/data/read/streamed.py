@@ -134,9 +134,18 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         bases = np.cumsum([0, *(len(each) for each in sizes[:-1])])
         return Ahead(share, stream, LookAhead(np.concatenate(sizes), self.ahead_bytes), tuple(bases.tolist()))
 
+    def rows_in(self, epoch: int, global_batch_size: int = 1) -> int | None:
+        """Return how many samples an epoch has for all ranks together; `None` without an end. Nothing moves.
+
+        Args:
+            epoch: Which one.
+            global_batch_size: Samples of a step of all ranks.
+        """
+        return self.stream(global_batch_size).rows_in(epoch)
+
     def __len__(self) -> int:
         share = self._share(Position(epoch=self._cursor.epoch))
-        rows = self.stream(share.size).rows_in(share.epoch)
+        rows = self.rows_in(share.epoch, share.size)
         if rows is None:
             raise TypeError("this dataset has no end, so it has no length. Give length=… a number.")
         return share.count(rows)

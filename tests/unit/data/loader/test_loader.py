@@ -241,6 +241,21 @@ def test_sources_that_are_built_differently_mix_by_their_batches() -> None:
     assert sorted(str(list(batch)) for batch in loader) == ["['x']", "['x']", "['y']", "['y']"]
 
 
+def test_asking_for_lengths_changes_no_state() -> None:
+    parts = [dataset_of([{"x": row} for row in range(40)], 4) for _ in range(2)]
+    mix = CombinedStreamingDataset(parts, weights=[1, 1], iterate_over_all=False, batching_method="per_stream")
+    loader = StreamingDataLoader(mix, batch_size=4)
+    batches = iter(loader)
+    next(batches)
+    mix.set_weights([1, 9])
+    next(batches)
+    state = loader.state_dict()
+    assert len(mix) >= 40
+    assert len(loader) >= 10
+    assert (mix.num_rows or 0) >= 40
+    assert loader.state_dict() == state
+
+
 def test_zips_are_pairs_of_batches() -> None:
     pairs = ParallelStreamingDataset([numbers(8), numbers(8, shuffle=True)])
     batches = list(StreamingDataLoader(pairs, batch_size=4))

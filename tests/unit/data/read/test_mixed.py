@@ -22,7 +22,7 @@ def numbers_of(samples: Any) -> list[int]:
 def test_every_sample_comes_once_and_epochs_differ() -> None:
     mix = CombinedStreamingDataset(sources(20, 7, shuffle=True, lanes=2))
     first = numbers_of(mix)
-    assert len(mix) == 27 == len(first)
+    assert len(mix) == 27 == len(first) == mix.num_rows
     assert sorted(first) == [*range(20), *range(1000, 1007)]
     mix.set_epoch(2)
     assert numbers_of(mix) != first
