@@ -41,6 +41,7 @@ if __name__ == "__main__":
 _STEPS = (
     "data.lease.before:3",
     "data.unit.written:5",
+    "data.pack.written",
     "data.done.before:4",
     "data.done.after:4",
     "data.finalise.before",

@@ -219,10 +219,11 @@ def _token_column(values: Sequence[Any], wanted: str) -> Column:
     arrays = [np.asarray(value) if not isinstance(value, list) else np.array(value, np.int64) for value in values]
     offsets = ends_of([array.size for array in arrays])
     joined = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
-    dtype = _smallest(joined) if wanted == "auto" else wanted
+    dtype = smallest_token_dtype(joined) if wanted == "auto" else wanted
     return Column(LIST, dtype, (), len(values), joined.astype(by_name(dtype).storage, copy=False), offsets)
 
 
-def _smallest(tokens: NDArray[Any]) -> str:
+def smallest_token_dtype(tokens: NDArray[Any]) -> str:
+    """Return the smallest type that holds all these numbers."""
     low, high = (int(tokens.min()), int(tokens.max())) if tokens.size else (0, 0)
     return next(name for name in _TOKEN_TYPES if np.iinfo(name).min <= low and high <= np.iinfo(name).max)

@@ -92,7 +92,7 @@ class Filler:
     ) -> None:
         self._samples = SampleBuilder(rules, settings.token_dtype)
         self._settings, self._durable = settings, durable
-        self._chunks = _Chunks(Path(folder), job, unit, settings, ciphers, durable=durable)
+        self._chunks = ChunkFiller(Path(folder), job, unit, settings, ciphers, durable=durable)
         self._cost = self._in_block = self._in_chunk = 0  # bytes of the block; rows, or tokens, of block and chunk
         self.rows = self.bytes = self.oversized = 0
 
@@ -153,7 +153,7 @@ class Filler:
 
 
 @final
-class _Chunks:
+class ChunkFiller:
     """Packs blocks and writes them into chunks."""
 
     def __init__(self, folder: Path, job: str, unit: str, settings: FillSettings, ciphers: ChunkCiphers | None, *, durable: bool) -> None:

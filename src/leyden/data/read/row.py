@@ -78,15 +78,15 @@ class Samples:
 
     def _converted(self, leaf: Wanted, column: TrayColumn) -> list[Any]:
         """Return the values of one leaf, one per row."""
+        of = self.leaves[self.wanted.index(leaf)].of if leaf.type == "array" else "torch"
         if isinstance(column, Objects):
-            return [self._array(row, "") if isinstance(row, np.ndarray) else row for row in column.values]
+            return [self._leaf_array(row, leaf.dtype or "", of) if isinstance(row, np.ndarray) else row for row in column.values]
         nulls = column.nulls
         if isinstance(column, Dense) and column.values.ndim == 1 and (leaf.type in {"bool", "int", "float"}):
             found = column.values.tolist()
         elif leaf.type == "list":
             found = [column.values[a:b].tolist() for a, b in _pairs(column)] if isinstance(column, Ragged) else column.values.tolist()
         else:
-            of = self.leaves[self.wanted.index(leaf)].of if leaf.type == "array" else "torch"
             found = [self._leaf_array(column.row(row), column.dtype, of) for row in range(column.rows)]
         return found if nulls is None else [None if null else value for value, null in zip(found, nulls.tolist(), strict=True)]
 

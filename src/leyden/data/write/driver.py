@@ -177,12 +177,14 @@ class Driver:
     def _order(self, unit: int) -> Order:
         first, stop = self._plan.borders[unit], self._plan.borders[unit + 1]
         without = frozenset(failure.input for failure in self._left_out.get(unit, ()))
-        return Order(unit, first, self._inputs[first:stop], without)
+        return Order(unit, first, self._inputs[first:stop], without, self._journal.is_packing)
 
     # -- what became of a unit -------------------------------------------------------------------------------------
 
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.order.unit
+        if outcome.kind in {"storage", "error"} and self._is_done_by_another(unit):
+            return  # who has packed a unit and committed takes its sources away
         if outcome.kind == "done" and outcome.record is not None:
             self._finish(unit, outcome.record)
         elif outcome.kind == "died" and outcome.failure is not None:
@@ -195,6 +197,11 @@ class Driver:
             self._again.append(self._order(unit))
         else:
             self._error = self._error or outcome.error or StorageError(f"unit {unit} could not be written.")
+
+    def _is_done_by_another(self, unit: int) -> bool:
+        with contextlib.suppress(StorageError):
+            return self._journal.is_packing and unit in self._journal.progress().done
+        return False
 
     def _retry(self, unit: int, failure: Failure) -> None:
         """Do a unit again whose worker died; without the culprit, once it has done so too often."""

@@ -20,6 +20,7 @@ from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.schema import Schema, unify_all
 from leyden.data.format.versions import commit, exists_error, list_versions, open_manifest
 from leyden.data.write.journal import Journal
+from leyden.data.write.packing import packs_of
 from leyden.data.write.plan import Plan
 
 _EMPTY_TREE: Mapping[str, Any] = {"kind": "dict", "keys": [], "children": []}
@@ -92,9 +93,10 @@ def finalise(journal: Journal, plan: Plan, ending: Ending) -> Manifest:
         DatasetExistsError: Another job was faster, and no mode says what to do.
     """
     records = _records(journal, plan)
+    packed = _packed(journal, records, ending.settings)
     schemas = [Schema.from_json(record["schema"]) for record in records if record["schema"] is not None]
     schema = unify_all(schemas) if schemas else None
-    chunks = tuple(Chunk.of(ChunkEntry(**entry)) for record in records for entry in record["chunks"])
+    chunks = tuple(Chunk.of(ChunkEntry(**entry)) for record in packed for entry in record["chunks"])
     lineage = _lineage(plan, ending, records)
     storage = journal.storage
 
@@ -169,6 +171,22 @@ def _records(journal: Journal, plan: Plan) -> list[Mapping[str, Any]]:
     return records
 
 
+def _packed(journal: Journal, records: Sequence[Mapping[str, Any]], settings: FillSettings) -> Sequence[Mapping[str, Any]]:
+    """Return the records whose chunks become the dataset: those of the second phase, if there was one."""
+    packs = packs_of(records, settings)
+    if not packs:
+        return records
+    second = journal.packing()
+    missing = [pack for pack in range(len(packs)) if pack not in second.progress().done]
+    if missing:
+        raise IncompleteJobError(f"job {journal.job}: {len(missing)} of {len(packs)} packs are not done. Run the same command again.")
+    found = [second.record(pack) for pack in range(len(packs))]
+    rows, before = (sum(record["rows"] for record in each) for each in (found, records))
+    if rows != before:
+        raise IncompleteJobError(f"job {journal.job}: packing has {rows:,} of {before:,} rows. Run the same command with resume=False.")
+    return found
+
+
 def _lineage(plan: Plan, ending: Ending, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     failures = sum(len(record["failures"]) for record in records)
     return {
@@ -204,6 +222,13 @@ def _keys(
     data = keys_format.to_bytes([key for key, _ in found], np.array([row for _, row in found], np.int64))
     storage.write(name, data)
     return {"name": name, "rows": len(found)}
+
+
+def clean_up_after(storage: Storage, manifest: Manifest) -> None:
+    """Remove what the job of a version has left, if it was killed between the commit and the end."""
+    journal = Journal(storage, str(manifest.lineage["job"]))
+    if journal.exists():
+        _clean(journal, {chunk.name for chunk in manifest.chunks})
 
 
 def _clean(journal: Journal, named: set[str]) -> None:

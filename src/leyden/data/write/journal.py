@@ -14,8 +14,9 @@ from leyden.data.format import canonical
 from leyden.data.write.plan import Plan
 
 JOBS = "_leyden/jobs"
-_LEASE = re.compile(r"lease-(\d{8})-(\d{4})\.json")
-_DONE = re.compile(r"done-(\d{8})\.json")
+_LEASE = r"lease-(\d{8})-(\d{4})\.json"
+_DONE = r"done-(\d{8})\.json"
+PACKING = "pack-"
 
 
 class Progress(NamedTuple):
@@ -37,11 +38,22 @@ class Journal:
     Args:
         storage: The output.
         job: The job's id.
+        phase: What the names of leases and records begin with; that of packing is `PACKING`.
     """
 
-    def __init__(self, storage: Storage, job: str) -> None:
+    def __init__(self, storage: Storage, job: str, phase: str = "") -> None:
         self.storage, self.job = storage, job
-        self._folder = f"{JOBS}/{job}"
+        self._folder, self._phase = f"{JOBS}/{job}", phase
+        self._records: dict[int, Mapping[str, Any]] = {}  # they never change
+
+    @property
+    def is_packing(self) -> bool:
+        """Whether it is of the second phase."""
+        return self._phase == PACKING
+
+    def packing(self) -> "Journal":
+        """Return the journal of the job's second phase."""
+        return Journal(self.storage, self.job, PACKING)
 
     def begin(self, plan: Plan, about: Mapping[str, Any]) -> None:
         """Write the plan, or compare it with the one that is there.
@@ -71,11 +83,12 @@ class Journal:
     def progress(self) -> Progress:
         """Return which units are done, and which are taken."""
         done, leases = set[int](), dict[int, int]()
+        is_done, is_lease = re.compile(re.escape(self._phase) + _DONE), re.compile(re.escape(self._phase) + _LEASE)
         for entry in self.storage.list(self._folder):
             name = entry.key.rpartition("/")[2]
-            if match := _DONE.fullmatch(name):
+            if match := is_done.fullmatch(name):
                 done.add(int(match[1]))
-            elif match := _LEASE.fullmatch(name):
+            elif match := is_lease.fullmatch(name):
                 unit = int(match[1])
                 leases[unit] = max(leases.get(unit, 0), int(match[2]))
         return Progress(frozenset(done), leases)
@@ -83,22 +96,25 @@ class Journal:
     def take(self, unit: int, generation: int, driver: Mapping[str, Any]) -> bool:
         """Take a unit; return whether this driver was the first."""
         failpoint("data.lease.before")
-        return self._first(f"lease-{unit:08d}-{generation:04d}.json", driver)
+        return self._first(f"{self._phase}lease-{unit:08d}-{generation:04d}.json", driver)
 
     def lease(self, unit: int, generation: int) -> Mapping[str, Any]:
         """Return who holds a unit."""
-        return self._read(f"lease-{unit:08d}-{generation:04d}.json")
+        return self._read(f"{self._phase}lease-{unit:08d}-{generation:04d}.json")
 
     def finish(self, unit: int, record: Mapping[str, Any]) -> bool:
         """Say that a unit is done; return whether this driver was the first."""
         failpoint("data.done.before")
-        is_first = self._first(f"done-{unit:08d}.json", record)
+        is_first = self._first(f"{self._phase}done-{unit:08d}.json", record)
         failpoint("data.done.after")
         return is_first
 
     def record(self, unit: int) -> Mapping[str, Any]:
         """Return the record of a unit that is done."""
-        return self._read(f"done-{unit:08d}.json")
+        found = self._records.get(unit)
+        if found is None:
+            found = self._records[unit] = self._read(f"{self._phase}done-{unit:08d}.json")
+        return found
 
     def beat(self, driver: str, count: int) -> None:
         """Say that a driver lives."""
@@ -125,13 +141,13 @@ class Journal:
     def schema(self) -> Mapping[str, Any] | None:
         """Return the schema of the first unit that was done."""
         try:
-            return self._read("schema.json")
+            return self._read(f"{self._phase}schema.json")
         except NotFoundError:
             return None
 
     def set_schema(self, schema: Mapping[str, Any]) -> None:
         """Keep the schema of the first unit that was done."""
-        self._first("schema.json", schema)
+        self._first(f"{self._phase}schema.json", schema)
 
     def exists(self) -> bool:
         """Return whether there is such a job."""

@@ -17,7 +17,7 @@ from leyden.data.format.manifest import Manifest
 from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest
 from leyden.data.placement import find_place
 from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
-from leyden.data.write.finalise import Ending, Report, finalise, report_of
+from leyden.data.write.finalise import Ending, Report, clean_up_after, finalise, report_of
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running, do_units
@@ -171,6 +171,7 @@ def optimize(
     )
     newest = find_manifest(storage)
     if resume and (already := _already(storage, newest, work, mode)) is not None:
+        clean_up_after(storage, already)
         return report_of(already, time.monotonic() - start)
     if newest is not None and mode is None:
         raise exists_error(storage.url)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, final
 from leyden.core.clock import Clock, SystemClock
 from leyden.core.errors import ConfigError, LeydenError, StorageError
 from leyden.data.write.files import run_files_unit
+from leyden.data.write.packing import run_pack
 from leyden.data.write.unit import Failure, Task, UnitFailed, run_unit
 
 _LOOK_SECONDS = 0.5
@@ -36,12 +37,14 @@ class Order(NamedTuple):
         first: The number of its first input.
         inputs: Its inputs.
         without: Inputs to leave out, by number.
+        packs: Whether its one input is a `Pack`.
     """
 
     unit: int
     first: int
     inputs: Sequence[Any]
     without: frozenset[int] = frozenset()
+    packs: bool = False
 
 
 class Outcome(NamedTuple):
@@ -289,6 +292,8 @@ def _work(pipe: Connection, packed: bytes, place: Any) -> None:
 
 def _outcome_of(task: Task, order: Order, report: Any) -> Outcome:
     try:
+        if order.packs:
+            return Outcome(order, "done", run_pack(task, order.unit, order.inputs[0]))
         run = run_files_unit if task.writes_files else run_unit
         return Outcome(order, "done", run(task, order.unit, order.first, order.inputs, order.without, report))
     except UnitFailed as error:

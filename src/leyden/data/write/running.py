@@ -9,6 +9,7 @@ from leyden.data.config import parse_bytes
 from leyden.data.write.arguments import usable_workers
 from leyden.data.write.driver import Driver, Policy
 from leyden.data.write.journal import Journal
+from leyden.data.write.packing import packs_of
 from leyden.data.write.plan import Plan
 from leyden.data.write.pool import InlinePool, Pool, ProcessPool
 from leyden.data.write.unit import Task
@@ -47,8 +48,17 @@ def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, ru
     policy = Policy(on_error=task.on_error, retries=running.retries)
     try:
         Driver(journal, plan, inputs, pool, policy=policy, on_progress=running.progress).run()
+        if not task.writes_files:
+            _pack(journal, plan, task, pool, policy)
     finally:
         pool.close()
+
+
+def _pack(journal: Journal, plan: Plan, task: Task, pool: Pool, policy: Policy) -> None:
+    packs = packs_of([journal.record(unit) for unit in range(plan.units)], task.settings)
+    if packs:
+        second = Plan(plan.job, len(packs), plan.inputs_digest, tuple(range(len(packs) + 1)))
+        Driver(journal.packing(), second, packs, pool, policy=policy).run()
 
 
 def _pool(task: Task, workers: int, running: Running) -> Pool:

@@ -103,7 +103,7 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
     """
     start = time.monotonic()
     ciphers = None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
-    with _Folder(task.output, task.options) as folder:
+    with OutputFolder(task.output, task.options) as folder:
         filler = Filler(
             folder.path, job=task.job, unit=str(unit), settings=task.settings, rules=task.rules, ciphers=ciphers, durable=task.durable
         )
@@ -163,14 +163,14 @@ def _samples(given: Any) -> Iterator[Any]:
 
 
 @final
-class _Folder:
+class OutputFolder:
     """Where chunks are written: the output itself, or a temporary folder from which they are uploaded."""
 
     def __init__(self, output: str, options: Mapping[str, Any]) -> None:
         self._remote: Storage | None = open_storage(output, options) if is_url(output) and not output.startswith("file:") else None
         self._output = output.removeprefix("file://")
 
-    def __enter__(self) -> "_Folder":
+    def __enter__(self) -> "OutputFolder":
         self._temporary = tempfile.TemporaryDirectory(prefix="leyden-unit-") if self._remote is not None else None
         self.path = Path(self._temporary.name if self._temporary is not None else self._output)
         self.path.mkdir(parents=True, exist_ok=True)
