@@ -14,6 +14,7 @@ from leyden.core.lazy import Later
 from leyden.core.storage import is_url
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import TokensLoader
+from leyden.data.read.absent import hint_at
 from leyden.data.read.cache import Cache, DiskCache, MemoryCache
 from leyden.data.read.cached import CachedSource
 from leyden.data.read.folders import cache_budget, cache_folder
@@ -63,6 +64,8 @@ def open_source(options: SourceOptions) -> Opened:
 
 def _opened_foreign(options: SourceOptions, error: LeydenError | None = None) -> Opened:
     source = _foreign_source(options)
+    if source is None and isinstance(error, NotFoundError) and options.version is None:
+        raise NotFoundError(f"{error}{hint_at(options.url, options.storage_options)}") from None
     if source is None:
         raise error or NotFoundError(f"there is no dataset at {options.url!r}: no file has a name like that.")
     return Opened(_behind_cache(source, options), source.serializers, is_foreign=True)

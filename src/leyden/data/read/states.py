@@ -109,11 +109,12 @@ def order_changes(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, is_forc
         ours: The dataset's.
         is_forced: Whether the dataset's own win.
     """
-    changes = {name: theirs[name] for name in _ORDER if theirs[name] != ours[name]}
-    if theirs["order"] != ours["order"]:
-        changes["kind"] = theirs["order"]
-    if is_forced or not changes:
+    differing = {name: theirs[name] for name in (*_ORDER, "order") if theirs[name] != ours[name]}
+    if is_forced or not differing:
         return {}
-    told = f"the state's order wins over the arguments given here: {changes}. force_override_state_dict=True keeps those."
-    warnings.warn(told, stacklevel=4)
+    told = ", ".join(f"{name}={value!r}, not {ours[name]!r}" for name, value in differing.items())
+    warnings.warn(
+        f"the state's order wins over the arguments given here: {told}. force_override_state_dict=True keeps those.", stacklevel=4
+    )
+    changes = {"kind" if name == "order" else name: value for name, value in differing.items()}
     return changes

@@ -170,7 +170,7 @@ def test_a_state_of_other_data_is_refused_with_the_differences() -> None:
 def test_the_order_of_a_state_wins_unless_it_is_forced() -> None:
     state = numbers(20, seed=7).state_dict()
     dataset = numbers(20)
-    with pytest.warns(UserWarning, match=r"the state's order wins .*'seed': 7"):
+    with pytest.warns(UserWarning, match=r"the state's order wins .*seed=7"):
         dataset.load_state_dict(state)
     assert dataset.state_dict()["order"]["seed"] == 7
     forced = numbers(20, force_override_state_dict=True)
