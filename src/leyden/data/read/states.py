@@ -116,5 +116,4 @@ def order_changes(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, is_forc
     warnings.warn(
         f"the state's order wins over the arguments given here: {told}. force_override_state_dict=True keeps those.", stacklevel=4
     )
-    changes = {"kind" if name == "order" else name: value for name, value in differing.items()}
-    return changes
+    return {"kind" if name == "order" else name: value for name, value in differing.items()}
