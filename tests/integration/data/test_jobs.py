@@ -141,3 +141,12 @@ def test_the_units_of_a_killed_driver_are_taken_over(script: Path, tmp_path: Pat
     first.communicate(timeout=60)
     assert (second.returncode, said.strip()) == (0, "200 0 0"), errors
     assert _files(tmp_path / "out") == expected
+
+
+def test_a_script_without_guard_is_told_at_once(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text("import leyden.data as ld\nld.optimize(str, [1, 2], 'out', num_workers=1)\n")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert '__name__ == "__main__"' in done.stderr.strip().splitlines()[-1]
+    assert done.stderr.count("Traceback") <= 3, "no worker is started again and again"

@@ -5,7 +5,7 @@ the luminance table of a file tells the percentage. Tables of other encoders get
 """
 
 import struct
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,15 @@ def is_jpeg(data: Any) -> bool:
 
 def estimated_quality(data: bytes) -> int | None:
     """Return the quality from 1 to 100 that gives tables most like this file's; `None` if it is no JPEG or holds none."""
-    table = _luminance_table(data)
+    for marker, start, end in segments_of(data):
+        if marker == QUANTISATION and (quality := _quality_of(bytes(data[start:end]))) is not None:
+            return quality
+    return None
+
+
+@lru_cache(maxsize=1024)  # files of one origin have the same tables
+def _quality_of(payload: bytes) -> int | None:
+    table = _table_zero(payload)
     if table is None:
         return None
     distance = np.abs(_tables() - table).sum(axis=1)
@@ -44,14 +52,6 @@ def _tables() -> NDArray[np.int64]:
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.sort(np.clip((standard[None] * scale[:, None] + 50) // 100, 1, 255), axis=1)
-
-
-def _luminance_table(data: bytes) -> NDArray[np.int64] | None:
-    """Return table 0, sorted: files keep it in zigzag order, which comparing sorted values does not need to undo."""
-    for marker, start, end in segments_of(data):
-        if marker == QUANTISATION and (table := _table_zero(data[start:end])) is not None:
-            return table
-    return None
 
 
 def segments_of(data: Any) -> list[tuple[int, int, int]]:
@@ -75,6 +75,7 @@ def segments_of(data: Any) -> list[tuple[int, int, int]]:
 
 
 def _table_zero(payload: bytes) -> NDArray[np.int64] | None:
+    """Return table 0, sorted: files keep it in zigzag order, which comparing sorted values does not need to undo."""
     at = 0
     while at < len(payload):
         kind, number = np.dtype(">u2") if payload[at] >> 4 else np.dtype("u1"), payload[at] & 15

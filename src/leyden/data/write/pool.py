@@ -13,19 +13,21 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from ctypes import c_uint64
+from multiprocessing import process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from leyden.core.clock import Clock, SystemClock
-from leyden.core.errors import ConfigError, LeydenError, StorageError
+from leyden.core.errors import ConfigError, LeydenError, RemoteError, StateError, StorageError
 from leyden.data.write.files import run_files_unit
 from leyden.data.write.packing import run_pack
 from leyden.data.write.unit import Failure, Task, UnitFailed, run_unit
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 5.0
+_GUARD = 'Put the code that starts work below `if __name__ == "__main__":`, because worker processes import the script.'
 _MODULES = ["leyden.data.write.pool"]  # imported once, by the process that workers are forked from
 
 
@@ -151,6 +153,8 @@ class ProcessPool(Pool):
         memory_limit: int | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if getattr(process.current_process(), "_inheriting", False):
+            raise StateError(f"a job with workers was started while the script was imported by a worker. {_GUARD}")
         self._context: Any = multiprocessing.get_context(start_method or _best_start_method())
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(_MODULES)
@@ -214,7 +218,7 @@ class _Worker:
 
     def __init__(self, context: Any, packed: bytes, clock: Clock) -> None:
         self.pipe, theirs = context.Pipe()
-        self._place = RawArray(c_uint64, 1)  # the input that it is at, plus one; 0 before the first
+        self._place = RawArray(c_uint64, 2)  # the input that it is at, plus one, 0 before the first; and whether it has begun
         self.process = context.Process(target=_work, args=(theirs, packed, self._place), name="leyden-worker", daemon=True)
         self.process.start()
         theirs.close()
@@ -241,6 +245,9 @@ class _Worker:
             return None
         self.process.join(_END_SECONDS)
         self.order = None
+        if not self._place[1] and not reason:
+            death = _death(self.process.exitcode)
+            return Outcome(order, "error", error=RemoteError(f"{death} before it began; what it printed says why. {_GUARD}"))
         index = self._place[0] - 1 if self._place[0] else order.first
         text = f"{order.inputs[index - order.first]!r}"[:300]
         return Outcome(order, "died", failure=Failure(index, text, reason or _death(self.process.exitcode), ""))
@@ -280,6 +287,7 @@ def _work(pipe: Connection, packed: bytes, place: Any) -> None:
     """Do units until the driver closes the pipe, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     task: Task = pickle.loads(packed)  # noqa: S301 - from our own process
+    place[1] = 1
 
     def report(index: int) -> None:
         place[0] = index + 1
