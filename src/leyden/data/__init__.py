@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from leyden.data.types import Tiff as Tiff
     from leyden.data.types import Video as Video
     from leyden.data.write.arguments import ALL_DONE as ALL_DONE
+    from leyden.data.write.changes.history import DatasetVersion as DatasetVersion
+    from leyden.data.write.changes.history import gc as gc
+    from leyden.data.write.changes.history import rollback as rollback
+    from leyden.data.write.changes.history import versions as versions
+    from leyden.data.write.engines.ray import RayEngine as RayEngine
     from leyden.data.write.finalise import Report as Report
     from leyden.data.write.mapping import map as map
     from leyden.data.write.mapping import walk as walk
@@ -63,6 +68,7 @@ else:
             "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
             "CombinedStreamingDataset": ".read.mixed",
+            "DatasetVersion": ".write.changes.history",
             "Dir": ".config",
             "FernetEncryption": ".interop.litdata_ciphers",
             "File": ".types",
@@ -81,6 +87,7 @@ else:
             "Pil": ".types",
             "PyTreeLoader": ".config",
             "RSAEncryption": ".interop.litdata_ciphers",
+            "RayEngine": ".write.engines.ray",
             "Report": ".write.finalise",
             "Serializer": ".codecs.serializer",
             "StreamingDataLoader": ".loader.loader",
@@ -93,6 +100,7 @@ else:
             "Video": ".types",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
+            "gc": ".write.changes.history",
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",
@@ -100,8 +108,10 @@ else:
             "map": ".write.mapping",
             "optimize": ".write.optimize",
             "repair": ".tools.repair",
+            "rollback": ".write.changes.history",
             "train_test_split": ".read.split",
             "verify": ".tools.verify",
+            "versions": ".write.changes.history",
             "walk": ".write.mapping",
         },
     )

@@ -31,12 +31,18 @@ class Deleted(NamedTuple):
 
 
 class ColumnFile(NamedTuple):
-    """A file with more columns of a chunk: the same rows in the same blocks."""
+    """A file with more columns of a chunk: the same rows in the same blocks; its key is its own."""
 
     name: str
     bytes: int
     digest: str
     blocks: str
+    key: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry."""
+        entry = self._asdict()
+        return entry if self.key is not None else {name: entry[name] for name in entry if name != "key"}
 
 
 @final
@@ -52,7 +58,7 @@ class Chunk:
         blocks: base64 of u32 pairs: rows and stored bytes / 64.
         tokens: base64 of u64, of a token dataset.
         deleted: Which rows are gone.
-        columns: Files with further columns.
+        columns: Files with further columns: leaves of `file` k are in number k; where there is none, in the chunk itself.
         key: The wrapped key.
     """
 
@@ -63,7 +69,7 @@ class Chunk:
     blocks: str
     tokens: str | None = None
     deleted: Deleted | None = None
-    columns: tuple[ColumnFile, ...] = ()
+    columns: tuple[ColumnFile | None, ...] = ()
     key: str | None = None
 
     @classmethod
@@ -77,7 +83,7 @@ class Chunk:
     def from_json(cls, entry: Mapping[str, Any]) -> "Chunk":
         """Return the chunk of an entry."""
         deleted = entry.get("deleted")
-        columns = tuple(ColumnFile(**{key: each[key] for key in ColumnFile._fields}) for each in entry.get("columns", ()))
+        columns = tuple(map(_column_file, entry.get("columns", ())))
         known: dict[str, Any] = {key: entry.get(key) for key in ("name", "bytes", "rows", "digest", "blocks", "tokens", "key")}
         return cls(**known, deleted=None if deleted is None else Deleted(**deleted), columns=columns)
 
@@ -85,8 +91,13 @@ class Chunk:
         """Return the entry."""
         entry = {key: getattr(self, key) for key in ("name", "bytes", "rows", "digest", "blocks", "tokens")}
         entry["deleted"] = None if self.deleted is None else self.deleted._asdict()
-        entry["columns"] = [file._asdict() for file in self.columns]
+        entry["columns"] = [None if file is None else file.to_json() for file in self.columns]
         return entry if self.key is None else {**entry, "key": self.key}
+
+    @property
+    def files(self) -> tuple[ColumnFile, ...]:
+        """The column files that are there."""
+        return tuple(file for file in self.columns if file is not None)
 
     @property
     def live_rows(self) -> int:
@@ -242,6 +253,10 @@ class Manifest:
             extra={key: value for key, value in document.items() if key not in fields | derived},
             **{key: document[key] for key in fields if key in document},
         )
+
+
+def _column_file(entry: Mapping[str, Any] | None) -> ColumnFile | None:
+    return None if entry is None else ColumnFile(**{key: entry.get(key) for key in ColumnFile._fields})  # type: ignore[arg-type]
 
 
 def _check_of(document: Mapping[str, Any]) -> str:

@@ -133,15 +133,24 @@ def commit(storage: Storage, make: Callable[[Manifest | None], Manifest], *, mus
         manifest = make(newest)
         data = manifest.to_bytes()
         failpoint("data.commit.before")
-        try:
-            storage.create(key_of(manifest.version), data)
-        except ConflictError:
+        if not _is_created(storage, key_of(manifest.version), data):
             continue
         failpoint("data.commit.between")
         storage.write(INDEX, data)
         failpoint("data.commit.after")
         return manifest
     raise ConflictError(f"{storage.url}: other writers committed {_ATTEMPTS} times while this one tried. Run it again when they are done.")
+
+
+def _is_created(storage: Storage, key: str, data: bytes) -> bool:
+    try:
+        storage.create(key, data)
+    except ConflictError:
+        # A client that tries a lost answer again meets its own object: taking it for another's would apply the change twice.
+        with contextlib.suppress(NotFoundError):
+            return storage.read(key) == data
+        return False
+    return True
 
 
 def exists_error(url: str) -> DatasetExistsError:
@@ -166,7 +175,9 @@ def repair_index(storage: Storage) -> bool:
 
 
 def rollback(storage: Storage, version: int) -> Manifest:
-    """Commit the content of an older version as a new one.
+    """Commit the content of an older version as a new one, and return its manifest.
+
+    What the lineage says of the content is kept; `restored` is the version that it was taken from.
 
     Args:
         storage: The dataset's folder.
@@ -179,42 +190,61 @@ def rollback(storage: Storage, version: int) -> Manifest:
 
     def make(newest: Manifest | None) -> Manifest:
         number = (newest.version if newest else 0) + 1
-        return dataclasses.replace(old, version=number, parent=newest.version if newest else None, operation="rollback")
+        lineage = {**old.lineage, "created_at": time.time(), "restored": version}
+        return dataclasses.replace(old, version=number, parent=newest.version if newest else None, operation="rollback", lineage=lineage)
 
     return commit(storage, make)
 
 
-def sweep(storage: Storage, *, keep: int = 2, older_than_seconds: float = 7 * 86400.0, now: float | None = None) -> list[str]:
+def sweep(
+    storage: Storage,
+    *,
+    keep: int = 2,
+    older_than_seconds: float = 7 * 86400.0,
+    now: float | None = None,
+    spare: Callable[[str], bool] = lambda _: False,
+    dry_run: bool = False,
+) -> list[str]:
     """Remove old manifests and the files that no kept one names; return what was removed.
+
+    Manifests go first, oldest first, then files: whoever is killed in between leaves files that the next sweep removes, never a
+    version without its files. What was committed meanwhile is kept: files are chosen when the manifests are gone.
 
     Args:
         storage: The dataset's folder.
         keep: How many of the newest versions stay, at least one.
         older_than_seconds: What is younger stays: a job may be about to name it.
         now: The time, in seconds since 1970.
+        spare: Says which other files stay.
+        dry_run: Whether nothing is removed.
 
     Raises:
         ConfigError: `keep` is less than one.
     """
     if keep < 1:
         raise ConfigError(f"keep={keep!r} would remove the dataset itself. Pass keep=1 or more.")
-    versions, border = list_versions(storage), (time.time() if now is None else now) - older_than_seconds
-    kept = [each for index, each in enumerate(versions) if index >= len(versions) - keep or each.modified > border]
-    named = {INDEX, *(each.key for each in kept)}
+    found, border = list_versions(storage), (time.time() if now is None else now) - older_than_seconds
+    old = [each.key for each in found[: max(0, len(found) - keep)] if each.modified <= border]
+    for key in () if dry_run else old:
+        storage.delete(key)
+        failpoint("data.sweep.manifest")
+    kept = [each for each in list_versions(storage) if each.key not in old]
+    named = {INDEX, *old, *(each.key for each in kept)}
     for each in kept:
         named |= set(files_of(_read_version(storage, each.version)))
-    removed = [each.key for each in versions if each not in kept]
-    removed += [entry.key for entry in storage.list() if entry.key not in named and entry.modified <= border and _is_ours(entry.key)]
-    for key in dict.fromkeys(removed):
+    orphans = [entry.key for entry in storage.list() if entry.key not in named and entry.modified <= border and _is_ours(entry.key)]
+    orphans = [key for key in orphans if not spare(key)]
+    for key in () if dry_run else orphans:
         storage.delete(key)
-    return list(dict.fromkeys(removed))
+        failpoint("data.sweep.file")
+    return old + orphans
 
 
 def files_of(manifest: Manifest) -> Iterable[str]:
     """Yield every file that a manifest names."""
     for chunk in manifest.chunks:
         yield chunk.name
-        yield from (file.name for file in chunk.columns)
+        yield from (file.name for file in chunk.files)
         if chunk.deleted is not None:
             yield chunk.deleted.name
     if manifest.keys is not None:
@@ -222,7 +252,8 @@ def files_of(manifest: Manifest) -> Iterable[str]:
 
 
 def _is_ours(key: str) -> bool:
-    return key.endswith(".ldc") or key.startswith((f"{FOLDER}/deletes-", f"{FOLDER}/keys-", f"{FOLDER}/manifest-"))
+    is_data = "/" not in key and (key.endswith(".ldc") or (key.startswith(".chunk-") and key.endswith(".tmp")))
+    return is_data or key.startswith((f"{FOLDER}/deletes-", f"{FOLDER}/keys-", f"{FOLDER}/probe-"))
 
 
 def honours_conditions(storage: Storage) -> bool:

@@ -7,9 +7,11 @@ so opening a dataset reads nothing but its manifest.
 
 import base64
 import collections
+import functools
 import mmap
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import unquote
@@ -21,16 +23,16 @@ from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
 from leyden.core.lazy import Later
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format import deletes
-from leyden.data.format.block import BlockView
+from leyden.data.format.block import ALIGNMENT, BlockView
 from leyden.data.format.chunk import HEADER, read_header
 from leyden.data.format.keys import KeyIndex
-from leyden.data.format.manifest import ColumnFile, Manifest
+from leyden.data.format.manifest import Chunk, ColumnFile, Manifest
 from leyden.data.format.versions import open_manifest
 from leyden.data.read.fetch import Patience, read_range
 from leyden.data.read.options import SourceOptions
 from leyden.data.read.source import Block
 
-_MOST_MAPS = 4096
+_MOST_MAPS, _FILES_AT_ONCE = 4096, 16
 _ciphers: Any = Later("leyden.data.format.cipher")  # needs a package that few have
 
 
@@ -86,6 +88,7 @@ class NativeSource:
         self._headers: dict[str, bytes] = {}
         self._chunk_ciphers: dict[bytes, Any] = {}
         self._key_index: KeyIndex | None = None
+        self._deleted: NDArray[np.int64] | None = None
         self._lock = threading.Lock()
         self._checked = np.zeros((len(self.table.rows), len(self.schema.leaves)), bool)
         self._open_ciphers()
@@ -117,15 +120,21 @@ class NativeSource:
 
     @property
     def deleted(self) -> NDArray[np.int64] | None:
-        """Stored rows that are gone, ascending; `None` if none is."""
-        found: list[NDArray[np.int64]] = []
-        first = 0
-        for chunk in self.manifest.chunks:
-            if chunk.deleted is not None:
-                data = self._storage_here().read(chunk.deleted.name)
-                found.append(deletes.from_bytes(data, chunk.deleted.name).astype(np.int64) + first)
-            first += chunk.rows
-        return np.concatenate(found) if found else None
+        """Stored rows that are gone, ascending; `None` if none is. Files of them are read once, several at once."""
+        rows = [chunk.rows for chunk in self.manifest.chunks]
+        found = [(chunk.deleted.name, index) for index, chunk in enumerate(self.manifest.chunks) if chunk.deleted is not None]
+        if self._deleted is None and found:
+            first, storage = np.cumsum(rows) - rows, self._storage_here()
+            with ThreadPoolExecutor(min(len(found), _FILES_AT_ONCE), "leyden-deletes") as pool:
+                files = pool.map(functools.partial(self._deleted_in, storage), [name for name, _ in found])
+                self._deleted = np.concatenate([each + first[index] for each, (_, index) in zip(files, found, strict=True)])
+        return self._deleted
+
+    def _deleted_in(self, storage: Storage, name: str) -> NDArray[np.int64]:
+        try:
+            return deletes.from_bytes(storage.read(name), name).astype(np.int64)
+        except NotFoundError as error:
+            raise self._gone(name) from error
 
     def find_key(self, key: "str | int") -> int:
         """Return the stored row of a key.
@@ -138,8 +147,8 @@ class NativeSource:
         if self._key_index is None:
             name = str(self.manifest.keys["name"])
             self._key_index = KeyIndex(self._storage_here().read(name), name)
-        found = self._key_index.find(key)
-        if found is None:
+        found, gone = self._key_index.find(key), self.deleted
+        if found is None or (gone is not None and found in gone[np.searchsorted(gone, found) :][:1]):
             raise NotFoundError(f"{self._url} has no row of the key {key!r}. Keys are as key_fn gave them: 1 and '1' are two.")
         return found
 
@@ -166,7 +175,7 @@ class NativeSource:
 
     def cached_bytes(self, block: int) -> int:
         """Return how long a block is, those of its column files included."""
-        return int(self.table.stored_bytes[block]) + self._prefix_bytes * self._files.num_files
+        return int(self.table.stored_bytes[block]) + self._prefix_bytes * len(self._files.files_of(block))
 
     @property
     def _prefix_bytes(self) -> int:
@@ -192,18 +201,18 @@ class NativeSource:
         Raises:
             CorruptDataError: One does not hold.
         """
-        for part in self._files.cut(block, buffer, self._prefix_bytes):
-            self.view(block, part, verify=self._verify != "never").check()
+        parts = self._files.cut(block, buffer, self._prefix_bytes)
+        for file, part in zip(self._files.files_of(block), parts, strict=True):
+            self.view(block, file, part, verify=self._verify != "never").check()
 
-    def view(self, block: int, part: Any, *, verify: bool) -> BlockView:
+    def view(self, block: int, file: "Chunk | ColumnFile", part: Any, *, verify: bool) -> BlockView:
         """Return the block of one file, after comparing its header with the manifest."""
-        chunk, cipher = int(self.table.chunk[block]), None
-        where = f"chunk {self.chunk_names[chunk]}"
+        where, cipher = f"chunk {file.name}", None
         if self._ciphers is not None:
-            cipher = self._cipher_of(bytes(part[: HEADER.size]), chunk, where)
+            cipher = self._cipher_of(bytes(part[: HEADER.size]), file.key, where)
             part = part[HEADER.size :]
         view = BlockView(part, where, verify=verify, cipher=cipher)
-        number = block - int(self._first_block[chunk])
+        number = block - int(self._first_block[self.table.chunk[block]])
         if (view.number, view.rows, view.stored_bytes) != (number, int(self.table.rows[block]), len(part)):
             raise CorruptDataError(
                 f"{where} is not the one of version {self.version} ({self.digest}): block {number} has {view.rows:,} rows and "
@@ -211,12 +220,12 @@ class NativeSource:
             )
         return view
 
-    def _cipher_of(self, header: bytes, chunk: int, where: str) -> Any:
+    def _cipher_of(self, header: bytes, key: str | None, where: str) -> Any:
         """Return what decrypts a file; deriving or unwrapping its key is slow, and done once."""
         found = self._chunk_ciphers.get(header)
         if found is None:
             read = read_header(header, where)
-            found = self._ciphers.of_chunk(read.chunk_id, read.salt, self.manifest.chunks[chunk].key)
+            found = self._ciphers.of_chunk(read.chunk_id, read.salt, key)
             self._chunk_ciphers[header] = found
         return found
 
@@ -224,8 +233,8 @@ class NativeSource:
         """Return a column of a block, checked as `verify` says."""
         is_checked = bool(self._checked[block, index])
         verify = self._verify == "always" or (self._verify == "first" and not is_checked)
-        file, place = self._files.place_of(index)
-        found = self.view(block, parts[file], verify=verify).column(place)
+        part, place = self._files.place_of(block, index)
+        found = self.view(block, self._files.files_of(block)[part], parts[part], verify=verify).column(place)
         self._checked[block, index] = True
         return found
 
@@ -293,58 +302,75 @@ class _OpenBlock:
 
 @final
 class _FileTables:
-    """Where the blocks of each file lie, and which columns it has: file 0 is the chunk, the others its column files."""
+    """Where the blocks of each file lie, and which columns it has: file 0 is the chunk, file k + 1 its column file k.
+
+    A chunk need not have every file: rows that were appended or rewritten after columns were added hold them in the chunk itself.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         main = manifest.table
         self._chunks = manifest.chunks
         self._chunk = main.chunk
         most = max((len(chunk.columns) for chunk in manifest.chunks), default=0)
-        self._offsets = [main.offset, *(_offsets_of(manifest, file) for file in range(most))]
-        self._sizes = [main.stored_bytes, *(_sizes_of(manifest, file) for file in range(most))]
+        counts = np.bincount(main.chunk, minlength=len(manifest.chunks)).tolist()
+        tables = [_table_of(manifest, file, counts) for file in range(most)]
+        self._sizes = [main.stored_bytes, *(sizes for sizes, _ in tables)]
+        self._offsets = [main.offset, *(offsets for _, offsets in tables)]
         self.stored_bytes = np.sum(self._sizes, axis=0)
-        files = [0 if leaf.file is None else leaf.file + 1 for leaf in manifest.schema.leaves]
-        self._places = [(file, files[:index].count(file)) for index, file in enumerate(files)]
+        self._wanted = [0 if leaf.file is None else leaf.file + 1 for leaf in manifest.schema.leaves]
+        self._present = [_present_in(chunk) for chunk in manifest.chunks]
+        self._places = {present: self._placed(present) for present in set(self._present)}
 
-    def place_of(self, column: int) -> tuple[int, int]:
-        """Return which file holds a column, and its number there."""
-        return self._places[column]
+    def _placed(self, present: tuple[int, ...]) -> list[tuple[int, int]]:
+        parts = [present.index(file if file in present else 0) for file in self._wanted]
+        return [(part, parts[:index].count(part)) for index, part in enumerate(parts)]
+
+    def place_of(self, block: int, column: int) -> tuple[int, int]:
+        """Return which of a block's files holds a column, and its number there."""
+        return self._places[self._present[self._chunk[block]]][column]
+
+    def files_of(self, block: int) -> "list[Chunk | ColumnFile]":
+        """Return the files that a block lies in."""
+        entry = self._chunks[self._chunk[block]]
+        return [entry, *entry.files]
 
     def digest_of(self, chunk: int) -> str:
         """Return what names the content of a chunk and its column files."""
         entry = self._chunks[chunk]
-        return "-".join([entry.digest, *(file.digest[:8] for file in entry.columns)])
+        return "-".join([entry.digest, *(file.digest[:8] for file in entry.files)])
 
     def spans(self, block: int) -> list[tuple[str, int, int]]:
-        """Return name, start and length of a block in each file."""
-        entry = self._chunks[self._chunk[block]]
-        names = [entry.name, *(file.name for file in entry.columns)]
+        """Return name, start and length of a block in each of its files."""
+        numbers, files = self._present[self._chunk[block]], self.files_of(block)
         return [
-            (name, int(offsets[block]), int(sizes[block])) for name, offsets, sizes in zip(names, self._offsets, self._sizes, strict=False)
+            (file.name, int(self._offsets[number][block]), int(self._sizes[number][block]))
+            for number, file in zip(numbers, files, strict=True)
         ]
-
-    @property
-    def num_files(self) -> int:
-        """How many files a chunk has."""
-        return len(self._sizes)
 
     def cut(self, block: int, buffer: Any, prefix_bytes: int) -> list[memoryview]:
         """Return the parts of a buffer that holds the blocks of all files one after another, each behind a prefix."""
-        view, ends = memoryview(buffer), np.cumsum([sizes[block] + prefix_bytes for sizes in self._sizes]).tolist()
+        numbers = self._present[self._chunk[block]]
+        view, ends = memoryview(buffer), np.cumsum([self._sizes[number][block] + prefix_bytes for number in numbers]).tolist()
         return [view[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _sizes_of(manifest: Manifest, file: int) -> NDArray[np.int64]:
-    found = [_pairs(chunk.columns[file])[:, 1] * 64 for chunk in manifest.chunks]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+def _present_in(chunk: Chunk) -> tuple[int, ...]:
+    return 0, *(number + 1 for number, file in enumerate(chunk.columns) if file is not None)
 
 
-def _offsets_of(manifest: Manifest, file: int) -> NDArray[np.int64]:
-    found = []
-    for chunk in manifest.chunks:
-        sizes = _pairs(chunk.columns[file])[:, 1] * 64
-        found.append(HEADER.size + np.cumsum(sizes) - sizes)
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+def _table_of(manifest: Manifest, number: int, counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return bytes and start of every block in column files of a number; zeros in chunks that have none."""
+    sizes, offsets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for chunk, count in zip(manifest.chunks, counts, strict=True):
+        file = chunk.columns[number] if number < len(chunk.columns) else None
+        own = np.zeros(count, np.int64) if file is None else _pairs(file)[:, 1] * ALIGNMENT
+        if len(own) != count:
+            raise CorruptDataError(
+                f"the manifest is damaged: {file.name if file else chunk.name} has {len(own)} blocks instead of {count}."
+            )
+        sizes.append(own)
+        offsets.append(HEADER.size + np.cumsum(own) - own)
+    return np.concatenate(sizes), np.concatenate(offsets)
 
 
 def _pairs(file: ColumnFile) -> NDArray[np.int64]:

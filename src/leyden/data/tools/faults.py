@@ -39,7 +39,7 @@ def file_faults(manifest: Manifest, storage: Storage, *, fast: bool) -> Iterator
         fast: Compare sizes only; else digests, which cover every byte.
     """
     for chunk in manifest.chunks:
-        for file in (chunk, *chunk.columns):
+        for file in (chunk, *chunk.files):
             message = _file_fault(file, storage, fast=fast)
             if message is not None:
                 yield Fault(file.name, None, None, message)
