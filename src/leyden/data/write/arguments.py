@@ -137,14 +137,13 @@ def _quota() -> int:
         return 0
 
 
-def check_job(*, on_error: Any, engine: Any, start_method: Any) -> None:
+def check_job(*, on_error: Any, start_method: Any) -> None:
     """Refuse what no job accepts, and warn of what is not safe.
 
     Raises:
         ConfigError: A word is not among the accepted ones.
     """
     _one_of("on_error", on_error, ("raise", "skip", "quarantine"))
-    _one_of("engine", engine, ("auto", "local", "ranks"))
     _one_of("start_method", start_method, (None, "forkserver", "spawn", "fork"))
     if start_method == "fork":
         warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=3)

@@ -11,13 +11,15 @@ from leyden.core.storage import open_storage
 from leyden.data.config import Dir
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
-from leyden.data.placement import find_place
 from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
+from leyden.data.write.engines.choose import engine_named
+from leyden.data.write.engines.ranks import drivers_of
+from leyden.data.write.engines.ray import RayEngine
 from leyden.data.write.files import move, remove_temporary
 from leyden.data.write.finalise import Report
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
-from leyden.data.write.running import Running, do_units
+from leyden.data.write.running import Running
 from leyden.data.write.unit import Task
 
 
@@ -43,7 +45,7 @@ def map(
     keep_data_ordered: bool | None = None,
     broadcast_paths: bool = False,
     *,
-    engine: str = "auto",
+    engine: "str | RayEngine" = "auto",
     on_error: str = "raise",
     retries: int = 2,
     timeout: float | None = None,
@@ -76,7 +78,7 @@ def map(
         storage_options: For the output's storage.
         keep_data_ordered: Without effect.
         broadcast_paths: Without effect.
-        engine: `"auto"`, `"local"` or `"ranks"`.
+        engine: `"auto"`, `"local"`, `"ranks"`, `"ray"` or `RayEngine(num_actors)`.
         on_error: `"raise"`, `"skip"` or `"quarantine"`.
         retries: How often an input may end its worker before it counts as failed.
         timeout: Seconds an input may take.
@@ -97,7 +99,8 @@ def map(
         2
     """
     start = time.monotonic()
-    check_job(on_error=on_error, engine=engine, start_method=start_method)
+    check_job(on_error=on_error, start_method=start_method)
+    do_units = engine_named(engine)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
         optimize_dns=optimize_dns,
@@ -106,7 +109,7 @@ def map(
         num_downloaders=num_downloaders,
         num_uploaders=num_uploaders,
     )
-    world = 1 if engine == "local" else find_place().world_size
+    world = drivers_of(engine)
     output = output_of(output_dir, is_alone=world == 1)
     if "://" in output:
         raise ConfigError(f"output_dir={output!r} is remote: map writes to a folder; upload it, or have fn write to the URL itself.")

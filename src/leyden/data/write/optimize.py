@@ -15,12 +15,14 @@ from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.manifest import Manifest
 from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest
-from leyden.data.placement import find_place
 from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
+from leyden.data.write.engines.choose import engine_named
+from leyden.data.write.engines.ranks import drivers_of
+from leyden.data.write.engines.ray import RayEngine
 from leyden.data.write.finalise import Ending, Report, clean_up_after, finalise, report_of
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
-from leyden.data.write.running import Running, do_units
+from leyden.data.write.running import Running
 from leyden.data.write.unit import Task
 
 _CHUNK_BYTES = "64MB"
@@ -61,7 +63,7 @@ def optimize(
     key_fn: Callable[[Any], str | int] | None = None,
     *,
     layout: str | None = None,
-    engine: str = "auto",
+    engine: "str | RayEngine" = "auto",
     on_error: str = "raise",
     retries: int = 2,
     timeout: float | None = None,
@@ -112,7 +114,7 @@ def optimize(
         broadcast_paths: Without effect.
         key_fn: Makes a row's key of its sample.
         layout: `"leyden"`.
-        engine: `"auto"`, `"local"` or `"ranks"`.
+        engine: `"auto"`, `"local"`, `"ranks"`, `"ray"` or `RayEngine(num_actors)`.
         on_error: `"raise"`, `"skip"` or `"quarantine"` for an input that fails.
         retries: How often an input may end its worker before it counts as failed.
         timeout: Seconds an input may take.
@@ -138,7 +140,8 @@ def optimize(
         3
     """
     start = time.monotonic()
-    check_job(on_error=on_error, engine=engine, start_method=start_method)
+    check_job(on_error=on_error, start_method=start_method)
+    do_units = engine_named(engine)
     _check(mode=mode, layout=layout, input_dir=input_dir)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
@@ -150,7 +153,7 @@ def optimize(
         num_uploaders=num_uploaders,
     )
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
-    world = 1 if engine == "local" else find_place().world_size
+    world = drivers_of(engine)
     output = output_of(output_dir, is_alone=world == 1)
     found = collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
     digest = digest_of_inputs(found)
