@@ -206,6 +206,9 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         """How many blocks are shuffled as one."""
         return choose_unit_blocks(self._reading.table, _TOKEN_UNIT_BLOCKS if self._reading.windows else 1)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._source_options.url!r}, version={self.version}, num_rows={self.num_rows})"
+
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
             return self.get_by_key(index)

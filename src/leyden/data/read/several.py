@@ -28,6 +28,9 @@ class SeveralDatasets(Streamed):
         self._is_forced = force_override_state_dict
         self._begin_at_the_start()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.datasets!r})"
+
     def _own_identity(self) -> dict[str, Any]:
         """Return what else a state says."""
         return {}

@@ -28,6 +28,13 @@ def test_every_sample_comes_once_and_epochs_differ() -> None:
     assert numbers_of(mix) != first
 
 
+def test_datasets_say_what_they_are() -> None:
+    (part,) = parts = sources(20)
+    assert repr(part).startswith("StreamingDataset(")
+    assert repr(part).endswith("num_rows=20)")
+    assert repr(CombinedStreamingDataset(parts)) == f"CombinedStreamingDataset([{part!r}])"
+
+
 def test_it_ends_where_one_runs_out_and_knows_its_length() -> None:
     mix = CombinedStreamingDataset(sources(30, 30), weights=[0.9, 0.1], iterate_over_all=False)
     samples = numbers_of(mix)
