@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     again = records.get_by_key(key_of(first))  # or records["ast.py:33"]
     print(f"by number and by key: {first['name']} in {key_of(first)}, {len(first['widths'])} lines; same: {again['doc'] == first['doc']}")
 
-    # Some columns: the others are neither fetched nor decoded.
+    # Some columns: the others are neither checked nor decoded.
     names = ld.StreamingDataset(folder, columns=["name", "is_private"], output="numpy")
     table = names.take(slice(None))  # columns at once
     print(f"{int(table['is_private'].sum()):,} of {len(table['name']):,} functions are private")
