@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from leyden.data.types import Tiff as Tiff
     from leyden.data.types import Video as Video
     from leyden.data.write.arguments import ALL_DONE as ALL_DONE
+    from leyden.data.write.changes.deleting import delete_rows as delete_rows
     from leyden.data.write.changes.history import DatasetVersion as DatasetVersion
     from leyden.data.write.changes.history import gc as gc
     from leyden.data.write.changes.history import rollback as rollback
@@ -100,6 +101,7 @@ else:
             "Video": ".types",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
+            "delete_rows": ".write.changes.deleting",
             "gc": ".write.changes.history",
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",

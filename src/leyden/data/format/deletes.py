@@ -7,20 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.errors import CorruptDataError
-from leyden.data.format.hashing import xxh3_64
+from leyden.data.format.hashing import digest128, xxh3_64
 
 MAGIC = b"LDDELET1"
 _HEAD, _HASH = struct.Struct("<8sQ"), struct.Struct("<Q")
 
 
-def name_of(version: int, chunk_digest: str) -> str:
+def name_of(version: int, chunk_digest: str, data: bytes | None = None) -> str:
     """Return the file's key.
 
     Args:
         version: The version that deletes.
         chunk_digest: The chunk's.
+        data: The file: another content has another name, so that writers that race for a version never share one.
     """
-    return f"_leyden/deletes-{version:08d}-{chunk_digest[:8]}.bin"
+    suffix = "" if data is None else f"-{digest128(data)[:8]}"
+    return f"_leyden/deletes-{version:08d}-{chunk_digest[:8]}{suffix}.bin"
 
 
 def to_bytes(rows: Iterable[int] | NDArray[np.int64]) -> bytes:

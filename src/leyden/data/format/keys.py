@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, CorruptDataError
-from leyden.data.format.hashing import xxh3_64
+from leyden.data.format.hashing import digest128, xxh3_64
 
 MAGIC = b"LDKEYS01"
 _HEAD, _HASH = struct.Struct("<8sQ"), struct.Struct("<Q")
 
 
-def name_of(version: int) -> str:
-    """Return the file's key."""
-    return f"_leyden/keys-{version:08d}.bin"
+def name_of(version: int, data: bytes | None = None) -> str:
+    """Return the file's key.
+
+    Args:
+        version: The version that has these keys.
+        data: The file: another content has another name, so that writers that race for a version never share one.
+    """
+    suffix = "" if data is None else f"-{digest128(data)[:8]}"
+    return f"_leyden/keys-{version:08d}{suffix}.bin"
 
 
 def key_bytes(key: str | int) -> bytes:

@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -136,10 +137,18 @@ def commit(storage: Storage, make: Callable[[Manifest | None], Manifest], *, mus
         if not _is_created(storage, key_of(manifest.version), data):
             continue
         failpoint("data.commit.between")
-        storage.write(INDEX, data)
+        _write_index(storage, data, manifest.version)
         failpoint("data.commit.after")
         return manifest
     raise ConflictError(f"{storage.url}: other writers committed {_ATTEMPTS} times while this one tried. Run it again when they are done.")
+
+
+def _write_index(storage: Storage, data: bytes, version: int) -> None:
+    try:
+        storage.write(INDEX, data)
+    except StorageError as error:  # the version is there: whoever took this for a failure would make the same change twice
+        text = f"version {version} of {storage.url} is committed, but {INDEX} could not be written: {error} The next writer writes it."
+        warnings.warn(text, UserWarning, stacklevel=2)
 
 
 def _is_created(storage: Storage, key: str, data: bytes) -> bool:
@@ -172,6 +181,16 @@ def repair_index(storage: Storage) -> bool:
             return False
     storage.write(INDEX, data)
     return True
+
+
+def past_of(storage: Storage) -> Iterator[Manifest]:
+    """Yield the versions that the newest stands on, itself first; what a rollback has undone is left out, and so is what is gone."""
+    numbers = [each.version for each in list_versions(storage)]
+    while numbers:
+        manifest = _read_version(storage, numbers.pop())
+        yield manifest
+        last = manifest.lineage.get("restored") if manifest.operation == "rollback" else None
+        numbers = [number for number in numbers if last is None or number <= int(last)]
 
 
 def rollback(storage: Storage, version: int) -> Manifest:

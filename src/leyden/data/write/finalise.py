@@ -218,8 +218,8 @@ def _keys(
         row += record["rows"]
     if not found:
         return None
-    name = keys_format.name_of(version)
     data = keys_format.to_bytes([key for key, _ in found], np.array([row for _, row in found], np.int64))
+    name = keys_format.name_of(version, data)  # writers that race for a version never share a file
     storage.write(name, data)
     return {"name": name, "rows": len(found)}
 

@@ -3,12 +3,13 @@
 import datetime
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from leyden.core.errors import ConfigError, NotFoundError
-from leyden.core.storage import Storage
+from leyden.core.storage import Entry, Storage
 from leyden.data.format import versions as stored
 from leyden.data.format.manifest import Manifest
 from leyden.data.write.changes.target import Place, open_target
@@ -17,7 +18,7 @@ from leyden.data.write.journal import JOBS, Journal
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw]?)\s*")
-_JOURNAL, _BEAT = re.compile(rf"{JOBS}/([^/]+)/(.+)"), re.compile(r"beat-(.+)\.json")
+_BEAT = re.compile(r"/beat-(.+)\.json$")
 _AT_ONCE = 16
 
 
@@ -133,9 +134,10 @@ def gc(
     storage_options: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> list[str]:
-    """Remove old versions, and the files that no kept one names: of old versions, of changes and jobs that were never finished.
+    """Remove old versions, the files that no kept one names, and journals of jobs.
 
-    Readers that have an old version open fail when its files go. Files of a job that still works are spared.
+    That includes what changes and jobs left that were never finished. A job that somebody works on is spared. Readers that have
+    an old version open fail when its files go.
 
     Args:
         input_dir: A folder or URL.
@@ -156,13 +158,22 @@ def gc(
         >>> from leyden.data import delete_rows, optimize
         >>> folder = tempfile.mkdtemp()
         >>> _ = optimize(float, [1, 2, 3], folder, num_workers=0), delete_rows(folder, [0])
-        >>> gc(folder, keep=1, older_than=0)
-        ['_leyden/manifest-00000001.json']
+        >>> gc(folder, keep=1, older_than=0)[-1]
+        '_leyden/manifest-00000001.json'
     """
     if not isinstance(keep, int) or isinstance(keep, bool):
         raise ConfigError(f"keep={keep!r} is not accepted: it takes a whole number of versions ≥ 1.")
     storage, seconds = open_target(input_dir, storage_options).storage, seconds_of(older_than)
-    return stored.sweep(storage, keep=keep, older_than_seconds=seconds, spare=_of_unfinished_jobs(storage, seconds), dry_run=dry_run)
+    journals = {job: entries for job, entries in _journals(storage).items() if not _is_worked_on(storage, job, entries, seconds)}
+    spared = [job for job in _journals(storage) if job not in journals]
+    gone = [entry.key for entries in journals.values() for entry in entries]
+    for key in () if dry_run else gone:  # before the chunks that it says are done
+        storage.delete(key)
+
+    def is_spared(key: str) -> bool:
+        return any(f"-{job}-" in key for job in spared)
+
+    return gone + stored.sweep(storage, keep=keep, older_than_seconds=seconds, spare=is_spared, dry_run=dry_run)
 
 
 def seconds_of(age: "str | float | datetime.timedelta") -> float:
@@ -187,29 +198,19 @@ def seconds_of(age: "str | float | datetime.timedelta") -> float:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def _of_unfinished_jobs(storage: Storage, seconds: float) -> Callable[[str], bool]:
-    """Return what tells files of jobs that work now, or that were worked on within the time: those may be gone on with."""
+def _journals(storage: Storage) -> dict[str, list[Entry]]:
+    """Return what each job's journal consists of, its plan last: a journal without records is one of a job that begins."""
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for entry in sorted(storage.list(JOBS), key=lambda each: (each.key.endswith("/plan.json"), each.key)):
+        found[entry.key.removeprefix(f"{JOBS}/").partition("/")[0]].append(entry)
+    return found
+
+
+def _is_worked_on(storage: Storage, job: str, entries: Sequence[Entry], seconds: float) -> bool:
+    """Return whether a driver of a job lives, or one did within the time, so that the job may be gone on with."""
     now = datetime.datetime.now(datetime.UTC).timestamp()
-    spared = set[str]()
-    for entry in storage.list(JOBS):
-        match = _JOURNAL.fullmatch(entry.key)
-        if match is not None and (entry.modified > now - seconds or _is_alive(storage, match[1], match[2], now - entry.modified)):
-            spared.add(match[1])
-    return lambda key: any(f"-{job}-" in key for job in spared)
-
-
-def _is_alive(storage: Storage, job: str, name: str, age: float) -> bool:
-    beat = _BEAT.fullmatch(name)
-    return beat is not None and age < DEAD_SECONDS and Journal(storage, job).beat_of(beat[1]) >= 0
-
-
-def past_of(storage: Storage) -> Iterator[Manifest]:
-    """Yield the versions that the newest stands on, itself first; what a rollback has undone is left out."""
-    number = max((found.version for found in stored.list_versions(storage)), default=None)
-    while number is not None:
-        manifest = _read(storage, number)
-        if manifest is None:
-            return
-        yield manifest
-        restored = manifest.lineage.get("restored")
-        number = int(restored) if manifest.operation == "rollback" and restored is not None else manifest.parent
+    for entry in entries:
+        beat, age = _BEAT.search(entry.key), now - entry.modified
+        if age < seconds or (beat is not None and age < DEAD_SECONDS and Journal(storage, job).beat_of(beat[1]) >= 0):
+            return True
+    return False
