@@ -110,7 +110,7 @@ def test_a_worker_killed_in_the_function_is_replaced(script: Path, tmp_path: Pat
 def test_an_input_that_always_kills_its_worker_is_left_out_or_named(script: Path, tmp_path: Path) -> None:
     status, _, errors = _run(script, tmp_path / "raise", 2, ALWAYS="1")
     assert status == 1
-    assert "input 77, 77, could not be processed: its worker was ended by SIGKILL" in errors
+    assert "input number 77 (77) could not be processed: its worker was ended by SIGKILL" in errors
     status, said, errors = _run(script, tmp_path / "skip", 2, ALWAYS="1", POLICY="quarantine")
     assert (status, said) == (0, "199 0 1"), errors
     assert 77 not in [row["id"] for row in ld.StreamingDataset(str(tmp_path / "skip"))]
@@ -129,7 +129,7 @@ def test_three_drivers_share_a_job(script: Path, tmp_path: Path, expected: dict[
 def test_an_input_that_hangs_or_eats_memory_is_named(script: Path, tmp_path: Path, fault: str, said: str) -> None:
     status, _, errors = _run(script, tmp_path / "raise", 2, **{fault: "1"})
     assert status == 1
-    assert "input 77, 77, could not be processed: " in errors
+    assert "input number 77 (77) could not be processed: " in errors
     assert said in errors
     assert _run(script, tmp_path / "skip", 2, POLICY="skip", **{fault: "1"})[:2] == (0, "199 1 0")
 

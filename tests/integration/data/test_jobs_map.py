@@ -45,7 +45,7 @@ def test_failed_inputs_leave_nothing(tmp_path: Path, workers: int) -> None:
     report = ld.map(_write, range(6), str(tmp_path), num_workers=workers, on_error="skip")
     assert (report.num_rows, report.num_chunks, report.skipped) == (5, 5, 1)
     assert _names(tmp_path) == ["0.txt", "1.txt", "2.txt", "4.txt", "5.txt"]
-    with pytest.raises(UnitFailedError, match="input 3"):
+    with pytest.raises(UnitFailedError, match="input number 3"):
         ld.map(_write, range(6), str(tmp_path / "other"), num_workers=workers)
 
 

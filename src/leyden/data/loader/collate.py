@@ -13,7 +13,7 @@ import numpy as np
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.optional import require
-from leyden.data.read.columns import Dense, Objects, Ragged, TrayColumn
+from leyden.data.read.columns import Dense, Objects, TrayColumn
 from leyden.data.read.merging import Table
 from leyden.data.read.row import WITHOUT_NUMPY, Output, numpy_array, torch_tensor
 from leyden.data.read.source import Leaf
@@ -90,7 +90,7 @@ class Collator:
 
     def _leaf(self, of: _LeafBatch) -> BatchOf:
         leaf, column = of.leaf, of.column
-        if isinstance(column, Dense) and column.nulls is None and leaf.type != "list":
+        if isinstance(column, Dense) and column.nulls is None and leaf.type != "list" and not self._splits(leaf):
             return self._slices(column.values, column.dtype)
         if isinstance(column, Objects) and column.kind in {"str", "bytes"}:
             return lambda a, b: self._texts(of, column.values[a:b])
@@ -111,7 +111,14 @@ class Collator:
         _refuse_nulls(of.leaf, column.nulls is not None and bool(column.nulls.any()))
         if of.leaf.type == "list" and isinstance(column, Dense):
             return [self._array(np.ascontiguousarray(column.values[:, place]), column.dtype) for place in range(column.values.shape[1])]
-        return self._array(column.values, column.dtype) if isinstance(column, Dense) else self._uneven(of.leaf, column)
+        if isinstance(column, Dense) and not self._splits(of.leaf):
+            return self._array(column.values, column.dtype)
+        return self._uneven_rows(of.leaf, [column.row(index) for index in range(column.rows)], column.dtype)
+
+    def _splits(self, leaf: Leaf) -> bool:
+        """Return whether the leaf's arrays are not stacked, even where those of one batch have one shape."""
+        is_open = leaf.type == "array" and (leaf.shape is None or None in leaf.shape)
+        return is_open and isinstance(self.ragged, str) and self.ragged != "error"
 
     def _texts(self, of: _LeafBatch, rows: list[Any]) -> Any:
         _refuse_nulls(of.leaf, None in rows)
@@ -133,9 +140,6 @@ class Collator:
                 f"leaf {of.leaf.name!r} ({of.leaf.type}): {type(rows[0]).__name__} objects cannot be put together to a batch. Pass "
                 f"collate_fn=…, or transform=… that makes tensors, or leave it out with columns=…. ({error})"
             ) from error
-
-    def _uneven(self, leaf: Leaf, column: Ragged) -> Any:
-        return self._uneven_rows(leaf, [column.row(index) for index in range(column.rows)], column.dtype)
 
     def _uneven_rows(self, leaf: Leaf, rows: list[Any], dtype: str) -> Any:
         if self.ragged == "error":

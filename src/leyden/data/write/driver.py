@@ -25,7 +25,7 @@ from leyden.data.write.unit import Failure
 
 BEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
 _ENDED = -2  # the last beat of a driver that has left the job, though its process may live on
-_STORAGE_ATTEMPTS = 5
+_REMOTE_ATTEMPTS, _LOCAL_ATTEMPTS = 5, 1  # a full disk does not mend itself in a few seconds
 _WAIT_SECONDS = 0.2
 
 
@@ -111,6 +111,7 @@ class Driver:
         self._again: deque[Order] = deque()
         self._deaths: Counter[int] = Counter()
         self._storage_failures: Counter[int] = Counter()
+        self._storage_attempts = _LOCAL_ATTEMPTS if journal.storage.url.startswith("file:") else _REMOTE_ATTEMPTS
         self._left_out: dict[int, list[Failure]] = {}
         self._error: Exception | None = None
         self._schema: Schema | None = None
@@ -191,7 +192,7 @@ class Driver:
             self._retry(unit, outcome.failure)
         elif outcome.kind == "failed" and outcome.failure is not None:
             self._error = self._error or _failed(outcome.failure)
-        elif outcome.kind == "storage" and self._storage_failures[unit] < _STORAGE_ATTEMPTS:
+        elif outcome.kind == "storage" and self._storage_failures[unit] < self._storage_attempts:
             self._storage_failures[unit] += 1
             self._clock.sleep(_WAIT_SECONDS * 2 ** self._storage_failures[unit])
             self._again.append(self._order(unit))
@@ -279,8 +280,8 @@ class Driver:
 
 
 def _failed(failure: Failure) -> UnitFailedError:
-    return UnitFailedError(
-        f"input {failure.input}, {failure.text}, could not be processed: {failure.error}. Everything that was done is kept: mend the input "
-        'or fn and run the same command again, or pass on_error="skip" or "quarantine".',
-        failure.traceback,
+    told = (
+        f"input number {failure.input} ({failure.text}) could not be processed: {failure.error.rstrip('.')}. Everything that was done is "
+        'kept: mend the input or fn and run the same command again, or pass on_error="skip" or "quarantine".'
     )
+    return UnitFailedError(f"{told}\n\n{failure.traceback}" if failure.traceback else told, failure.traceback)

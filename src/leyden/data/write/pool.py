@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -157,7 +158,7 @@ class ProcessPool(Pool):
             raise StateError(f"a job with workers was started while the script was imported by a worker. {_GUARD}")
         self._context: Any = multiprocessing.get_context(start_method or _best_start_method())
         if self._context.get_start_method() == "forkserver":
-            self._context.set_forkserver_preload(_MODULES)
+            self._context.set_forkserver_preload([*_MODULES, *(["torch"] if "torch" in sys.modules else [])])
         self._packed = _packed(task)
         self._timeout, self._memory_limit, self._clock = timeout, memory_limit, clock or SystemClock()
         self._workers = [self._start() for _ in range(workers)]

@@ -158,3 +158,15 @@ def test_numpy_batches_have_the_same_form(tmp_path: Path) -> None:
     assert columns["b"][1].shape == built["b"][1].shape == (2, 2)
     assert [part.tolist() for part in columns["c"]] == [part.tolist() for part in built["c"]] == [[1, 1], [2, 2]]
     assert columns["d"][0]["k"].tolist() == built["d"][0]["k"].tolist() == [3, 3]
+
+
+def test_the_form_of_uneven_leaves_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    dataset = written(tmp_path, [{"a": np.zeros(n)} for n in (2, 2, 3)])
+    stream = dataset.stream()
+    rows = stream.positions(1, 0, 2)
+    for ragged, kind in (("list", list), ("nested", torch.Tensor)):
+        made = Collator(ragged=ragged).of_table(stream.gather(rows).table())  # type: ignore[arg-type]
+        assert made is not None
+        batch = made(0, 2)["a"]
+        assert isinstance(batch, kind)
+        assert isinstance(batch, list) or batch.is_nested

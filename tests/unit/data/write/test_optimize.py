@@ -1,5 +1,6 @@
 """`optimize` in this process: versions, policies, keys, tokens, encryption, refusals."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_generators_give_several_and_none_leaves_out(tmp_path: Path) -> None:
 
 
 def test_policies(tmp_path: Path) -> None:
-    with pytest.raises(UnitFailedError, match="input 1, 1, could not be processed: ValueError: odd"):
+    with pytest.raises(UnitFailedError, match=r"input number 1 \(1\) could not be processed: ValueError: odd(?s:.*)_odd_fails"):
         ld.optimize(_odd_fails, range(4), tmp_path / "a", num_workers=0)
     with pytest.warns(UserWarning, match="2 inputs failed"):
         assert ld.optimize(_odd_fails, range(4), tmp_path / "b", num_workers=0, on_error="skip").skipped == 2
@@ -134,3 +135,12 @@ def test_refusals(tmp_path: Path, arguments: dict[str, object], message: str) ->
     given: dict[str, object] = {"inputs": [1], "num_workers": 0, **arguments}
     with pytest.raises(ConfigError, match=message):
         ld.optimize(_row, output_dir=str(tmp_path), **given)  # type: ignore[arg-type]
+
+
+def test_a_script_that_creates_and_appends_can_be_run_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        ld.optimize(_row, range(3), tmp_path, num_workers=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ld.optimize(_row, range(3, 5), tmp_path, num_workers=0, mode="append")
+    assert _ids(tmp_path) == list(range(5))
