@@ -14,7 +14,7 @@ from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.manifest import Manifest
-from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest
+from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest, past_of
 from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
@@ -276,15 +276,20 @@ def _already(storage: Storage, newest: Manifest | None, work: str, mode: str | N
     if newest is None:
         return None
     if mode != "append":
-        return newest if newest.lineage.get("work") == work else None
-    for version in reversed(list_versions(storage)):
-        manifest = open_manifest(storage, version.version)
+        made = newest if mode is not None else _last_made(storage, newest)
+        return made if made.lineage.get("work") == work else None
+    for manifest in past_of(storage):
         if manifest.lineage.get("work") == work:
             warnings.warn(f"already appended as version {manifest.version}; resume=False appends again.", UserWarning, stacklevel=3)
             return manifest
         if manifest.operation in ("create", "overwrite"):
             return None
     return None
+
+
+def _last_made(storage: Storage, newest: Manifest) -> Manifest:
+    """Return the version that everything since was appended to."""
+    return next((manifest for manifest in past_of(storage) if manifest.operation != "append"), newest)
 
 
 def _older(storage: Storage, work: str) -> int:
