@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from leyden.data.write.changes.history import gc as gc
     from leyden.data.write.changes.history import rollback as rollback
     from leyden.data.write.changes.history import versions as versions
+    from leyden.data.write.changes.updating import DatasetUpdate as DatasetUpdate
+    from leyden.data.write.changes.updating import dataset_update as dataset_update
     from leyden.data.write.engines.ray import RayEngine as RayEngine
     from leyden.data.write.finalise import Report as Report
     from leyden.data.write.mapping import map as map
@@ -69,6 +71,7 @@ else:
             "BaseIndexer": ".read.indexer",
             "ChunkWaitTimeoutError": ".errors",
             "CombinedStreamingDataset": ".read.mixed",
+            "DatasetUpdate": ".write.changes.updating",
             "DatasetVersion": ".write.changes.history",
             "Dir": ".config",
             "FernetEncryption": ".interop.litdata_ciphers",
@@ -101,6 +104,7 @@ else:
             "Video": ".types",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
+            "dataset_update": ".write.changes.updating",
             "delete_rows": ".write.changes.deleting",
             "gc": ".write.changes.history",
             "inspect": ".tools.inspect",

@@ -162,6 +162,7 @@ def unify(left: Schema, right: Schema, where: str = "a sample") -> Schema:
 def _unified(left: Mapping[str, Any], right: Mapping[str, Any], where: str) -> dict[str, Any]:
     if left["kind"] == "leaf" and right["kind"] == "leaf":
         return unify_leaves(Leaf.from_json(left), Leaf.from_json(right), where).to_json()
+    right = _in_order_of(left, right)
     if _frame(left) != _frame(right):
         raise SchemaError(
             f"{where} is built unlike the samples before it: {described(right)} instead of {described(left)}. "
@@ -169,6 +170,14 @@ def _unified(left: Mapping[str, Any], right: Mapping[str, Any], where: str) -> d
         )
     children = [_unified(a, b, where) for a, b in zip(left["children"], right["children"], strict=True)]
     return {**left, "children": children}
+
+
+def _in_order_of(left: Mapping[str, Any], right: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a dict with its keys in the order of another one with the same keys: the order of keys says nothing."""
+    if left["kind"] != "dict" or right["kind"] != "dict" or left["keys"] == right["keys"] or set(left["keys"]) != set(right["keys"]):
+        return right
+    children = dict(zip(right["keys"], right["children"], strict=True))
+    return {**right, "keys": left["keys"], "children": [children[key] for key in left["keys"]]}
 
 
 def _frame(node: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -179,7 +188,7 @@ def unify_leaves(left: Leaf, right: Leaf, where: str) -> Leaf:
     """Return the leaf that values of both have; the rules and the errors are those of `unify`."""
     nullable = left.nullable or right.nullable
     if "none" in (left.type, right.type):
-        return dataclasses.replace(right if left.type == "none" else left, nullable=True)
+        return dataclasses.replace(right if left.type == "none" else left, nullable=True, file=left.file)
     kind = left.type if left.type == right.type else _WIDER.get((left.type, right.type))
     if {left.type, right.type} == {"list", "json"}:
         kind = "json"

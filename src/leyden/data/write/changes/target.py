@@ -12,6 +12,7 @@ from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.core.storage import Storage, open_storage
 from leyden.data.config import Dir
 from leyden.data.format.manifest import Manifest
+from leyden.data.format.schema import Schema
 from leyden.data.format.versions import INDEX, open_manifest
 from leyden.data.write.arguments import output_of
 
@@ -96,3 +97,8 @@ def _foreign(url: str) -> ConfigError:
         f"the dataset at {url} is of another format ({INDEX} is not ours), and such ones are only read. Make it ours first: "
         f"convert({url!r}, new_folder, to='leyden')."
     )
+
+
+def without_files(schema: Schema) -> Schema:
+    """Return a schema that does not say which files columns lie in."""
+    return schema.with_leaves(lambda leaf: dataclasses.replace(leaf, file=None))
