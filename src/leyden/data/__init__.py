@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from leyden.data.config import PyTreeLoader as PyTreeLoader
     from leyden.data.config import TokensLoader as TokensLoader
     from leyden.data.errors import ChunkWaitTimeoutError as ChunkWaitTimeoutError
+    from leyden.data.format.cipher import AesGcm as AesGcm
+    from leyden.data.format.cipher import Encryption as Encryption
     from leyden.data.interop.litdata_ciphers import FernetEncryption as FernetEncryption
     from leyden.data.interop.litdata_ciphers import RSAEncryption as RSAEncryption
     from leyden.data.interop.webdataset import iter_webdataset_tar as iter_webdataset_tar
     from leyden.data.loader.collate import litdata_collate as litdata_collate
     from leyden.data.loader.loader import StreamingDataLoader as StreamingDataLoader
+    from leyden.data.philox import SampleRng as SampleRng
     from leyden.data.read.dataset import StreamingDataset as StreamingDataset
     from leyden.data.read.indexer import BaseIndexer as BaseIndexer
     from leyden.data.read.indexer import FileIndexer as FileIndexer
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from leyden.data.read.split import train_test_split as train_test_split
     from leyden.data.read.zipped import ParallelStreamingDataset as ParallelStreamingDataset
     from leyden.data.tools.convert import convert as convert
+    from leyden.data.tools.debugging import breakpoint as breakpoint
     from leyden.data.tools.inspect import inspect as inspect
     from leyden.data.tools.repair import repair as repair
     from leyden.data.tools.verify import verify as verify
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from leyden.data.write.changes.history import gc as gc
     from leyden.data.write.changes.history import rollback as rollback
     from leyden.data.write.changes.history import versions as versions
+    from leyden.data.write.changes.keying import build_keys_index as build_keys_index
     from leyden.data.write.changes.updating import DatasetUpdate as DatasetUpdate
     from leyden.data.write.changes.updating import dataset_update as dataset_update
     from leyden.data.write.engines.ray import RayEngine as RayEngine
@@ -62,18 +67,25 @@ if TYPE_CHECKING:
     from leyden.data.write.optimize import complete_dataset as complete_dataset
     from leyden.data.write.optimize import is_complete_dataset as is_complete_dataset
     from leyden.data.write.optimize import optimize as optimize
+    from leyden.data.write.readers import BaseReader as BaseReader
+    from leyden.data.write.readers import ParquetReader as ParquetReader
+    from leyden.data.write.readers import StreamingDataLoaderReader as StreamingDataLoaderReader
+    from leyden.data.write.readers import list_media_folder as list_media_folder
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
             "ALL_DONE": ".write.arguments",
+            "AesGcm": ".format.cipher",
             "Audio": ".types",
             "BaseIndexer": ".read.indexer",
+            "BaseReader": ".write.readers",
             "ChunkWaitTimeoutError": ".errors",
             "CombinedStreamingDataset": ".read.mixed",
             "DatasetUpdate": ".write.changes.updating",
             "DatasetVersion": ".write.changes.history",
             "Dir": ".config",
+            "Encryption": ".format.cipher",
             "FernetEncryption": ".interop.litdata_ciphers",
             "File": ".types",
             "FileIndexer": ".read.indexer",
@@ -87,14 +99,17 @@ else:
             "Nifti": ".types",
             "ParallelStreamingDataset": ".read.zipped",
             "ParquetLoader": ".config",
+            "ParquetReader": ".write.readers",
             "Pdf": ".types",
             "Pil": ".types",
             "PyTreeLoader": ".config",
             "RSAEncryption": ".interop.litdata_ciphers",
             "RayEngine": ".write.engines.ray",
             "Report": ".write.finalise",
+            "SampleRng": ".philox",
             "Serializer": ".codecs.serializer",
             "StreamingDataLoader": ".loader.loader",
+            "StreamingDataLoaderReader": ".write.readers",
             "StreamingDataset": ".read.dataset",
             "StreamingRawDataset": ".read.raw",
             "Tensor": ".types",
@@ -102,6 +117,8 @@ else:
             "Tiff": ".types",
             "TokensLoader": ".config",
             "Video": ".types",
+            "breakpoint": ".tools.debugging",
+            "build_keys_index": ".write.changes.keying",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
             "dataset_update": ".write.changes.updating",
@@ -110,6 +127,7 @@ else:
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",
+            "list_media_folder": ".write.readers",
             "litdata_collate": ".loader.collate",
             "map": ".write.mapping",
             "optimize": ".write.optimize",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.core.errors import ConfigError, ConflictError
-from leyden.core.storage import open_storage
+from leyden.core.storage import is_url, open_storage
 from leyden.data.config import Dir
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
@@ -163,12 +163,15 @@ def _holds_files(output: Path) -> bool:
     return output.is_dir() and any(path.name != "_leyden" for path in output.iterdir())
 
 
-def walk(folder: str | os.PathLike[str], max_workers: int | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield each folder below one, with the names of its folders and files, all in sorted order.
+def walk(
+    folder: str | os.PathLike[str], max_workers: int | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield each folder below one, with the names of its folders and files, all in sorted order; of a bucket too.
 
     Args:
-        folder: Where to begin.
-        max_workers: Without effect.
+        folder: Where to begin: a folder, or a URL.
+        max_workers: Without effect: a bucket is listed with one request per thousand names.
+        storage_options: Of the URL.
 
     Example:
         >>> import tempfile
@@ -176,6 +179,23 @@ def walk(folder: str | os.PathLike[str], max_workers: int | None = None) -> Iter
         [[]]
     """
     del max_workers
+    if is_url(str(folder)):
+        yield from _walk_storage(str(folder), storage_options)
+        return
     for path, folders, files in os.walk(folder):
         folders.sort()
         yield path, list(folders), sorted(files)
+
+
+def _walk_storage(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[str, list[str], list[str]]]:
+    folders: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
+    for entry in open_storage(url, options).list():
+        *parents, name = entry.key.split("/")
+        for depth, parent in enumerate(parents):
+            above = "/".join(parents[:depth])
+            folders.setdefault(above, (set(), []))[0].add(parent)
+            folders.setdefault("/".join(parents[: depth + 1]), (set(), []))
+        folders["/".join(parents)][1].append(name)
+    for place in sorted(folders):
+        inner, files = folders[place]
+        yield f"{url.rstrip('/')}/{place}" if place else url, sorted(inner), sorted(files)
