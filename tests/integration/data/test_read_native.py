@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
+from leyden.core.errors import ConfigError, ConflictError, CorruptDataError, NotFoundError
 from leyden.core.storage import open_storage
+from leyden.data import StreamingDataLoader, optimize
 from leyden.data.config import TokensLoader
 from leyden.data.format import deletes, keys
 from leyden.data.format.cipher import AesGcm, DatasetCiphers
@@ -270,3 +271,25 @@ def test_deleted_rows_and_keys_of_a_version_are_read(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no row of the key 'last'"):
         dataset["last"]
     assert len(StreamingDataset(tmp_path, version=1)) == 95
+
+
+def test_a_state_opens_the_version_that_it_is_of(tmp_path: Path) -> None:
+    optimize(_numbered, list(range(40)), str(tmp_path), num_workers=0)
+    loader = StreamingDataLoader(StreamingDataset(str(tmp_path), shuffle=True), batch_size=4)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    rest = [batch["x"].tolist() for batch in iterator]
+    optimize(_numbered, list(range(40, 60)), str(tmp_path), num_workers=0, mode="append")
+    resumed = StreamingDataLoader(StreamingDataset(str(tmp_path), shuffle=True), batch_size=4)
+    with pytest.warns(UserWarning, match="the state is of version 1: that is read on, and not version 2"):
+        resumed.load_state_dict(state)
+    assert [batch["x"].tolist() for batch in resumed] == rest
+    with pytest.raises(ConflictError, match="other data"):
+        StreamingDataLoader(StreamingDataset(str(tmp_path), version=2), batch_size=4).load_state_dict(state)
+    with pytest.raises(ConflictError, match="other data"):
+        StreamingDataLoader(StreamingDataset(str(tmp_path)).subset(range(10)), batch_size=4).load_state_dict(state)
+
+
+def _numbered(number: int) -> dict[str, int]:
+    return {"x": number}

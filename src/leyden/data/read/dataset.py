@@ -4,10 +4,12 @@ The class is a facade: arguments go to frozen options, the data to a `Reading`, 
 `Share`. What it keeps itself is where this process stands: epoch and position.
 """
 
+import contextlib
 import copy
 import mmap
 import multiprocessing.context
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -143,9 +145,10 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         self._options = read_options(given)
         self.batch_transform = None if batch_transform is None else Transform(batch_transform, seed, "batch_transform")
         self._transform = self._chosen_transform(transform)
-        self._begin(open_source(self._source_options))
+        self._open(open_source(self._source_options))
+        self._begin_at_the_start()
 
-    def _begin(self, opened: Opened) -> None:
+    def _open(self, opened: Opened) -> None:
         self._num_workers = 0
         self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
         self._find_key = opened.find_key
@@ -155,7 +158,7 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         everything = Runs.all_of(rows, None if self._reading.windows else opened.deleted)
         factor = self._options.subsample
         self._runs = everything if factor == 1 else subsampled(everything, factor, self.borders, seed)
-        self._begin_at_the_start()
+        self._is_whole = True
 
     def _at_work(self, opened: Opened) -> Reading:
         options, loader, source = self._options, self._source_options.item_loader, opened.source
@@ -276,7 +279,7 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
     def selected(self, runs: Runs) -> "StreamingDataset":
         """Return a dataset of these rows of the same data, at its first epoch."""
         other = copy.copy(self)
-        other._runs, other._cursor = runs, Cursor()
+        other._runs, other._cursor, other._is_whole = runs, Cursor(), False
         return other
 
     @property
@@ -402,9 +405,23 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
             ConfigError: It is no state of ours.
             ConflictError: It is of other data.
         """
+        self.open_version_of(state.get("dataset"))
         position, changes = checked_state(state, self.identity(), is_forced=self._options.force_override_state)
         self._order_options = replace(self._order_options, **changes)
         return position
+
+    def open_version_of(self, data: Any) -> None:
+        """Open the version that a state is of, if the dataset has a newer one since and no version was asked for."""
+        if not isinstance(data, Mapping) or not self._is_whole or self._source_options.version is not None:
+            return
+        version = data.get("version")
+        if data.get("digest") == self.digest or version in (None, self.version):
+            return
+        with contextlib.suppress(NotFoundError):  # whoever compares digests says what is the matter
+            opened = open_source(replace(self._source_options, version=version))
+            if opened.source.digest == data["digest"]:
+                warnings.warn(f"the state is of version {version}: that is read on, and not version {self.version}.", stacklevel=5)
+                self._open(opened)
 
     def adopt_order(self, order: Mapping[str, Any], *, is_forced: bool) -> None:
         """Take over the order that a state of several datasets holds for this one."""

@@ -96,6 +96,9 @@ class SeveralDatasets(Streamed):
         """
         if state.get("format") != FORMAT or "consumed" not in state:
             raise ConfigError(f"this is no state of a dataset of Leyden: its keys are {sorted(state)}.")
+        if isinstance(state["dataset"], list) and len(state["dataset"]) == len(self.datasets):
+            for dataset, theirs in zip(self.datasets, state["dataset"], strict=True):
+                dataset.open_version_of(theirs)
         ours = self.identity()
         if state["dataset"] != ours["dataset"]:
             raise ConflictError(f"the state is of other datasets: {state['dataset']} then, {ours['dataset']} now.")
