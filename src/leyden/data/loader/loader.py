@@ -1,9 +1,12 @@
 """`StreamingDataLoader`: batches of a dataset, the same for any number of ranks and workers, from where a state was taken."""
 
 import logging
+import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, final
 
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError
@@ -12,6 +15,7 @@ from leyden.data.loader.collate import Collator, RaggedChoice
 from leyden.data.loader.pin import pinned, pins
 from leyden.data.loader.processes import ProcessRunner
 from leyden.data.loader.runner import InlineRunner, Runner, ThreadRunner, Watch
+from leyden.data.loader.trace import span, trace_of
 from leyden.data.loader.trays import LastBatch, Steps, TraySize, tasks
 from leyden.data.loader.work import Work, batches_of
 from leyden.data.order.lanes import slice_for
@@ -36,6 +40,7 @@ class _Workers:
     watch: Watch
     context: Any
     init: Callable[[int], Any] | None
+    profile: Path | None
 
 
 @final
@@ -64,6 +69,10 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         last_batch: What becomes of the last samples that fill no batch: `"drop"`, `"partial"`, or `"pad"` with others.
         output: Whether arrays become torch tensors or numpy arrays; the dataset's by default.
         ragged: What becomes of arrays of several shapes in one batch: `"error"`, `"list"`, `"nested"`, or a number to pad with.
+        profile_batches: For how many batches the workers' stages are traced into `result.json`; `True` is all.
+        profile_skip_batches: How many batches before are left out.
+        profile_dir: Where traces and profiles go; the current folder by default.
+        profile_cprofile: Whether Python's own profiler runs in the worker processes.
         stall_seconds: After how long one is told what is waited for.
 
     Raises:
@@ -100,6 +109,10 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         generator: Any = None,
         sampler: Any = None,
         batch_sampler: Any = None,
+        profile_batches: "int | bool" = False,
+        profile_skip_batches: int = 0,
+        profile_dir: "str | os.PathLike[str] | None" = None,
+        profile_cprofile: bool = False,
         worker_kind: WorkerKind = "auto",
         global_batch_size: int | None = None,
         last_batch: Literal["auto", "drop", "partial", "pad"] = "auto",
@@ -139,7 +152,9 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             watch=Watch(float(timeout), stall_seconds),
             context=multiprocessing_context,
             init=worker_init_fn,
+            profile=Path(profile_dir or Path.cwd()) if profile_cprofile else None,
         )
+        self._trace = trace_of(profile_batches, profile_skip_batches, profile_dir, cprofile=profile_cprofile, num_workers=num_workers)
         self._cursor = Cursor(epoch=1)
         self._current_epoch = 0
         self._started = False  # whether the epoch at the cursor was begun by an `iter`
@@ -191,6 +206,8 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
                 steps = steps._replace(consumed=self._cursor.position.consumed)  # the weights changed: the rest is planned anew
                 self.dataset.settle(self._cursor.position)
                 runner.renew(self._work(self.dataset.stream(steps.size), steps))
+            if self._trace is not None:
+                self._trace.write()
             if self._iteration is mine:
                 self._cursor.position, self._started = Position(epoch=steps.epoch + 1), False
         finally:
@@ -211,13 +228,18 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
                 runner.give(task)
             if runner.is_empty():
                 return
+            start = time.perf_counter()
             task, made = runner.take()
+            if self._trace is not None:
+                self._trace.add((*made.spans, span("wait for a tray", start)))
             size.learn(made.row_bytes(len(task.rows)))
             batch_of = batches_of(made, task, self._collator)
             for index, consumed in enumerate(task.consumed):
                 if self._iteration is not mine:
                     raise StateError("another iteration of this loader began; this one is over. Make a second loader to read two at once.")
                 batch = batch_of(index)
+                if self._trace is not None:
+                    self._trace.count_batch()
                 self._cursor.position = Position(epoch=steps.epoch, consumed=consumed)
                 self.num_padding = task.padding if index == len(task.consumed) - 1 else 0
                 yield pinned(batch) if self._pins else batch
@@ -244,7 +266,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             return InlineRunner(work, workers.watch)
         if self._kind(work) == "threads":
             return ThreadRunner(work, workers.watch, workers.count, workers.prefetch)
-        return ProcessRunner(work, workers.watch, workers.count, workers.prefetch, workers.context, workers.init)
+        return ProcessRunner(work, workers.watch, workers.count, workers.prefetch, workers.context, workers.init, workers.profile)
 
     def _kind(self, work: Work) -> str:
         kind = self._workers.kind
@@ -252,7 +274,9 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         if kind == "processes" and is_private:
             raise ConfigError("worker processes find remote blocks in the disk's cache: pass max_cache_size > 0, or worker_kind='threads'.")
         if kind == "auto":
-            kind = "threads" if is_private or (work.is_plain and self._workers.init is None) else "processes"
+            kind = (
+                "threads" if is_private or (work.is_plain and self._workers.init is None and self._workers.profile is None) else "processes"
+            )
         if kind == "threads" and work.uses_globals:
             raise ConfigError(
                 "worker_kind='threads' with a transform that takes no rng: it may draw from global generators, which all threads share. "

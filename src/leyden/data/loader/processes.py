@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import process, reduction
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -57,6 +58,7 @@ class ProcessRunner(Runner):
         prefetch: How many trays each may be ahead.
         context: How they are started: `forkserver`, `spawn`, `fork`, a context, or `None` for what suits.
         init: Called in each with its number.
+        profile: Where each worker's profile goes; `None` makes none.
 
     Raises:
         ConfigError: The user's functions cannot be sent to other processes.
@@ -64,13 +66,20 @@ class ProcessRunner(Runner):
     """
 
     def __init__(
-        self, work: Work, watch: Watch, workers: int, prefetch: int, context: Any = None, init: Callable[[int], Any] | None = None
+        self,
+        work: Work,
+        watch: Watch,
+        workers: int,
+        prefetch: int,
+        context: Any = None,
+        init: Callable[[int], Any] | None = None,
+        profile: Path | None = None,
     ) -> None:
         super().__init__(work, watch)
         if getattr(process.current_process(), "_inheriting", False):
             raise StateError(f"a loader with workers was started while the script was imported by a worker. {_GUARD}")
         self._context = _context_for(work, init, context)
-        self._init, self._most = init, workers * prefetch
+        self._init, self._profile, self._most = init, profile, workers * prefetch
         self._tickets = itertools.count(1)
         self._wanted: collections.deque[_Wanted] = collections.deque()
         self._done: dict[int, Made | BaseException] = {}
@@ -81,7 +90,7 @@ class ProcessRunner(Runner):
         self._workers += [self._start(number) for number in range(workers)]
 
     def _start(self, number: int) -> "_Worker":
-        return _Worker(self._context, Start.of(self.work, number, self._init))
+        return _Worker(self._context, Start.of(self.work, number, self._init, self._profile))
 
     def room(self) -> int:
         return self._most - len(self._wanted)

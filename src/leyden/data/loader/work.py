@@ -1,10 +1,12 @@
 """`Work`: what is done with a tray, wherever it is done: in this thread, in another one, or in a worker process."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 from leyden.data.loader.collate import Collator
+from leyden.data.loader.trace import Span, span
 from leyden.data.loader.trays import Task, bytes_of
 from leyden.data.read.columns import Arena
 from leyden.data.read.merging import Table
@@ -18,10 +20,12 @@ class Made(NamedTuple):
     Args:
         table: The columns.
         batches: The finished batches, if the user's code had to see samples.
+        spans: When the stages of its making were at work.
     """
 
     table: Table | None = None
     batches: list[Any] | None = None
+    spans: Sequence[Span] = ()
 
     def row_bytes(self, rows: int) -> int:
         """Return about how much memory a row takes."""
@@ -70,7 +74,13 @@ class Work:
             task: Which rows.
             arena: Where arrays shall lie.
         """
+        start = time.perf_counter()
         tray = self.stream.gather(task.rows, arena)
+        gathered = span("gather", start)
+        made = self._made_of(task, tray)
+        return made._replace(spans=(gathered, span("make batches", gathered.stop)))
+
+    def _made_of(self, task: Task, tray: TrayOfMany) -> Made:
         if self.transform is not None or self.collate_fn is not None:
             return Made(batches=self._changed(task, [self._of_samples(task, tray, index) for index in range(len(task.consumed))]))
         table = tray.table()

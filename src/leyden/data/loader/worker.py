@@ -1,16 +1,18 @@
 """What a worker process does: trays, until its consumer is gone."""
 
 import contextlib
+import cProfile
 import os
 import pickle
 import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -41,6 +43,7 @@ class Start:
         number: Of the worker.
         init: Called with the number.
         strangers: File descriptors of the consumer that a fork has copied.
+        profile: Where the profile of Python's own profiler goes; `None` makes none.
     """
 
     stream: bytes
@@ -52,9 +55,10 @@ class Start:
     number: int
     init: Callable[[int], Any] | None
     strangers: tuple[int, ...] = ()
+    profile: Path | None = None
 
     @classmethod
-    def of(cls, work: Work, number: int, init: Callable[[int], Any] | None) -> "Start":
+    def of(cls, work: Work, number: int, init: Callable[[int], Any] | None, profile: Path | None = None) -> "Start":
         """Return how to start a worker for some work."""
         return cls(
             stream=pickle.dumps(work.stream, protocol=5),
@@ -65,6 +69,7 @@ class Start:
             rank=work.rank,
             number=number,
             init=init,
+            profile=profile,
         )
 
     def work(self) -> Work:
@@ -163,8 +168,24 @@ def run_worker(pipe: Connection, start: Start) -> None:
             pipe.send(Answer(0, "failed", error=_portable(error)))
             return
         pipe.send(Answer(0, "ready"))
-        while True:
-            worker.answer(pipe.recv())
+        with _profiled(start):
+            while True:
+                worker.answer(pipe.recv())
+
+
+@contextlib.contextmanager
+def _profiled(start: Start) -> Iterator[None]:
+    if start.profile is None:
+        yield
+        return
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        yield
+    finally:
+        profile.disable()
+        start.profile.mkdir(parents=True, exist_ok=True)
+        profile.dump_stats(start.profile / f"worker-{start.number}.prof")
 
 
 @final
