@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
-from leyden.core.errors import ConfigError, ConfigTypeError, StateError, UnsupportedError
+from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.core.optional import require
+from leyden.data.loader.arguments import at_least, batch_sizes, checked_bool, checked_last_batch, refuse
 from leyden.data.loader.collate import Collator, RaggedChoice
 from leyden.data.loader.pin import pinned, pins
 from leyden.data.loader.processes import ProcessRunner
@@ -125,25 +126,25 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
                 f"dataset={dataset!r:.80} is not accepted: StreamingDataLoader reads StreamingDataset, CombinedStreamingDataset and "
                 "ParallelStreamingDataset. Use torch.utils.data.DataLoader for others."
             )
-        _refuse(generator=generator, sampler=sampler, batch_sampler=batch_sampler)
+        refuse(generator=generator, sampler=sampler, batch_sampler=batch_sampler)
         del pin_memory_device
         self.dataset = dataset
-        self.batch_size, self._global_size = _sizes(batch_size, global_batch_size)
+        self.batch_size, self._global_size = batch_sizes(batch_size, global_batch_size)
         if shuffle is not None:
-            dataset.set_shuffle(_checked_bool("shuffle", shuffle))
+            dataset.set_shuffle(checked_bool("shuffle", shuffle))
         if drop_last is not None:
-            dataset.set_drop_last(_checked_bool("drop_last", drop_last))
+            dataset.set_drop_last(checked_bool("drop_last", drop_last))
         if output is not None:
             dataset.set_output(output)
         if dataset.output == "torch":
             require("torch", purpose='output="torch"; output="numpy" needs none')
-        self.num_workers = _at_least("num_workers", num_workers, 0)
-        self.prefetch_factor = _at_least("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1)
-        self.collate_fn, self.timeout = collate_fn, _at_least("timeout", timeout, 0)
+        self.num_workers = at_least("num_workers", num_workers, 0)
+        self.prefetch_factor = at_least("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1)
+        self.collate_fn, self.timeout = collate_fn, at_least("timeout", timeout, 0)
         self.persistent_workers = persistent_workers
         self.pin_memory = pin_memory
         self._pins = pins(pin_memory)
-        self._last: LastBatch | Literal["auto"] = _last_batch(last_batch, drop_last)
+        self._last: LastBatch | Literal["auto"] = checked_last_batch(last_batch, drop_last)
         self._collator = Collator(dataset.output, ragged)
         self._workers = _Workers(
             count=self.num_workers,
@@ -388,36 +389,3 @@ def _share_of(steps: Steps, batch_size: int) -> Share:
         step_size=steps.size,
         drop_last=steps.last == "drop",
     )
-
-
-def _sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[int, int | None]:
-    if batch_size is not None and global_batch_size is not None:
-        raise ConfigError("batch_size and global_batch_size both say how large a batch is: pass one of them.")
-    if global_batch_size is not None:
-        return 1, _at_least("global_batch_size", global_batch_size, 1)
-    return _at_least("batch_size", 1 if batch_size is None else batch_size, 1), None
-
-
-def _at_least(name: str, value: Any, least: int) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number ≥ {least}.")
-    return value
-
-
-def _checked_bool(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigTypeError(f"{name}={value!r} is not accepted: it takes True or False.")
-    return value
-
-
-def _last_batch(last_batch: str, drop_last: bool | None) -> Any:  # noqa: FBT001 - as it was given
-    checked_choice("last_batch", last_batch, ("auto", "drop", "partial", "pad"))
-    if drop_last is not None and last_batch != "auto" and drop_last != (last_batch == "drop"):
-        raise ConfigError(f"drop_last={drop_last} and last_batch={last_batch!r} contradict each other: pass one of them.")
-    return last_batch
-
-
-def _refuse(**given: Any) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise UnsupportedError(f"{name}=… is not accepted: the order is the dataset's. Set seed= and shuffle= there, or use subset().")
