@@ -1,0 +1,44 @@
+"""The arguments of `StreamingDataLoader`, checked."""
+
+from typing import Any
+
+from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
+from leyden.data.read.options import checked_choice
+
+
+def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[int, int | None]:
+    """Return the batch size of a rank, and the global one if it was given instead."""
+    if batch_size is not None and global_batch_size is not None:
+        raise ConfigError("batch_size and global_batch_size both say how large a batch is: pass one of them.")
+    if global_batch_size is not None:
+        return 1, at_least("global_batch_size", global_batch_size, 1)
+    return at_least("batch_size", 1 if batch_size is None else batch_size, 1), None
+
+
+def at_least(name: str, value: Any, least: int) -> Any:
+    """Return a number that is large enough."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number ≥ {least}.")
+    return value
+
+
+def checked_bool(name: str, value: Any) -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool):
+        raise ConfigTypeError(f"{name}={value!r} is not accepted: it takes True or False.")
+    return value
+
+
+def checked_last_batch(last_batch: str, drop_last: bool | None) -> Any:  # noqa: FBT001 - as it was given
+    """Return what becomes of the last samples, if it does not contradict `drop_last`."""
+    checked_choice("last_batch", last_batch, ("auto", "drop", "partial", "pad"))
+    if drop_last is not None and last_batch != "auto" and drop_last != (last_batch == "drop"):
+        raise ConfigError(f"drop_last={drop_last} and last_batch={last_batch!r} contradict each other: pass one of them.")
+    return last_batch
+
+
+def refuse(**given: Any) -> None:
+    """Refuse what would change the order."""
+    for name, value in given.items():
+        if value is not None:
+            raise UnsupportedError(f"{name}=… is not accepted: the order is the dataset's. Set seed= and shuffle= there, or use subset().")
