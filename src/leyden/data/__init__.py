@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from leyden.data.write.changes.history import rollback as rollback
     from leyden.data.write.changes.history import versions as versions
     from leyden.data.write.changes.keying import build_keys_index as build_keys_index
+    from leyden.data.write.changes.merging import merge_datasets as merge_datasets
     from leyden.data.write.changes.updating import DatasetUpdate as DatasetUpdate
     from leyden.data.write.changes.updating import dataset_update as dataset_update
     from leyden.data.write.engines.ray import RayEngine as RayEngine
@@ -130,6 +131,7 @@ else:
             "list_media_folder": ".write.readers",
             "litdata_collate": ".loader.collate",
             "map": ".write.mapping",
+            "merge_datasets": ".write.changes.merging",
             "optimize": ".write.optimize",
             "repair": ".tools.repair",
             "rollback": ".write.changes.history",

@@ -38,16 +38,18 @@ class Rewriter:
         files: Notes what is written.
         encryption: What decrypts and encrypts, of an encrypted dataset.
         job: The id that is in the names of chunks.
+        into: Another dataset that the chunks are written for; this one by default.
 
     Raises:
         ConfigError: The dataset is encrypted, and no key or another one's was given.
     """
 
-    def __init__(self, target: Target, files: Files, encryption: Any, job: str) -> None:
-        manifest = target.manifest
-        self._target, self._files, self._job = target, files, job
+    def __init__(self, target: Target, files: Files, encryption: Any, job: str, *, into: Target | None = None) -> None:
+        manifest, self._into = target.manifest, into or target
+        self._files, self._job, self._is_tokens = files, job, target.is_tokens
         self._source = NativeSource(target.url, target.options, manifest, verify="always", encryption=encryption)
-        self._ciphers = None if manifest.cipher is None else DatasetCiphers(encryption, manifest.cipher)
+        cipher = self._into.manifest.cipher
+        self._ciphers = None if cipher is None else DatasetCiphers(encryption, cipher)
         self._compression = Compression(manifest.settings.get("compression"))
         self._first_block = np.searchsorted(self._source.table.chunk, np.arange(len(manifest.chunks) + 1)).tolist()
 
@@ -73,7 +75,7 @@ class Rewriter:
         if self._ciphers is not None:
             cipher, salt, key = self._ciphers.new_chunk(origin.chunk_id)
         packing = Packing(self._compression, compressible, cipher)
-        with OutputFolder(self._target.url, self._target.options) as folder:
+        with OutputFolder(self._into.url, self._into.options) as folder:
             path = folder.path / f".chunk-{self._job}-{unit}-{os.getpid()}.tmp"
             writer = ChunkWriter(path, origin, schema, salt=salt, key=key)
             try:
@@ -82,7 +84,7 @@ class Rewriter:
                         block = pack_block(
                             columns, number=len(writer.blocks), chunk_id=origin.chunk_id, first_row=writer.rows, packing=packing
                         )
-                        writer.add(block, columns[0].rows, _tokens_of(columns[0]) if self._target.is_tokens else None)
+                        writer.add(block, columns[0].rows, _tokens_of(columns[0]) if self._is_tokens else None)
             except BaseException:
                 writer.discard()
                 raise

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from leyden import __version__
 from leyden.core.errors import ConfigError, CorruptDataError
-from leyden.core.storage import Storage, open_storage
+from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.config import Dir
 from leyden.data.format.manifest import Manifest
 from leyden.data.format.schema import Schema
@@ -54,7 +54,8 @@ def open_target(place: Place, options: Mapping[str, Any] | None = None, *, versi
         NotFoundError: There is none.
         ConfigError: It is in another format.
     """
-    url, storage = storage_of(place, options)
+    url = output_of(place, is_alone=True)
+    storage = open_storage(url, dict(options or {}))
     try:
         manifest = open_manifest(storage, version)
     except CorruptDataError as error:
@@ -64,12 +65,6 @@ def open_target(place: Place, options: Mapping[str, Any] | None = None, *, versi
     if manifest.storage is not None:
         raise _foreign(url)
     return Target(url=url, options=dict(options or {}), storage=storage, manifest=manifest)
-
-
-def storage_of(place: Place, options: Mapping[str, Any] | None = None) -> tuple[str, Storage]:
-    """Return a place as an absolute path or URL, and its storage."""
-    url = output_of(place, is_alone=True)
-    return url, open_storage(url, dict(options or {}))
 
 
 def next_of(newest: Manifest, operation: str, about: Mapping[str, Any], **changes: Any) -> Manifest:
@@ -97,6 +92,11 @@ def _foreign(url: str) -> ConfigError:
         f"the dataset at {url} is of another format ({INDEX} is not ours), and such ones are only read. Make it ours first: "
         f"convert({url!r}, new_folder, to='leyden')."
     )
+
+
+def is_remote(url: str) -> bool:
+    """Return whether a place lies elsewhere than on this machine's disks."""
+    return is_url(url) and not url.startswith("file:")
 
 
 def without_files(schema: Schema) -> Schema:
