@@ -36,10 +36,12 @@ def first_batch(library: Any, options: dict[str, Any], *, shuffle: bool, goes_on
         dataset = library.StreamingDataset(
             f"s3://{BUCKET}/data", cache_dir=cache, item_loader=loader, shuffle=shuffle, storage_options=options
         )
-        batches = iter(library.StreamingDataLoader(dataset, batch_size=BATCH["tokens"]))
+        loader = library.StreamingDataLoader(dataset, batch_size=BATCH["tokens"])
+        batches = iter(loader)
         found = len(next(batches))
         first = time.perf_counter() - start
         if not goes_on:
+            loader.close()
             return {"first": first}
         found += sum(len(batch) for batch in batches)
         if found != ROWS:

@@ -101,3 +101,17 @@ def test_a_cache_in_memory_is_not_shared_with_processes(written: tuple[str, int]
         pytest.raises(ConfigError, match="max_cache_size > 0"),
     ):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_leaving_early_stops_the_look_ahead(server: S3Server, written: tuple[str, int], tmp_path: Path, is_bare: bool) -> None:
+    with slow_store(server.endpoint, delay=0.02) as store:
+        dataset = dataset_at(written[0], store, tmp_path, connections=2)
+        iterator = iter(dataset if is_bare else StreamingDataLoader(dataset, batch_size=4))
+        next(iterator)
+        iterator.close()  # type: ignore[attr-defined] - as leaving a loop does
+        dataset.close()
+        asked = len([request for request in store.requests if request.path.endswith(".ldc")])
+        assert asked <= 12, "of about 60 blocks, only those that were needed or on their way"
+        again = StreamingDataLoader(dataset_at(written[0], store, tmp_path), batch_size=50)
+        assert sum(len(batch["x"]) for batch in again) == ROWS

@@ -212,6 +212,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             if self._iteration is mine:
                 self._cursor.position, self._started = Position(epoch=steps.epoch + 1), False
         finally:
+            self.dataset.forget_ahead()
             if runner is not None:
                 self._let_go(runner)
 

@@ -106,6 +106,13 @@ class Reading:
                 self._supply = Supply(self.source, self._fetcher)
             return self._supply
 
+    def forget_ahead(self) -> None:
+        """Let go of fetches that were asked for ahead and have not begun."""
+        with self._lock:
+            supply = self._supply
+        if supply is not None:
+            supply.forget()
+
     def never_fetch(self) -> None:
         """Take note that this process must not touch the object store: what is not in the cache raises `EvictedError`."""
         if isinstance(self.source, CachedSource):

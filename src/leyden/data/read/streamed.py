@@ -143,6 +143,11 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         """
         return self.stream(global_batch_size).rows_in(epoch)
 
+    def forget_ahead(self) -> None:
+        """Let go of what is fetched for an iteration that was left."""
+        for reading in self.readings:
+            reading.forget_ahead()
+
     def __len__(self) -> int:
         share = self._share(Position(epoch=self._cursor.epoch))
         rows = self.rows_in(share.epoch, share.size)
@@ -158,22 +163,26 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         return self._iterate(self._share(position, worker), position.within)
 
     def _iterate(self, share: Share, skip: int) -> Iterator[Any]:
-        while True:
-            revision, done = self.revision, 0
-            stream = self.stream(share.size)
-            for sample in samples_of(share, stream, self.row_bytes, self.row_transform, self.look_ahead(share, stream)):
-                done += 1
-                if skip:
-                    skip -= 1
-                    continue
-                self._cursor.handed_out += 1
-                yield sample
-                if revision != self.revision and done % share.batch_size == 0:
-                    break  # the rest is planned anew
-            else:
-                return
-            share = replace(share, consumed=share.consumed + done // share.batch_size * share.size)
-            self.settle(Position(epoch=share.epoch, consumed=share.consumed))
+        is_over = False
+        try:
+            while not is_over:
+                revision, done, is_over = self.revision, 0, True
+                stream = self.stream(share.size)
+                for sample in samples_of(share, stream, self.row_bytes, self.row_transform, self.look_ahead(share, stream)):
+                    done += 1
+                    if skip:
+                        skip -= 1
+                        continue
+                    self._cursor.handed_out += 1
+                    yield sample
+                    if revision != self.revision and done % share.batch_size == 0:
+                        is_over = False  # the rest is planned anew
+                        break
+                share = replace(share, consumed=share.consumed + done // share.batch_size * share.size)
+                if not is_over:
+                    self.settle(Position(epoch=share.epoch, consumed=share.consumed))
+        finally:
+            self.forget_ahead()
 
     def _share(self, position: Position | None = None, worker: Worker | None = None) -> Share:
         place, drop = self.place, self.drop_last

@@ -33,6 +33,7 @@ class Supply:
         self._source = source
         self._fetcher = fetcher
         self._coming: dict[int, Future[Any]] = {}
+        self._early: set[Future[Any]] = set()  # those that nobody waits for yet
         self._lock = threading.Lock()
         self._has_started = False
 
@@ -47,10 +48,12 @@ class Supply:
             wanted = [block for block in blocks if block not in self._coming]
             for first, count in self._joined(wanted):
                 future = self._fetcher.submit(lambda first=first, count=count: self._bring(first, count), URGENT if is_urgent else AHEAD)
+                self._early.add(future)
                 for block in range(first, first + count):
                     self._coming[block] = future
             if is_urgent:
                 for future in {self._coming[block] for block in blocks}:
+                    self._early.discard(future)
                     self._fetcher.hurry(future)
 
     def ready(self, blocks: Sequence[int], timeout: float | None = None) -> None:
@@ -73,6 +76,13 @@ class Supply:
                 future.result(timeout)
             except FutureTimeoutError as error:
                 raise ChunkWaitTimeoutError(f"block {block} did not arrive within {timeout} s.") from error
+
+    def forget(self) -> None:
+        """Let go of fetches that were asked for ahead, have not begun, and nobody waits for."""
+        with self._lock:
+            gone = {future for future in self._early if future.cancel()}
+            self._early.clear()
+            self._coming = {block: future for block, future in self._coming.items() if future not in gone}
 
     def num_coming(self) -> int:
         """Return how many blocks are on their way."""
