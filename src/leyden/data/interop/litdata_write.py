@@ -108,12 +108,18 @@ class LitdataWriter:
         self._items: list[bytes] = []
         self._bytes = self._dim = self._count = 0
 
+    def begin(self, head: Sequence[Column]) -> None:
+        """Choose how leaves are written by the first rows of the dataset, where this writer's own are others.
+
+        Raises:
+            ConfigError: LitData has no such leaf.
+        """
+        self._writers = self._chosen(head)
+
     def add(self, columns: Sequence[Column]) -> list[WrittenChunk]:
         """Take some rows and return the chunks that are full now."""
+        self._writers = self._writers or self._chosen(columns)
         ordered = [columns[number] for number in self._order]
-        if self._writers is None:
-            pairs = zip(self._leaves, ordered, strict=True)
-            self._writers = [leaf_writer(leaf, column, allow_pickle=self._settings.allow_pickle) for leaf, column in pairs]
         if self._settings.is_tokens:
             items, dims = joined(self._writers[0].write(ordered[0])), tokens_in(ordered[0])
         else:
@@ -143,6 +149,10 @@ class LitdataWriter:
             "item_loader": "TokensLoader" if settings.is_tokens else "PyTreeLoader",
         }
         return json.dumps({"chunks": list(entries), "config": config, "updated_at": "0"}, sort_keys=True).encode()
+
+    def _chosen(self, head: Sequence[Column]) -> list[LeafWriter]:
+        pairs = zip(self._leaves, [head[number] for number in self._order], strict=True)
+        return [leaf_writer(leaf, column, allow_pickle=self._settings.allow_pickle) for leaf, column in pairs]
 
     def _fill(self, items: Items, dims: NDArray[np.int64]) -> list[WrittenChunk]:
         finished = []

@@ -92,12 +92,12 @@ def finalise(journal: Journal, plan: Plan, ending: Ending) -> Manifest:
         SchemaError: Their rows do not go together.
         DatasetExistsError: Another job was faster, and no mode says what to do.
     """
-    records = _records(journal, plan)
-    packed = _packed(journal, records, ending.settings)
+    records = records_of(journal, plan)
+    packed = packed_records(journal, records, ending.settings)
     schemas = [Schema.from_json(record["schema"]) for record in records if record["schema"] is not None]
     schema = unify_all(schemas) if schemas else None
     chunks = tuple(Chunk.of(ChunkEntry(**entry)) for record in packed for entry in record["chunks"])
-    lineage = _lineage(plan, ending, records)
+    lineage = lineage_of(plan, ending, records)
     storage = journal.storage
 
     def make(newest: Manifest | None) -> Manifest:
@@ -127,7 +127,7 @@ def finalise(journal: Journal, plan: Plan, ending: Ending) -> Manifest:
         manifest = commit(storage, make)
     except _Committed as already:
         manifest = already.manifest
-    _clean(journal, {chunk.name for chunk in chunks})
+    clean(journal, {chunk.name for chunk in chunks})
     return manifest
 
 
@@ -158,7 +158,12 @@ def report_of(manifest: Manifest, seconds: float) -> Report:
     )
 
 
-def _records(journal: Journal, plan: Plan) -> list[Mapping[str, Any]]:
+def records_of(journal: Journal, plan: Plan) -> list[Mapping[str, Any]]:
+    """Return the records of all units.
+
+    Raises:
+        IncompleteJobError: Units are missing.
+    """
     done = journal.progress().done
     missing = [unit for unit in range(plan.units) if unit not in done]
     if missing:
@@ -171,9 +176,15 @@ def _records(journal: Journal, plan: Plan) -> list[Mapping[str, Any]]:
     return records
 
 
-def _packed(journal: Journal, records: Sequence[Mapping[str, Any]], settings: FillSettings) -> Sequence[Mapping[str, Any]]:
-    """Return the records whose chunks become the dataset: those of the second phase, if there was one."""
-    packs = packs_of(records, settings)
+def packed_records(
+    journal: Journal, records: Sequence[Mapping[str, Any]], settings: FillSettings, *, must_pack: bool = False
+) -> Sequence[Mapping[str, Any]]:
+    """Return the records whose chunks become the dataset: those of the second phase, if there was one.
+
+    Raises:
+        IncompleteJobError: Packs are missing.
+    """
+    packs = packs_of(records, settings, must_pack=must_pack)
     if not packs:
         return records
     second = journal.packing()
@@ -187,7 +198,8 @@ def _packed(journal: Journal, records: Sequence[Mapping[str, Any]], settings: Fi
     return found
 
 
-def _lineage(plan: Plan, ending: Ending, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def lineage_of(plan: Plan, ending: Ending, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a version says of where it comes from."""
     failures = sum(len(record["failures"]) for record in records)
     return {
         "job": plan.job,
@@ -228,10 +240,10 @@ def clean_up_after(storage: Storage, manifest: Manifest) -> None:
     """Remove what the job of a version has left, if it was killed between the commit and the end."""
     journal = Journal(storage, str(manifest.lineage["job"]))
     if journal.exists():
-        _clean(journal, {chunk.name for chunk in manifest.chunks})
+        clean(journal, {chunk.name for chunk in manifest.chunks})
 
 
-def _clean(journal: Journal, named: set[str]) -> None:
+def clean(journal: Journal, named: set[str]) -> None:
     """Remove the job's files that no record names: of drivers that died, or came too late."""
     mine = re.compile(rf"(\.chunk-{journal.job}-.*\.tmp|chunk-{journal.job}-.*\.ldc)")
     for entry in list(journal.storage.list()):

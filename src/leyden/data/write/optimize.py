@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leyden.core.errors import ConfigError
-from leyden.core.storage import Storage, open_storage
+from leyden.core.storage import open_storage
 from leyden.data.config import Dir, ParquetLoader, TokensLoader, parse_bytes
-from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
-from leyden.data.format.manifest import Manifest
-from leyden.data.format.versions import exists_error, find_manifest, honours_conditions, list_versions, open_manifest, past_of
+from leyden.data.format.versions import find_manifest, open_manifest
 from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
-from leyden.data.write.finalise import Ending, Report, clean_up_after, finalise, report_of
-from leyden.data.write.journal import Journal
-from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.finalise import Report
+from leyden.data.write.job import DatasetJob
+from leyden.data.write.layouts import NativeLayout, layout_name
+from leyden.data.write.litdata_layout import LitdataLayout, litdata_settings
+from leyden.data.write.plan import describe
 from leyden.data.write.running import Running
 from leyden.data.write.unit import Task
 
@@ -91,8 +91,8 @@ def optimize(
         chunk_bytes: The most bytes of a chunk; `"64MB"` if neither is given.
         align_chunking: Needs `chunk_size`.
         compression: `"zstd"`, `"zstd:N"`, `"lz4"`, `"auto"`.
-        compression_level: Without effect: blocks are compressed.
-        compression_batch_size: Without effect.
+        compression_level: In LitData's layout `"batch"`, `"sample"` or `"chunk"`; ours compresses blocks.
+        compression_batch_size: Samples of a batch, in LitData's layout.
         encryption: `AesGcm(…)`, or an `Encryption`.
         num_workers: Worker processes; all usable cores by default, 0: in this process.
         fast_dev_run: Only the first 10 inputs, or that many.
@@ -113,7 +113,7 @@ def optimize(
         verbose: Whether a line says what was left out.
         broadcast_paths: Without effect.
         key_fn: Makes a row's key of its sample.
-        layout: `"leyden"`.
+        layout: `"leyden"` or `"litdata"`; by default that of the dataset, of `LEYDEN_DATA_LAYOUT`, or ours.
         engine: `"auto"`, `"local"`, `"ranks"`, `"ray"` or `RayEngine(num_actors)`.
         on_error: `"raise"`, `"skip"` or `"quarantine"` for an input that fails.
         retries: How often an input may end its worker before it counts as failed.
@@ -142,63 +142,42 @@ def optimize(
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method)
     do_units = engine_named(engine)
-    _check(mode=mode, layout=layout, input_dir=input_dir)
+    _check(mode=mode, input_dir=input_dir)
     refuse_machines(num_nodes, machine)
     warn_without_effect(
-        optimize_dns=optimize_dns,
-        broadcast_paths=broadcast_paths,
-        compression_level=compression_level,
-        compression_batch_size=compression_batch_size,
-        num_downloaders=num_downloaders,
-        num_uploaders=num_uploaders,
+        optimize_dns=optimize_dns, broadcast_paths=broadcast_paths, num_downloaders=num_downloaders, num_uploaders=num_uploaders
     )
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
-    world = drivers_of(engine)
-    output = output_of(output_dir, is_alone=world == 1)
-    found = collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
-    digest = digest_of_inputs(found)
-    filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
+    is_alone = drivers_of(engine) == 1
+    output = output_of(output_dir, is_alone=is_alone)
     storage = open_storage(output, storage_options)
-    work = work_digest(
-        "append" if mode == "append" else "create",
-        fn,
-        digest,
-        {
-            "settings": dataclasses.asdict(filling),
-            "encryption": None if encryption is None else type(encryption).__name__,
-            "weights": None if weights is None else [float(weight) for weight in weights],
-            "key_fn": None if key_fn is None else describe(key_fn),
-            "on_error": on_error,
-            "allow_pickle": allow_pickle,
-        },
-    )
-    newest = find_manifest(storage)
-    if resume and (already := _already(storage, newest, work, mode)) is not None:
-        clean_up_after(storage, already)
-        return report_of(already, time.monotonic() - start)
-    if newest is not None and mode is None:
-        raise exists_error(storage.url)
-    if world > 1:
-        _check_several(storage, resume)
-    plan = Plan(job_id(work, _older(storage, work)), len(found), digest, cut_into_units(len(found), weights))
-    journal = Journal(storage, plan.job)
-    if not resume:
-        journal.drop()
-    about = {"function": describe(fn), "inputs": {"count": len(found), "first": [f"{item!r}"[:200] for item in found[:3]]}}
-    cipher = _cipher(encryption, newest if mode == "append" else None)
-    journal.begin(plan, {"about": about, "work": work, "cipher": cipher, "base": newest.version if newest else 0})
-    cipher = journal.plan()["cipher"]
+    filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
+    litdata = None
+    if layout_name(storage, layout, mode) == "litdata":
+        litdata = litdata_settings(filling, compression_level, compression_batch_size, encryption, allow_pickle=allow_pickle)
+    else:
+        warn_without_effect(compression_level=compression_level, compression_batch_size=compression_batch_size)
     task = Task(
-        job=plan.job, function=fn, output=output, options=dict(storage_options or {}), settings=filling,
-        rules=LeafRules(allow_pickle=allow_pickle), on_error=on_error, encryption=encryption, cipher=cipher, reader=reader,
-        durable=fsync, key_function=key_fn,
+        job="", function=fn, output=output, options=dict(storage_options or {}), on_error=on_error, encryption=encryption, reader=reader,
+        settings=filling if litdata is None else dataclasses.replace(filling, compression=None), rules=LeafRules(allow_pickle=allow_pickle),
+        durable=fsync, key_function=key_fn, litdata=litdata,
     )  # fmt: skip
     running = Running(
         num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
-    do_units(journal, plan, found, task, running)
-    ending = Ending(work=work, mode=mode, base=int(journal.plan()["base"]), settings=filling, cipher=cipher, on_error=on_error, about=about)
-    report = report_of(finalise(journal, plan, ending), time.monotonic() - start)
+    job = DatasetJob(
+        layout=NativeLayout(storage) if litdata is None else LitdataLayout(storage),
+        task=task,
+        inputs=collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run),
+        weights=weights,
+        mode=mode,
+        arguments=_that_change_bytes(task, weights),
+        running=running,
+        do_units=do_units,
+        is_alone=is_alone,
+        resume=resume,
+    )
+    report = job.run()._replace(seconds=time.monotonic() - start)
     if verbose and report.skipped + report.quarantined:
         warnings.warn(f"{report.skipped + report.quarantined} inputs failed and were left out of {output}.", UserWarning, stacklevel=2)
     return report
@@ -224,19 +203,24 @@ def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, A
     return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
 
 
-def _check(*, mode: Any, layout: Any, input_dir: Any) -> None:
+def _check(*, mode: Any, input_dir: Any) -> None:
     _check_input_dir(input_dir)
     if mode not in (None, "append", "overwrite"):
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
-    if layout not in (None, "leyden"):
-        raise ConfigError(f"layout={layout!r} is not written directly: write the dataset, then convert(src, dst, to={layout!r}).")
 
 
-def _check_several(storage: Storage, resume: bool) -> None:
-    if not honours_conditions(storage):
-        raise ConfigError(f"{storage.url}: this store ignores conditional writes: run one driver with engine='local'.")
-    if not resume:
-        raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
+def _that_change_bytes(task: Task, weights: Sequence[float] | None) -> dict[str, Any]:
+    """Return the arguments that change what is written, beside the function and the inputs."""
+    litdata = task.litdata
+    return {
+        "settings": dataclasses.asdict(task.settings),
+        "encryption": None if task.encryption is None else type(task.encryption).__name__,
+        "weights": None if weights is None else [float(weight) for weight in weights],
+        "key_fn": None if task.key_function is None else describe(task.key_function),
+        "on_error": task.on_error,
+        "allow_pickle": task.rules.allow_pickle,
+        "litdata": None if litdata is None else dataclasses.asdict(dataclasses.replace(litdata, encryption=None)),
+    }
 
 
 def _check_input_dir(input_dir: Any) -> None:
@@ -269,34 +253,3 @@ def _filling(
         compression=compression,
         token_dtype=loader.store_dtype if isinstance(loader, TokensLoader) else None,
     )
-
-
-def _already(storage: Storage, newest: Manifest | None, work: str, mode: str | None) -> Manifest | None:
-    """Return the version that the same command has made already, if nothing came in between that it would change."""
-    if newest is None:
-        return None
-    if mode != "append":
-        made = newest if mode is not None else _last_made(storage, newest)
-        return made if made.lineage.get("work") == work else None
-    for manifest in past_of(storage):
-        if manifest.lineage.get("work") == work:
-            warnings.warn(f"already appended as version {manifest.version}; resume=False appends again.", UserWarning, stacklevel=3)
-            return manifest
-        if manifest.operation in ("create", "overwrite"):
-            return None
-    return None
-
-
-def _last_made(storage: Storage, newest: Manifest) -> Manifest:
-    """Return the version that everything since was appended to."""
-    return next((manifest for manifest in past_of(storage) if manifest.operation != "append"), newest)
-
-
-def _older(storage: Storage, work: str) -> int:
-    return sum(open_manifest(storage, version.version).lineage.get("work") == work for version in list_versions(storage))
-
-
-def _cipher(encryption: Any, newest: Manifest | None) -> Mapping[str, Any] | None:
-    if newest is not None and (newest.cipher is None) != (encryption is None):
-        raise ConfigError("the dataset and what is appended must both be encrypted, or neither. Pass encryption= as it was written.")
-    return None if encryption is None else DatasetCiphers(encryption, newest.cipher if newest else None).entry

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,30 +51,39 @@ class Pack(NamedTuple):
     Args:
         pieces: In the order of rows.
         schema: Of all rows of the job.
+        head: The first rows of the job.
+        first_rank: The first of the ranks that files of LitData's layout are named with.
     """
 
     pieces: Sequence[Piece]
     schema: Mapping[str, Any]
+    head: Piece
+    first_rank: int = 0
 
 
-def packs_of(records: Sequence[Mapping[str, Any]], settings: FillSettings) -> list[Pack]:
+def packs_of(records: Sequence[Mapping[str, Any]], settings: FillSettings, *, must_pack: bool = False) -> list[Pack]:
     """Return the packs of a job; none if its chunks are of the size asked for.
 
     Args:
         records: Of all units, in order.
         settings: How large blocks and chunks become.
+        must_pack: Whether chunks are packed whatever their size, because they become files of another layout.
     """
     chunks = [ChunkEntry(**entry) for record in records for entry in record["chunks"]]
-    if len(chunks) < 2 or not _are_small(chunks, settings):
+    if not chunks or not (must_pack or _are_small(chunks, settings)):
         return []
     schema = unify_all([Schema.from_json(record["schema"]) for record in records if record["schema"] is not None]).to_json()
     if settings.chunk_size is not None and settings.token_dtype is None:
-        return [Pack(pieces, schema) for pieces in _by_rows(chunks, _PER_PACK * settings.chunk_size)]
-    return [Pack(pieces, schema) for pieces in _by_size(chunks, settings)]
+        found = _by_rows(chunks, _PER_PACK * settings.chunk_size)
+    else:
+        found = _by_size(chunks, settings)
+    return [Pack(pieces, schema, Piece(chunks[0], 0, chunks[0].blocks[0][0])) for pieces in found]
 
 
 def _are_small(chunks: Sequence[ChunkEntry], settings: FillSettings) -> bool:
     size = settings.chunk_size
+    if len(chunks) < 2:
+        return False
     if size is not None and settings.token_dtype is None:
         return any(chunk.rows != size for chunk in chunks[:-1]) and _may_grow(chunks, settings)
     return _may_grow(chunks, settings)
@@ -133,8 +142,7 @@ def run_pack(task: Task, unit: int, pack: Pack) -> dict[str, Any]:
     Raises:
         StorageError: The output refuses, or a chunk is damaged or gone.
     """
-    start = time.monotonic()
-    ciphers = None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
+    start, ciphers = time.monotonic(), ciphers_of(task)
     with OutputFolder(task.output, task.options) as folder:
         filler = ColumnFiller(
             ChunkFiller(folder.path, task.job, f"p{unit}", task.settings, ciphers, durable=task.durable),
@@ -143,7 +151,7 @@ def run_pack(task: Task, unit: int, pack: Pack) -> dict[str, Any]:
         )
         try:
             for piece in pack.pieces:
-                for columns in _columns_of(task, piece, ciphers):
+                for columns in columns_of(task, piece, ciphers):
                     filler.add(columns)
             failpoint("data.pack.written")
             chunks = filler.finish()
@@ -163,7 +171,7 @@ def run_pack(task: Task, unit: int, pack: Pack) -> dict[str, Any]:
     }
 
 
-def _columns_of(task: Task, piece: Piece, ciphers: DatasetCiphers | None) -> Iterator[list[Column]]:
+def columns_of(task: Task, piece: Piece, ciphers: DatasetCiphers | None) -> Iterator[list[Column]]:
     """Yield the columns of each block of a piece, without the rows that are not meant."""
     chunk, stop = piece.chunk, piece.first + piece.rows
     with _Chunk(task, chunk.name) as data:
@@ -176,6 +184,11 @@ def _columns_of(task: Task, piece: Piece, ciphers: DatasetCiphers | None) -> Ite
                 block = BlockView(data[offset : offset + stored], chunk.name, cipher=cipher)
                 yield [cut(block.column(index), low, high) for index in range(block.num_columns)]
             offset, first = offset + stored, first + rows
+
+
+def ciphers_of(task: Task) -> DatasetCiphers | None:
+    """Return what encrypts a job's chunks; `None` if nothing does."""
+    return None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
 
 
 @final
@@ -202,6 +215,26 @@ class _Chunk:
             self._copy.cleanup()
 
 
+class TakesBlocks(Protocol):
+    """Where a filler's blocks go."""
+
+    def add(self, columns: list[Column], schema: Schema, *, is_tokens: bool) -> bool:
+        """Add a block; return whether it opened a new chunk after another one, because the old one was full."""
+        ...
+
+    def close(self) -> None:
+        """End the chunk."""
+        ...
+
+    def finish(self) -> list[ChunkEntry]:
+        """End, and return all chunks in order."""
+        ...
+
+    def discard(self) -> None:
+        """Remove everything that was written."""
+        ...
+
+
 @final
 class ColumnFiller:
     """Rows as columns become blocks and chunks, where `Filler` would put them.
@@ -212,7 +245,7 @@ class ColumnFiller:
         settings: How large blocks and chunks become.
     """
 
-    def __init__(self, chunks: ChunkFiller, schema: Schema, settings: FillSettings) -> None:
+    def __init__(self, chunks: TakesBlocks, schema: Schema, settings: FillSettings) -> None:
         self._chunks, self._schema, self._settings = chunks, schema, settings
         self._parts: list[list[Column]] = []  # of the block
         self._in_block = self._cost = self._sizes_in_block = self._in_chunk = 0

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, final
 from leyden.core.clock import Clock, SystemClock
 from leyden.core.errors import ConfigError, LeydenError, RemoteError, StateError, StorageError
 from leyden.data.write.files import run_files_unit
-from leyden.data.write.packing import run_pack
+from leyden.data.write.litdata_packing import run_litdata_pack
+from leyden.data.write.packing import Pack, run_pack
 from leyden.data.write.unit import Failure, Task, UnitFailed, run_unit
 
 _LOOK_SECONDS = 0.5
@@ -302,8 +303,8 @@ def _work(pipe: Connection, packed: bytes, place: Any) -> None:
 def _outcome_of(task: Task, order: Order, report: Any) -> Outcome:
     try:
         if order.packs:
-            return Outcome(order, "done", run_pack(task, order.unit, order.inputs[0]))
-        run = run_files_unit if task.writes_files else run_unit
+            return Outcome(order, "done", _run_pack(task, order.unit, order.inputs[0]))
+        run = task.run or (run_files_unit if task.writes_files else run_unit)
         return Outcome(order, "done", run(task, order.unit, order.first, order.inputs, order.without, report))
     except UnitFailed as error:
         return Outcome(order, "failed", failure=error.failure)
@@ -311,6 +312,10 @@ def _outcome_of(task: Task, order: Order, report: Any) -> Outcome:
         return Outcome(order, "storage", error=error)
     except Exception as error:  # noqa: BLE001 - reported by the driver, with its traceback
         return Outcome(order, "error", error=error if isinstance(error, LeydenError) else RuntimeError(traceback.format_exc()))
+
+
+def _run_pack(task: Task, unit: int, pack: Pack) -> dict[str, Any]:
+    return run_pack(task, unit, pack) if task.litdata is None else run_litdata_pack(task, task.litdata, unit, pack)
 
 
 def _packed(task: Task) -> bytes:

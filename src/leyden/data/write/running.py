@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from leyden.data.config import parse_bytes
+from leyden.data.format.schema import Schema
 from leyden.data.write.arguments import usable_workers
 from leyden.data.write.driver import Driver, Policy
 from leyden.data.write.journal import Journal
+from leyden.data.write.litdata_layout import reserve_ranks
+from leyden.data.write.litdata_packing import refuse_nulls
 from leyden.data.write.packing import packs_of
 from leyden.data.write.plan import Plan
 from leyden.data.write.pool import InlinePool, Pool, ProcessPool
@@ -48,14 +51,18 @@ def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, ru
     policy = Policy(on_error=task.on_error, retries=running.retries)
     try:
         Driver(journal, plan, inputs, pool, policy=policy, on_progress=running.progress).run()
-        if not task.writes_files:
+        if not task.writes_files and task.run is None:
             _pack(journal, plan, task, pool, policy)
     finally:
         pool.close()
 
 
 def _pack(journal: Journal, plan: Plan, task: Task, pool: Pool, policy: Policy) -> None:
-    packs = packs_of([journal.record(unit) for unit in range(plan.units)], task.settings)
+    packs = packs_of([journal.record(unit) for unit in range(plan.units)], task.settings, must_pack=task.litdata is not None)
+    if packs and task.litdata is not None:
+        refuse_nulls(Schema.from_json(packs[0].schema))
+        first = reserve_ranks(journal, len(packs))
+        packs = [pack._replace(first_rank=first) for pack in packs]
     if packs:
         second = Plan(plan.job, len(packs), plan.inputs_digest, tuple(range(len(packs) + 1)))
         Driver(journal.packing(), second, packs, pool, policy=policy).run()

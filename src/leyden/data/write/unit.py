@@ -14,6 +14,7 @@ from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.filling import Filler, FillSettings
 from leyden.data.format.leaves import LeafRules
+from leyden.data.interop.litdata_write import LitdataSettings
 
 ONE_INPUT_TEXT = 300
 
@@ -53,6 +54,8 @@ class Task:
         durable: Whether chunks are on the disk before a unit is done.
         key_function: Makes a row's key of its sample.
         writes_files: Whether the function writes files, as that of `map` does.
+        run: Does a unit in place of `run_unit`, from the same arguments; its chunks are not packed.
+        litdata: How LitData's chunks are filled, where the dataset has its layout.
     """
 
     job: str
@@ -68,6 +71,8 @@ class Task:
     durable: bool = True
     key_function: Any = None
     writes_files: bool = False
+    run: Callable[..., dict[str, Any]] | None = None
+    litdata: LitdataSettings | None = None
 
 
 class Reports(Protocol):

@@ -127,7 +127,7 @@ def test_token_datasets(tmp_path: Path) -> None:
         ({"compression": "gzip"}, "is not known"),
         ({"item_loader": ld.ParquetLoader()}, "ParquetLoader"),
         ({"on_error": "ignore"}, "'raise', 'skip', 'quarantine'"),
-        ({"layout": "litdata"}, "convert"),
+        ({"layout": "mds"}, "'leyden' or 'litdata'"),
         ({"chunk_bytes": "much"}, "chunk_bytes='much'"),
     ],
 )
