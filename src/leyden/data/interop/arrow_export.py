@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError
 from leyden.data.errors import SchemaError
-from leyden.data.format.column import BYTES, FIXED, STRINGS, Column
+from leyden.data.format.column import BYTES, FIXED, NULL, STRINGS, Column
 from leyden.data.format.schema import Leaf
 from leyden.data.interop.arrow import pyarrow
 
@@ -71,7 +71,8 @@ def _type(leaf: Leaf, column: Column) -> Any:
     if leaf.type in NUMBERS:
         return getattr(pa, NUMBERS[leaf.type])()
     if leaf.type == "list":
-        return pa.large_list(pa.large_string() if column.kind == STRINGS else _number(column.dtype))
+        is_text = column.kind == STRINGS or leaf.dtype == "str"
+        return pa.large_list(pa.large_string() if is_text else _number(column.dtype if column.kind != NULL else leaf.dtype or "int64"))
     if leaf.type == "array":
         return _array_type(leaf, column)
     return pa.large_string() if leaf.type in TEXTS else pa.large_binary()
@@ -94,11 +95,14 @@ def _array(leaf: Leaf, column: Column) -> Any:
     """Return the Arrow array of a column."""
     pa = pyarrow()
     wanted, valid = _type(leaf, column), _valid(column)
+    if column.kind == NULL:
+        return pa.nulls(column.rows, wanted)
     mask = None if valid is None else ~valid
     if column.kind == BYTES:
         return _binary(wanted, column.values, _existing(column.offsets), valid)
-    if column.kind == STRINGS:
-        inner = _binary(pa.large_string(), column.values, _existing(column.inner_offsets), None)
+    if column.kind == STRINGS or pa.types.is_large_string(getattr(wanted, "value_type", wanted)):
+        ends = column.inner_offsets if column.inner_offsets is not None else np.zeros(1, np.int64)  # of a block of empty lists
+        inner = _binary(pa.large_string(), column.values, ends, None)
         return _list(wanted, _existing(column.offsets), inner, mask)
     elements = _plain(column, leaf)
     if not pa.types.is_nested(wanted):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, NotFoundError, StateError
+from leyden.core.lazy import Later
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, TokensLoader
 from leyden.data.placement import Place
@@ -37,6 +38,7 @@ from leyden.data.read.torch_seam import current_worker
 from leyden.data.read.transform import Transform, keys_of
 
 _TOKEN_UNIT_BLOCKS = 8
+_arrow: Any = Later("leyden.data.interop.arrow_dataset")
 Indices = Sequence[int] | NDArray[np.int64] | slice
 
 
@@ -257,6 +259,17 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         if isinstance(column, Dense) and column.nulls is None:
             return convert(column.values, column.dtype)
         return [None if (row := column.row(index)) is None else convert(row, column.dtype) for index in range(column.rows)]
+
+    def to_arrow(self) -> Any:
+        """Return all samples as a table of pyarrow, in the order of their numbers; what lies plain in a local file is not copied.
+
+        Raises:
+            MissingDependencyError: pyarrow is not installed.
+            ConfigError: This dataset hands out windows of tokens, or arrays that Arrow has no type for.
+        """
+        if self._reading.windows is not None:
+            raise ConfigError("to_arrow() gives samples as they were written, and this dataset hands out windows. Leave item_loader out.")
+        return _arrow.dataset_table(self._reading, self._runs.cut(self._reading.table.first_row))
 
     def subset(self, indices: Indices) -> "StreamingDataset":
         """Return a dataset of these samples, in this order.
