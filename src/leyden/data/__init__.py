@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from leyden.data.types import Tiff as Tiff
     from leyden.data.types import Video as Video
     from leyden.data.write.arguments import ALL_DONE as ALL_DONE
+    from leyden.data.write.changes.columns import add_columns as add_columns
     from leyden.data.write.changes.deleting import delete_rows as delete_rows
     from leyden.data.write.changes.history import DatasetVersion as DatasetVersion
     from leyden.data.write.changes.history import gc as gc
@@ -119,6 +120,7 @@ else:
             "TokensLoader": ".config",
             "Video": ".types",
             "breakpoint": ".tools.debugging",
+            "add_columns": ".write.changes.columns",
             "build_keys_index": ".write.changes.keying",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
