@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from leyden.data.write.changes.history import versions as versions
     from leyden.data.write.changes.keying import build_keys_index as build_keys_index
     from leyden.data.write.changes.merging import merge_datasets as merge_datasets
+    from leyden.data.write.changes.parquet import index_parquet_dataset as index_parquet_dataset
     from leyden.data.write.changes.updating import DatasetUpdate as DatasetUpdate
     from leyden.data.write.changes.updating import dataset_update as dataset_update
     from leyden.data.write.engines.ray import RayEngine as RayEngine
@@ -127,6 +128,7 @@ else:
             "dataset_update": ".write.changes.updating",
             "delete_rows": ".write.changes.deleting",
             "gc": ".write.changes.history",
+            "index_parquet_dataset": ".write.changes.parquet",
             "inspect": ".tools.inspect",
             "is_complete_dataset": ".write.optimize",
             "iter_webdataset_tar": ".interop.webdataset",

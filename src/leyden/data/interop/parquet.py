@@ -1,24 +1,25 @@
 """`ParquetSource`: Parquet files as blocks; a row group is a block.
 
-Footers are read when the source is made, all of them, as they say how many rows there are. pyarrow runs in `fetch` only:
-what travels to `open` is our own columns.
+Footers say how many rows there are. All of them are read when the source is made, unless an index (a manifest of ours over
+these files) says the same. pyarrow runs in `fetch` only: what travels to `open` is our own columns.
 """
 
 import fnmatch
 import io
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, closest, listed
 from leyden.core.optional import require
 from leyden.data.errors import SchemaError
+from leyden.data.format.block import ALIGNMENT
 from leyden.data.format.hashing import digest128
+from leyden.data.format.manifest import Chunk, Manifest, packed
 from leyden.data.format.schema import Schema
-from leyden.data.format.table import BlockTable
 from leyden.data.interop import arrow
 from leyden.data.interop.blocks import ForeignSource
 from leyden.data.interop.columns import ForeignBlock
@@ -36,6 +37,7 @@ class ParquetSource(ForeignSource):
         options: Of the storage.
         pattern: Which files, such as `"train-*.parquet"`; all by default. They are read in the order of their names.
         columns: Which top columns are read; all by default.
+        index: What `indexed` has found before, in place of the footers.
 
     Raises:
         NotFoundError: There are no such files.
@@ -44,27 +46,30 @@ class ParquetSource(ForeignSource):
     """
 
     def __init__(
-        self, url: str, options: Mapping[str, Any] | None = None, *, pattern: str | None = None, columns: Sequence[str] | None = None
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        pattern: str | None = None,
+        columns: Sequence[str] | None = None,
+        index: Manifest | None = None,
     ) -> None:
         self.files = ForeignFiles(url, options)
-        self.chunk_names = parquet_names(self.files, pattern)
-        if not self.chunk_names:
-            raise NotFoundError(f"{url} holds no Parquet files{f' like {pattern}' if pattern else ''} (*.parquet, *.pq).")
-        footers = [self._file(name) for name in self.chunk_names]
-        whole = _unified([footer.schema_arrow for footer in footers], self.chunk_names)
-        self.columns = _selected(whole.names, columns)
-        node = arrow.node_of_schema(arrow.pyarrow().schema([whole.field(name) for name in self.columns]))
-        self.schema = Schema.from_json(node)
-        facts = [(name, footer.metadata.to_dict()) for name, footer in zip(self.chunk_names, footers, strict=True)]
-        self.digest = digest128(repr(facts).encode())
-        self.table, self._groups = _table([footer.metadata for footer in footers])
+        found = indexed(self.files, pattern) if index is None else index
+        self.chunk_names = found.chunk_names
+        self.digest, self.table = found.digest, found.table
+        self._bytes = [chunk.bytes for chunk in found.chunks]
+        self._groups = np.arange(len(self.table.rows)) - np.searchsorted(self.table.chunk, self.table.chunk)
+        self.columns = _selected(found.schema.tree["keys"], columns)
+        self.schema = _pruned(found.schema, self.columns)
         self._names = [leaf.name for leaf in self.schema.leaves]
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> bytes:
         """Return the row group's columns; with `columns`, only the top columns that hold those leaves are read."""
         wanted = range(len(self._names)) if columns is None else columns
         tops = [name for name in self.columns if any(_is_below(self._names[leaf], name) for leaf in wanted)]
-        file = self._file(self.chunk_names[int(self.table.chunk[block])])
+        chunk = int(self.table.chunk[block])
+        file = opened(self.files, self.chunk_names[chunk], self._bytes[chunk])
         table = file.read_row_group(int(self._groups[block]), columns=tops, use_threads=False)
         found = dict(zip([self._names[i] for i in wanted], arrow.columns_of(table, [self._names[i] for i in wanted]), strict=True))
         return pickle.dumps([found.get(name) for name in self._names])
@@ -74,15 +79,33 @@ class ParquetSource(ForeignSource):
         columns = pickle.loads(buffer)  # noqa: S301 - what `fetch` made, here or in this node's cache
         return ForeignBlock(int(self.table.rows[block]), int(self.table.first_row[block]), columns)
 
-    def _file(self, name: str) -> Any:
-        parquet = require("pyarrow.parquet", purpose="Parquet data", extra="parquet")
-        pa = arrow.pyarrow()
-        try:
-            if self.files.is_local:
-                return parquet.ParquetFile(pa.BufferReader(pa.py_buffer(self.files.whole(name))))
-            return parquet.ParquetFile(pa.PythonFile(_RangedFile(self.files, name), mode="r"))
-        except pa.ArrowInvalid as error:
-            raise CorruptDataError(f"{self.files.url}/{name} is no Parquet file, or damaged: {error}") from error
+
+def opened(files: ForeignFiles, name: str, num_bytes: int | None = None) -> Any:
+    """Return a file as pyarrow opens it.
+
+    Args:
+        files: Where it lies.
+        name: Its name.
+        num_bytes: How long it was when it was indexed.
+
+    Raises:
+        CorruptDataError: It is damaged, or another one now.
+    """
+    parquet = require("pyarrow.parquet", purpose="Parquet data", extra="parquet")
+    pa = arrow.pyarrow()
+    ranged = None if files.is_local else _RangedFile(files, name)
+    now = files.size(name) if ranged is None else ranged.num_bytes
+    if num_bytes not in {None, now}:
+        raise CorruptDataError(
+            f"{files.url}/{name} has {now:,} bytes, and had {num_bytes:,} when it was indexed: it was replaced. Open the dataset anew, or "
+            "index it again with index_parquet_dataset."
+        )
+    try:
+        if ranged is None:
+            return parquet.ParquetFile(pa.BufferReader(pa.py_buffer(files.whole(name))))
+        return parquet.ParquetFile(pa.PythonFile(ranged, mode="r"))
+    except pa.ArrowInvalid as error:
+        raise CorruptDataError(f"{files.url}/{name} is no Parquet file, or damaged: {error}") from error
 
 
 @final
@@ -91,7 +114,7 @@ class _RangedFile(io.RawIOBase):
 
     def __init__(self, files: ForeignFiles, name: str) -> None:
         super().__init__()
-        self._files, self._name, self._size, self._at = files, name, files.size(name), 0
+        self._files, self._name, self.num_bytes, self._at = files, name, files.size(name), 0
 
     def readable(self) -> bool:
         return True
@@ -103,11 +126,11 @@ class _RangedFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.num_bytes}[whence]
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        length = self._size - self._at if size is None or size < 0 else min(size, self._size - self._at)
+        length = self.num_bytes - self._at if size is None or size < 0 else min(size, self.num_bytes - self._at)
         data = bytes(self._files.part(self._name, self._at, length)) if length > 0 else b""
         self._at += len(data)
         return data
@@ -142,21 +165,45 @@ def _is_below(leaf: str, top: str) -> bool:
     return leaf == escaped or leaf.startswith(escaped + "/")
 
 
-def _table(footers: Sequence[Any]) -> tuple[BlockTable, NDArray[np.int64]]:
-    """Return the table of all row groups, and each one's number in its file."""
-    found = [
-        (file, number, footer.row_group(number).num_rows, footer.row_group(number).total_byte_size)
-        for file, footer in enumerate(footers)
-        for number in range(footer.num_row_groups)
-    ]
-    chunk, group, rows, sizes = np.array(found, np.int64).reshape(-1, 4).T
-    offset = np.cumsum(sizes) - sizes
-    table = BlockTable(
-        chunk=chunk.astype(np.int32),
-        first_row=np.cumsum(rows) - rows,
-        rows=rows,
-        offset=offset,
-        stored_bytes=sizes,
-        tokens=None,
-    )
-    return table, group
+def indexed(files: ForeignFiles, pattern: str | None = None, workers: int = 1) -> Manifest:
+    """Return what the footers of all files say, as a manifest: a file is a chunk, a row group a block.
+
+    Args:
+        files: Where they lie.
+        pattern: Which files; all by default.
+        workers: Footers that are read at once.
+
+    Raises:
+        NotFoundError: There are no such files.
+        SchemaError: Two files have different columns.
+    """
+    names = parquet_names(files, pattern)
+    if not names:
+        raise NotFoundError(f"{files.url} holds no Parquet files{f' like {pattern}' if pattern else ''} (*.parquet, *.pq).")
+    arrow.pyarrow()  # says what is missing before there are threads
+    with ThreadPoolExecutor(workers, "leyden-footers") as pool:
+        footers = list(pool.map(lambda name: _footer(files, name), names))  # pyrefly: ignore[implicit-any-lambda]
+    whole = _unified([footer.schema for footer in footers], names)
+    schema = Schema.from_json(arrow.node_of_schema(arrow.pyarrow().schema([whole.field(name) for name in whole.names])))
+    chunks = tuple(footer.chunk for footer in footers)
+    return Manifest(version=1, schema=schema, chunks=chunks, settings={}, operation="index", storage="parquet")
+
+
+class _Footer(NamedTuple):
+    schema: Any
+    chunk: Chunk
+
+
+def _footer(files: ForeignFiles, name: str) -> _Footer:
+    file = opened(files, name)
+    footer = file.metadata
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    pairs = np.array([(group.num_rows, -(-group.total_byte_size // ALIGNMENT)) for group in groups], "<u4").reshape(-1, 2)
+    digest = digest128(repr(footer.to_dict()).encode())
+    return _Footer(file.schema_arrow, Chunk(name, files.size(name), footer.num_rows, digest, packed(pairs)))
+
+
+def _pruned(schema: Schema, columns: Sequence[str]) -> Schema:
+    tree = schema.tree
+    kept = [(key, child) for key, child in zip(tree["keys"], tree["children"], strict=True) if key in columns]
+    return Schema({**tree, "keys": [key for key, _ in kept], "children": [child for _, child in kept]})

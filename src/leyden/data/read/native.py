@@ -45,6 +45,8 @@ def open_native(options: SourceOptions) -> "NativeSource":
     """
     storage = open_storage(options.url, options.storage_options)
     manifest = open_manifest(storage, options.version)
+    if manifest.storage is not None:
+        raise NotFoundError(f"{options.url} is an index over files of {manifest.storage}, and holds no chunks of ours.")
     return NativeSource(options.url, options.storage_options, manifest, verify=options.verify, encryption=options.encryption)
 
 

@@ -53,7 +53,7 @@ def open_source(options: SourceOptions) -> Opened:
         CorruptDataError: Its index is damaged.
         StorageError: The place cannot be read.
     """
-    if set(options.url.rpartition("/")[2]) & _PATTERN:
+    if options.index_path is not None or set(options.url.rpartition("/")[2]) & _PATTERN:
         return _opened_foreign(options)
     try:
         source = open_native(options)  # first: it is two requests at once, and most datasets are ours
@@ -86,6 +86,7 @@ def _foreign_source(options: SourceOptions) -> Any:
         block_size=loader.block_size if isinstance(loader, TokensLoader) else None,
         columns=options.columns,
         trust=options.trust,
+        index_path=options.index_path,
     )
 
 
