@@ -31,6 +31,7 @@ PEERS = {  # name -> what is installed beside torch in its environment
     "accelerate": ("accelerate==1.15.0",),
     "ignite": ("pytorch-ignite==0.5.5",),
     "litdata": ("litdata==0.2.76", "pillow", "zstd", "pyarrow", "cryptography"),
+    "mosaicml": ("mosaicml-streaming==0.13.0", "numpy==2.1.3"),
 }
 SHARED_PINS = ("torch", "numpy")  # the same in all environments; a peer's other dependencies are its own
 
@@ -175,14 +176,16 @@ def prepare_peer(name: str) -> str:
     """
     folder = PEERS_FOLDER / name
     python, ready = folder / "bin/python", folder / ".ready"
-    pins = [line.split()[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith(SHARED_PINS)]
+    own = {requirement.partition("==")[0] for requirement in PEERS[name]}
+    shared_names = tuple(pin for pin in SHARED_PINS if pin not in own)
+    pins = [line.split()[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith(shared_names)]
     wanted = "\n".join([*pins, *PEERS[name]])
     if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
         print(f"making the environment of the peer {name} in {folder.relative_to(ROOT)}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         shared = folder / "constraints.txt"
         shared.write_text("\n".join(pins), encoding="utf-8")
-        subprocess.run([python, "-m", "pip", "install", "-qq", "-c", shared, "torch", "numpy", *PEERS[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", "-c", shared, *shared_names, *PEERS[name]], check=True)
         ready.write_text(wanted, encoding="utf-8")
     return str(python)
 

@@ -10,13 +10,16 @@ import pytest
 from benchmarks import harness
 
 
-def peer_python(name: str, extras: Sequence[str] = ()) -> str:
+def peer_python(name: str, extras: Sequence[str] = (), *, makes: bool = True) -> str:
     """Return the Python of a peer's environment, made first if need be; skip the test where it cannot be had.
 
     Args:
         name: A key of the benchmarks' peers.
         extras: What else is to be importable there, as import name = package name.
+        makes: Whether it is made; making one takes a minute or two.
     """
+    if not makes and not (harness.PEERS_FOLDER / name / ".ready").exists():
+        pytest.skip(f"there is no environment of {name}: python -c 'from benchmarks.harness import prepare_peer; prepare_peer(\"{name}\")'")
     try:
         python = harness.prepare_peer(name)
         missing = [extra for extra in extras if not imports(python, extra)]
