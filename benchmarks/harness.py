@@ -178,7 +178,8 @@ def prepare_peer(name: str) -> str:
     python, ready = folder / "bin/python", folder / ".ready"
     own = {requirement.partition("==")[0] for requirement in PEERS[name]}
     shared_names = tuple(pin for pin in SHARED_PINS if pin not in own)
-    pins = [line.split()[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith(shared_names)]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split()[0] for line in lines if line.startswith(shared_names)]
     wanted = "\n".join([*pins, *PEERS[name]])
     if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
         print(f"making the environment of the peer {name} in {folder.relative_to(ROOT)}", file=sys.stderr)
