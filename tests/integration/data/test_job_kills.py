@@ -207,7 +207,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_store_that_ignores_conditions_takes_one_driver_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leyden.data.write.optimize.honours_conditions", lambda storage: False)
+    monkeypatch.setattr("leyden.data.write.job.honours_conditions", lambda storage: False)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="ignores conditional writes"):

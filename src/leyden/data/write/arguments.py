@@ -1,11 +1,11 @@
 """The arguments that `optimize` and `map` share: what is accepted, what is refused with the way out, what has no effect."""
 
+import itertools
 import os
-import queue as queues
 import re
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -14,6 +14,7 @@ from leyden.core.errors import ConfigError
 from leyden.data.config import Dir, place_of
 
 DEV_RUN_INPUTS = 10
+TOLD_INPUTS, TOLD_CHARACTERS = 3, 200  # of what a plan says of its inputs
 _TEMPLATE = re.compile(r"\{(%[^}]*)\}")
 _LAUNCH = (
     "start the same script several times instead: `leyden run --nodes 4 script.py`, torchrun or srun; each process finds its place "
@@ -38,44 +39,58 @@ class AllDone:
 ALL_DONE: Final = AllDone()
 
 
-def collect_inputs(inputs: Any, queue: Any, *, reader: Any, batch_size: int | None, fast_dev_run: bool | int) -> Sequence[Any]:
+def collect_inputs(inputs: Any, *, reader: Any, batch_size: int | None, fast_dev_run: bool | int) -> Sequence[Any]:
     """Return all inputs as a sequence.
 
     Raises:
-        ConfigError: None are given, both ways are, or a size is not accepted.
+        ConfigError: There are none, or a size is not accepted.
     """
-    if (inputs is None) == (queue is None):
-        raise ConfigError("give exactly one of inputs= (a sequence or an iterator) and queue= (ended by one ALL_DONE).")
-    found = _drained(queue) if queue is not None else _listed(inputs)
+    found = listed_inputs(inputs)
+    if reader is not None:
+        found = listed_inputs(reader.remap_items(found, 1))
+    if batch_size is not None:
+        size = _checked_size(batch_size)
+        found = [found[start : start + size] for start in range(0, len(found), size)]
+    return found[: dev_inputs(fast_dev_run)]
+
+
+def listed_inputs(inputs: Iterable[Any]) -> Sequence[Any]:
+    """Return inputs as a sequence.
+
+    Raises:
+        ConfigError: There are none, or it is one value.
+    """
+    if isinstance(inputs, str | bytes):
+        raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
+    found = list(inputs) if not isinstance(inputs, Sequence) else inputs
     if not found:
         raise ConfigError("inputs= is empty: there is nothing to do. Check the pattern or the folder that they come from.")
-    if reader is not None:
-        found = _listed(reader.remap_items(found, 1))
-    if batch_size is not None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size!r} is not accepted: it takes a whole number ≥ 1.")
-        found = [found[start : start + batch_size] for start in range(0, len(found), batch_size)]
-    if fast_dev_run:
-        found = found[: DEV_RUN_INPUTS if fast_dev_run is True else int(fast_dev_run)]
     return found
 
 
-def _listed(inputs: Iterable[Any]) -> Sequence[Any]:
-    if isinstance(inputs, str | bytes):
-        raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
-    return list(inputs) if not isinstance(inputs, Sequence) else inputs
+def batched(values: Iterator[Any], batch_size: int | None) -> Iterator[Any]:
+    """Yield lists of values, or the values themselves if no size is given.
+
+    Raises:
+        ConfigError: The size is not accepted.
+    """
+    if batch_size is None:
+        return values
+    size = _checked_size(batch_size)
+    return iter(lambda: list(itertools.islice(values, size)), [])
 
 
-def _drained(queue: Any) -> Sequence[Any]:
-    found: list[Any] = []
-    while True:
-        try:
-            item = queue.get(timeout=1.0)
-        except queues.Empty:
-            continue
-        if item == ALL_DONE:
-            return found
-        found.append(item)
+def dev_inputs(fast_dev_run: bool | int) -> int | None:  # noqa: FBT001 - the documented argument
+    """Return after how many inputs a trial run ends; `None`: after the last."""
+    if not fast_dev_run:
+        return None
+    return DEV_RUN_INPUTS if fast_dev_run is True else int(fast_dev_run)
+
+
+def _checked_size(batch_size: Any) -> int:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size!r} is not accepted: it takes a whole number ≥ 1.")
+    return batch_size
 
 
 def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:

@@ -18,8 +18,8 @@ from leyden.data.errors import SchemaError, UnitFailedError
 from leyden.data.format import canonical
 from leyden.data.format.schema import Schema, unify
 from leyden.data.read.owner import Owner
+from leyden.data.write.feeding import Feed
 from leyden.data.write.journal import Journal
-from leyden.data.write.plan import Plan
 from leyden.data.write.pool import Order, Outcome, Pool
 from leyden.data.write.unit import Failure
 
@@ -82,8 +82,7 @@ class Driver:
 
     Args:
         journal: The job's.
-        plan: Its plan.
-        inputs: All inputs.
+        feed: Gives units.
         pool: Does units.
         policy: What happens when something fails.
         clock: For waiting and for the beats of others.
@@ -93,15 +92,14 @@ class Driver:
     def __init__(
         self,
         journal: Journal,
-        plan: Plan,
-        inputs: Sequence[Any],
+        feed: Feed,
         pool: Pool,
         *,
         policy: Policy = Policy(),
         clock: Clock | None = None,
         on_progress: Callable[[int, int, int, int], None] | None = None,
     ) -> None:
-        self._journal, self._plan, self._inputs, self._pool, self._policy = journal, plan, inputs, pool, policy
+        self._journal, self._feed, self._pool, self._policy = journal, feed, pool, policy
         self._clock, self._on_progress = clock or SystemClock(), on_progress
         owner = Owner.here()
         self._id = new_id("driver")
@@ -126,8 +124,10 @@ class Driver:
             StorageError: The output kept refusing.
         """
         with self._beating():
-            candidates = deque(self._not_done())
+            done = self._look()
+            candidates = deque[int]()
             while True:
+                candidates.extend(unit for unit in self._more(candidates) if unit not in done)
                 self._give_work(candidates)
                 if self._pool.is_busy():
                     for outcome in self._pool.outcomes():
@@ -135,17 +135,29 @@ class Driver:
                     self._show()
                 elif self._error is not None:
                     raise self._error
+                elif not self._feed.has_ended():
+                    self._feed.wait(_WAIT_SECONDS)
                 elif not self._again and not candidates:
-                    candidates = deque(self._not_done())
+                    done = self._look()
+                    candidates = deque(unit for unit in range(self._feed.units()) if unit not in done)
                     if not candidates:
                         return
                     if not self._takes_any(candidates):
                         self._clock.sleep(_WAIT_SECONDS)  # others are at the rest
 
-    def _not_done(self) -> list[int]:
+    def _look(self) -> frozenset[int]:
+        """Return which units are done, and note who holds the others."""
         progress = self._journal.progress()
         self._generations.update(progress.leases)
-        return [unit for unit in range(self._plan.units) if unit not in progress.done]
+        return progress.done
+
+    def _more(self, candidates: deque[int]) -> Sequence[int]:
+        """Return units that came, unless some wait already: who reads them then waits too."""
+        try:
+            return () if candidates else self._feed.more()
+        except Exception as error:  # noqa: BLE001 - the user's iterator may raise anything; it is raised when running units have ended
+            self._error = self._error or error
+        return ()
 
     def _takes_any(self, candidates: deque[int]) -> bool:
         """Claim one of units that others may hold; drop those that are held."""
@@ -176,9 +188,8 @@ class Driver:
         return False
 
     def _order(self, unit: int) -> Order:
-        first, stop = self._plan.borders[unit], self._plan.borders[unit + 1]
         without = frozenset(failure.input for failure in self._left_out.get(unit, ()))
-        return Order(unit, first, self._inputs[first:stop], without, self._journal.is_packing)
+        return Order(unit, self._feed.first_of(unit), self._feed.inputs_of(unit), without, self._journal.is_packing)
 
     # -- what became of a unit -------------------------------------------------------------------------------------
 
@@ -235,7 +246,7 @@ class Driver:
             self._journal.set_schema(record["schema"])
             first = self._journal.schema()
             self._schema = mine if first is None else Schema.from_json(first)
-        self._schema = unify(self._schema, mine, f"unit {record['unit']} (inputs from {self._plan.borders[record['unit']]:,})")
+        self._schema = unify(self._schema, mine, f"unit {record['unit']} (inputs from {self._feed.first_of(record['unit']):,})")
 
     def _withdraw(self, unit: int, record: Mapping[str, Any]) -> None:
         """Remove our chunks of a unit that another driver has done, if they are other files."""

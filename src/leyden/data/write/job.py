@@ -1,5 +1,6 @@
 """`DatasetJob`: from arguments that are checked to a committed version, whoever and however many do the units."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -7,15 +8,17 @@ from typing import Any, final
 from leyden.core.errors import ConfigError
 from leyden.core.storage import Storage
 from leyden.data.format.versions import exists_error, honours_conditions
+from leyden.data.write.arguments import TOLD_CHARACTERS, TOLD_INPUTS, listed_inputs
 from leyden.data.write.engines.choose import DoUnits
+from leyden.data.write.feeding import SpooledInputs
 from leyden.data.write.finalise import Ending, Report
 from leyden.data.write.journal import Journal
 from leyden.data.write.layouts import Layout
-from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
-from leyden.data.write.running import Running
+from leyden.data.write.plan import STREAMED, Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.running import Running, drive
+from leyden.data.write.streaming import StreamedFeed
+from leyden.data.write.streams import InputStream
 from leyden.data.write.unit import Task
-
-_TOLD_INPUTS, _TOLD_CHARACTERS = 3, 200
 
 
 @final
@@ -26,7 +29,7 @@ class DatasetJob:
     Args:
         layout: Finds and commits versions.
         task: What units have in common; `job` and `cipher` are filled in here.
-        inputs: All of them.
+        inputs: All of them, or a stream.
         weights: What each costs.
         mode: `None`, `append` or `overwrite`.
         arguments: Those that change bytes, beside the function and the inputs.
@@ -38,7 +41,7 @@ class DatasetJob:
 
     layout: Layout
     task: Task
-    inputs: Sequence[Any]
+    inputs: "Sequence[Any] | InputStream"
     weights: Sequence[float] | None
     mode: str | None
     arguments: Mapping[str, Any]
@@ -55,30 +58,62 @@ class DatasetJob:
             ConfigError: Another driver computed other inputs, or the store is not fit for several drivers.
             UnitFailedError: An input failed, and the policy is to raise.
         """
-        digest = digest_of_inputs(self.inputs)
-        work = work_digest("append" if self.mode == "append" else "create", self.task.function, digest, self.arguments)
+        if not isinstance(self.inputs, InputStream):
+            return self._run_listed(self.inputs)
+        if not self.layout.newest():
+            return self._run_streamed(self.inputs)
+        with contextlib.closing(SpooledInputs(self.inputs)) as spooled:  # whether the version was made already depends on all of them
+            return self._run_listed(listed_inputs(spooled))
+
+    def _run_listed(self, inputs: Sequence[Any]) -> Report:
+        digest = digest_of_inputs(inputs)
+        work = self._work(digest)
         done = self.layout.made_already(work, self.mode) if self.resume else None
         if done is not None:
             return done
+        plan = Plan(job_id(work, self.layout.times_made(work)), len(inputs), digest, cut_into_units(len(inputs), self.weights))
+        told = {"count": len(inputs), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in inputs[:TOLD_INPUTS]]}
+        journal, first = self._begin(plan, work, told)
+        self.do_units(journal, plan, inputs, self._task_of(plan, first), self.running)
+        return self._finish(journal, plan, self._ending(work, first, told))
+
+    def _run_streamed(self, values: InputStream) -> Report:
+        """Do units while inputs come. Without a dataset there, nothing can have been made already."""
+        work = self._work(STREAMED)
+        journal, first = self._begin(Plan.streamed(job_id(work, 0)), work, {"first": []})
+        with contextlib.closing(StreamedFeed(journal, values)) as feed:
+            drive(journal, feed, self._task_of(Plan.streamed(journal.job), first), self.running)
+            listed_inputs(range(feed.inputs()))  # none at all are refused
+            plan = feed.plan()
+            return self._finish(journal, plan, self._ending(self._work(plan.inputs_digest), first, feed.told()))
+
+    def _finish(self, journal: Journal, plan: Plan, ending: Ending) -> Report:
+        report = self.layout.finish(journal, plan, ending)
+        journal.end(report._asdict())
+        return report
+
+    def _work(self, digest: str) -> str:
+        return work_digest("append" if self.mode == "append" else "create", self.task.function, digest, self.arguments)
+
+    def _begin(self, plan: Plan, work: str, told: Mapping[str, Any]) -> tuple[Journal, Mapping[str, Any]]:
+        """Write the plan, and return the journal and the plan of the driver that came first."""
         base = self.layout.newest()
         if base and self.mode is None:
             raise exists_error(self.layout.storage.url)
         if not self.is_alone:
             check_several(self.layout.storage, resume=self.resume)
-        borders = cut_into_units(len(self.inputs), self.weights)
-        plan = Plan(job_id(work, self.layout.times_made(work)), len(self.inputs), digest, borders)
         journal = Journal(self.layout.storage, plan.job)
         if not self.resume:
             journal.drop()
-        about = {"function": describe(self.task.function), "inputs": told_inputs(self.inputs, digest), "arguments": dict(self.arguments)}
+        about = {"function": describe(self.task.function), "inputs": told, "arguments": dict(self.arguments)}
         cipher = self.layout.cipher(self.task.encryption, self.mode)
         journal.begin(plan, {"about": about, "work": work, "cipher": cipher, "base": base})
-        first = journal.plan()  # of the driver that came first
-        task = dataclasses.replace(self.task, job=plan.job, cipher=first["cipher"])
-        self.do_units(journal, plan, self.inputs, task, self.running)
-        return self.layout.finish(journal, plan, self._ending(work, first))
+        return journal, journal.plan()
 
-    def _ending(self, work: str, first: Mapping[str, Any]) -> Ending:
+    def _task_of(self, plan: Plan, first: Mapping[str, Any]) -> Task:
+        return dataclasses.replace(self.task, job=plan.job, cipher=first["cipher"])
+
+    def _ending(self, work: str, first: Mapping[str, Any], told: Mapping[str, Any]) -> Ending:
         return Ending(
             work=work,
             mode=self.mode,
@@ -86,13 +121,8 @@ class DatasetJob:
             settings=self.task.settings,
             cipher=first["cipher"],
             on_error=self.task.on_error,
-            about=first["about"],
+            about={**first["about"], "inputs": told},
         )
-
-
-def told_inputs(inputs: Sequence[Any], digest: str) -> dict[str, Any]:
-    """Return what a plan and a version say of the inputs."""
-    return {"count": len(inputs), "digest": digest, "first": [f"{item!r}"[:_TOLD_CHARACTERS] for item in inputs[:_TOLD_INPUTS]]}
 
 
 def check_several(storage: Storage, *, resume: bool) -> None:

@@ -17,6 +17,8 @@ JOBS = "_leyden/jobs"
 _LEASE = r"lease-(\d{8})-(\d{4})\.json"
 _DONE = r"done-(\d{8})\.json"
 PACKING = "pack-"
+_PASSING = re.compile(r"((pack-)?lease|beat|input)-.*")
+_DIGEST_BYTES = 16
 
 
 class Progress(NamedTuple):
@@ -116,6 +118,28 @@ class Journal:
             found = self._records[unit] = self._read(f"{self._phase}done-{unit:08d}.json")
         return found
 
+    def keep_inputs(self, unit: int, digest: bytes, data: bytes) -> None:
+        """Keep the inputs of a unit whose inputs come from a stream.
+
+        Args:
+            unit: Its number.
+            digest: 16 bytes that stand for the inputs.
+            data: The inputs.
+
+        Raises:
+            ConflictError: They were kept before.
+        """
+        self.storage.create(f"{self._folder}/input-{unit:08d}.bin", digest + data)
+        failpoint("data.inputs.kept")
+
+    def digest_of_inputs(self, unit: int) -> bytes:
+        """Return what stands for the inputs of a unit."""
+        return self.storage.read_range(f"{self._folder}/input-{unit:08d}.bin", 0, _DIGEST_BYTES)
+
+    def inputs(self, unit: int) -> bytes:
+        """Return the inputs of a unit, as they were kept."""
+        return self.storage.read(f"{self._folder}/input-{unit:08d}.bin")[_DIGEST_BYTES:]
+
     def beat(self, driver: str, count: int) -> None:
         """Say that a driver lives."""
         self.storage.write(f"{self._folder}/beat-{driver}.json", canonical.dumps({"count": count}))
@@ -128,8 +152,11 @@ class Journal:
             return -1
 
     def end(self, report: Mapping[str, Any]) -> None:
-        """Say that a job that makes no version has ended."""
+        """Say that a job has ended, and keep of its journal the plan and the records: leases, beats and inputs go."""
         self._first("ended.json", report)
+        for entry in list(self.storage.list(self._folder)):
+            if _PASSING.fullmatch(entry.key.rpartition("/")[2]):
+                self.storage.delete(entry.key)
 
     def ended(self) -> Mapping[str, Any] | None:
         """Return what was said at the end; `None` before."""

@@ -75,7 +75,9 @@ class NativeLayout(Layout):
         if found is None:
             return None
         clean_up_after(self.storage, found)
-        return report_of(found, time.monotonic() - start)
+        report = report_of(found, time.monotonic() - start)
+        end_journal(self.storage, report)
+        return report
 
     def _made_already(self, work: str, mode: str | None) -> Manifest | None:
         """Return the version that the same work has made, if nothing came in between that it would change."""
@@ -109,6 +111,13 @@ class NativeLayout(Layout):
 
     def finish(self, journal: Journal, plan: Plan, ending: Ending) -> Report:
         return report_of(finalise(journal, plan, ending), 0.0)
+
+
+def end_journal(storage: Storage, report: Report) -> None:
+    """Do what whoever was killed between the commit and the end has not done."""
+    journal = Journal(storage, report.job)
+    if journal.exists() and journal.ended() is None:
+        journal.end(report._asdict())
 
 
 def warn_of_append(version: int) -> None:

@@ -25,7 +25,7 @@ from leyden.data.interop.litdata_index import DEFAULT_FRAME_ROWS
 from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.write.finalise import Ending, Report, clean, lineage_of, packed_records, records_of
 from leyden.data.write.journal import Journal
-from leyden.data.write.layouts import LITDATA_MARK, Layout, warn_of_append
+from leyden.data.write.layouts import LITDATA_MARK, Layout, end_journal, warn_of_append
 from leyden.data.write.plan import Plan
 
 _RANK = re.compile(r"chunk-(\d+)-\d+(\..+)?\.bin")
@@ -54,7 +54,9 @@ class LitdataLayout(Layout):
         journal = Journal(self.storage, str(found["lineage"]["job"]))
         if journal.exists():
             clean(journal, set())
-        return _report_of(found, time.monotonic() - start)
+        report = _report_of(found, time.monotonic() - start)
+        end_journal(self.storage, report)
+        return report
 
     def _made_already(self, newest_first: Sequence[Mapping[str, Any]], work: str, mode: str | None) -> Mapping[str, Any] | None:
         for mark in newest_first:

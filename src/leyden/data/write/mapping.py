@@ -113,7 +113,7 @@ def map(
     output = output_of(output_dir, is_alone=world == 1)
     if "://" in output:
         raise ConfigError(f"output_dir={output!r} is remote: map writes to a folder; upload it, or have fn write to the URL itself.")
-    found = collect_inputs(inputs, None, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
+    found = collect_inputs(inputs, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
     digest = digest_of_inputs(found)
     work = work_digest("map", fn, digest, {"on_error": on_error, "weights": None if weights is None else list(weights)})
     plan = Plan(job_id(work, 0), len(found), digest, cut_into_units(len(found), weights))

@@ -13,7 +13,7 @@ from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.versions import find_manifest, open_manifest
-from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
+from leyden.data.write.arguments import check_job, output_of, refuse_machines, warn_without_effect
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
@@ -23,6 +23,7 @@ from leyden.data.write.layouts import NativeLayout, layout_name
 from leyden.data.write.litdata_layout import LitdataLayout, litdata_settings
 from leyden.data.write.plan import describe
 from leyden.data.write.running import Running
+from leyden.data.write.streams import Grouping, job_inputs
 from leyden.data.write.unit import Task
 
 _CHUNK_BYTES = "64MB"
@@ -162,13 +163,15 @@ def optimize(
         settings=filling if litdata is None else dataclasses.replace(filling, compression=None), rules=LeafRules(allow_pickle=allow_pickle),
         durable=fsync, key_function=key_fn, litdata=litdata,
     )  # fmt: skip
+    grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
+    may_stream = is_alone and engine in ("auto", "local", "ranks")
     running = Running(
         num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
     job = DatasetJob(
         layout=NativeLayout(storage) if litdata is None else LitdataLayout(storage),
         task=task,
-        inputs=collect_inputs(inputs, queue, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run),
+        inputs=job_inputs(inputs, queue, grouping, may_stream=may_stream),
         weights=weights,
         mode=mode,
         arguments=_that_change_bytes(task, weights),

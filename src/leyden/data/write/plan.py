@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError
 from leyden.data.format import canonical
 from leyden.data.format.hashing import digest128
+from leyden.data.write.packed import dumps
 
 MOST_UNITS, LEAST_UNITS, INPUTS_PER_UNIT = 65_536, 64, 512
 _ID_DIGITS = 12
+STREAMED = "streamed"
 
 
 class Plan(NamedTuple):
@@ -36,6 +38,11 @@ class Plan(NamedTuple):
     inputs: int
     inputs_digest: str
     borders: tuple[int, ...]
+
+    @classmethod
+    def streamed(cls, job: str) -> "Plan":
+        """Return the plan of a job whose inputs are read while it runs: nobody knows yet how many there are."""
+        return cls(job, 0, STREAMED, (0,))
 
     @property
     def units(self) -> int:
@@ -80,10 +87,23 @@ def digest_of_inputs(inputs: Sequence[Any]) -> str:
     """
     digest = xxhash.xxh3_128()
     for index, item in enumerate(inputs):
-        text = _bytes_of(item, index)
-        digest.update(len(text).to_bytes(8, "little"))
-        digest.update(text)
+        for part in hashed_input(item, index):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def hashed_input(item: Any, index: int) -> tuple[bytes, bytes]:
+    """Return what of an input is hashed: its length and its text.
+
+    Args:
+        item: The input.
+        index: Its number, for the message.
+
+    Raises:
+        ConfigError: It cannot be pickled.
+    """
+    text = _bytes_of(item, index)
+    return len(text).to_bytes(8, "little"), text
 
 
 def _bytes_of(item: Any, index: int) -> bytes:
@@ -95,7 +115,7 @@ def _bytes_of(item: Any, index: int) -> bytes:
         return b"j" + canonical.dumps(item)
     except (TypeError, ValueError):
         try:
-            return b"p" + pickle.dumps(item, protocol=5)
+            return b"p" + dumps(item)
         except Exception as error:
             raise ConfigError(
                 f"input {index}, {item!r:.80}, cannot be pickled ({error}). Pass paths or numbers, and open them in fn."

@@ -9,6 +9,7 @@ from leyden.data.config import parse_bytes
 from leyden.data.format.schema import Schema
 from leyden.data.write.arguments import usable_workers
 from leyden.data.write.driver import Driver, Policy
+from leyden.data.write.feeding import Feed, ListedFeed
 from leyden.data.write.journal import Journal
 from leyden.data.write.litdata_layout import reserve_ranks
 from leyden.data.write.litdata_packing import refuse_nulls
@@ -47,25 +48,43 @@ def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, ru
         UnitFailedError: An input failed, and the policy is to raise.
         ConfigError: A number is not accepted, or the function cannot be sent to a worker.
     """
-    pool = _pool(task, min(usable_workers(running.num_workers), plan.units), running)
+    drive(journal, ListedFeed(plan, inputs), task, running, most_workers=plan.units)
+
+
+def drive(journal: Journal, feed: Feed, task: Task, running: Running, *, most_workers: int | None = None) -> None:
+    """Return when every unit that a feed gives is done, and packed.
+
+    Args:
+        journal: The job's.
+        feed: Gives units.
+        task: What is done.
+        running: How.
+        most_workers: More would have nothing to do.
+
+    Raises:
+        UnitFailedError: An input failed, and the policy is to raise.
+        ConfigError: A number is not accepted, or the function cannot be sent to a worker.
+    """
+    workers = usable_workers(running.num_workers)
+    pool = _pool(task, workers if most_workers is None else min(workers, most_workers), running)
     policy = Policy(on_error=task.on_error, retries=running.retries)
     try:
-        Driver(journal, plan, inputs, pool, policy=policy, on_progress=running.progress).run()
+        Driver(journal, feed, pool, policy=policy, on_progress=running.progress).run()
         if not task.writes_files and task.run is None:
-            _pack(journal, plan, task, pool, policy)
+            _pack(journal, feed.units(), task, pool, policy)
     finally:
         pool.close()
 
 
-def _pack(journal: Journal, plan: Plan, task: Task, pool: Pool, policy: Policy) -> None:
-    packs = packs_of([journal.record(unit) for unit in range(plan.units)], task.settings, must_pack=task.litdata is not None)
+def _pack(journal: Journal, units: int, task: Task, pool: Pool, policy: Policy) -> None:
+    packs = packs_of([journal.record(unit) for unit in range(units)], task.settings, must_pack=task.litdata is not None)
     if packs and task.litdata is not None:
         refuse_nulls(Schema.from_json(packs[0].schema))
         first = reserve_ranks(journal, len(packs))
         packs = [pack._replace(first_rank=first) for pack in packs]
     if packs:
-        second = Plan(plan.job, len(packs), plan.inputs_digest, tuple(range(len(packs) + 1)))
-        Driver(journal.packing(), second, packs, pool, policy=policy).run()
+        plan = Plan(journal.job, len(packs), "", tuple(range(len(packs) + 1)))
+        Driver(journal.packing(), ListedFeed(plan, packs), pool, policy=policy).run()
 
 
 def _pool(task: Task, workers: int, running: Running) -> Pool:
