@@ -1,10 +1,12 @@
-"""`TrainerInfo`: what a trainer answers, as read-only properties under the documented names. No behaviour lives here."""
+"""`TrainerInfo`: what a trainer answers, as properties under the documented names. No behaviour lives here."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from leyden.core.lazy import Later
 from leyden.trainer.core.callback import Checkpoint
+from leyden.trainer.data.limits import check_limit
 from leyden.trainer.engine.plan import CallbackList
 from leyden.trainer.engine.run import Run
 from leyden.trainer.engine.state import RunState
@@ -282,25 +284,46 @@ class TrainerInfo:  # noqa: SIZE002, SIZE003 - one property per documented name
 
     # -- arguments as attributes ---------------------------------------------------------------------------------
 
+    def _limit(self, stage: str, value: float) -> None:
+        cadence = self.config.cadence
+        limits = {**cadence.limits, stage: check_limit(f"limit_{stage}_batches", value)}
+        self.config = replace(self.config, cadence=replace(cadence, limits=limits))
+
     @property
     def limit_train_batches(self) -> float:
-        """As given, or 1.0."""
+        """As given, or 1.0; another one holds from the next entry point on."""
         return self.config.cadence.limits["train"]
+
+    @limit_train_batches.setter
+    def limit_train_batches(self, value: float) -> None:
+        self._limit("train", value)
 
     @property
     def limit_val_batches(self) -> float:
-        """As given, or 1.0."""
+        """As given, or 1.0; another one holds from the next entry point on."""
         return self.config.cadence.limits["val"]
+
+    @limit_val_batches.setter
+    def limit_val_batches(self, value: float) -> None:
+        self._limit("val", value)
 
     @property
     def limit_test_batches(self) -> float:
-        """As given, or 1.0."""
+        """As given, or 1.0; another one holds from the next entry point on."""
         return self.config.cadence.limits["test"]
+
+    @limit_test_batches.setter
+    def limit_test_batches(self, value: float) -> None:
+        self._limit("test", value)
 
     @property
     def limit_predict_batches(self) -> float:
-        """As given, or 1.0."""
+        """As given, or 1.0; another one holds from the next entry point on."""
         return self.config.cadence.limits["predict"]
+
+    @limit_predict_batches.setter
+    def limit_predict_batches(self, value: float) -> None:
+        self._limit("predict", value)
 
     @property
     def val_check_interval(self) -> Any:
