@@ -19,6 +19,10 @@ def document(number: int) -> list[int]:
     return [number] * (number % 4 + 1)
 
 
+def double(sample: Any) -> dict[str, Any]:
+    return {"double": sample["id"] * 2}
+
+
 def key_of(sample: Any) -> int:
     return int(sample["id"])
 

@@ -1,6 +1,7 @@
 """`Fault`, and the faults of a version's files: those that are missing, cut, changed, or hold other keys and deletions."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from leyden.core.errors import LeydenError
@@ -44,9 +45,9 @@ def file_faults(manifest: Manifest, storage: Storage, *, fast: bool) -> Iterator
             if message is not None:
                 yield Fault(file.name, None, None, message)
         if chunk.deleted is not None and not fast:
-            yield from _read_fault(chunk.deleted.name, lambda name: deletes.from_bytes(storage.read(name), name))
+            yield from _fault_in(chunk.deleted.name, partial(_wrong_deletes, chunk, storage))
     if manifest.keys is not None and not fast:
-        yield from _read_fault(manifest.keys["name"], lambda name: keys.KeyIndex(storage.read(name), name))
+        yield from _fault_in(str(manifest.keys["name"]), partial(_wrong_keys, manifest, storage))
 
 
 def _file_fault(file: Chunk | ColumnFile, storage: Storage, *, fast: bool) -> str | None:
@@ -60,8 +61,27 @@ def _file_fault(file: Chunk | ColumnFile, storage: Storage, *, fast: bool) -> st
     return None if digest == file.digest else f"has the digest {digest} where the manifest says {file.digest}"
 
 
-def _read_fault(name: str, read: Callable[[str], object]) -> Iterator[Fault]:
+def _fault_in(name: str, look: Callable[[str], str | None]) -> Iterator[Fault]:
     try:
-        read(name)
+        message = look(name)
     except LeydenError as error:
-        yield Fault(name, None, None, str(error))
+        message = str(error)
+    if message is not None:
+        yield Fault(name, None, None, message)
+
+
+def _wrong_deletes(chunk: Chunk, storage: Storage, name: str) -> str | None:
+    rows = deletes.from_bytes(storage.read(name), name)
+    said = chunk.deleted.rows if chunk.deleted else 0
+    if len(rows) != said:
+        return f"lists {len(rows):,} deleted rows where the manifest says {said:,}"
+    return f"lists row {rows[-1]:,} of {chunk.name}, which has {chunk.rows:,}" if len(rows) and rows[-1] >= chunk.rows else None
+
+
+def _wrong_keys(manifest: Manifest, storage: Storage, name: str) -> str | None:
+    rows = [row for _, row in keys.KeyIndex(storage.read(name), name).items()]
+    said = manifest.keys["rows"] if manifest.keys else 0
+    if len(rows) != said:
+        return f"holds {len(rows):,} keys where the manifest says {said:,}"
+    last = max(rows, default=-1)
+    return f"has a key of row {last:,}, and there are {manifest.num_stored_rows:,}" if last >= manifest.num_stored_rows else None

@@ -1,9 +1,11 @@
 """`repair`: makes a dataset of ours openable again, from what is left of it.
 
 The newest manifest restores `index.json`. If all manifests are lost, a new one is made of the chunks' footers: those of one
-job, in the order of their names, which is the order of its units. Deletions, keys and lineage are in no footer: they are lost.
+job, in the order of their names, which is the order of its units. Deletions, keys, added columns and lineage are in none of
+them: they are lost.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from leyden.data.format.hashing import digest128
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.schema import Schema, unify_all
 from leyden.data.format.versions import commit, find_manifest, repair_index
+
+_CHUNK = re.compile(rf"chunk-[^/]*{re.escape(SUFFIX)}")  # files of added columns are called otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ def _is_index_stale(storage: Storage) -> bool:
 
 
 def _chunk_names(storage: Storage) -> list[str]:
-    return sorted(entry.key for entry in storage.list() if entry.key.endswith(SUFFIX) and "/" not in entry.key)
+    return sorted(entry.key for entry in storage.list() if _CHUNK.fullmatch(entry.key))
 
 
 def _read(storage: Storage, name: str) -> _Found:

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,24 +34,13 @@ class ColumnWork:
         url: The dataset.
         options: Of its storage.
         version: Whose rows.
-        columns: Which leaves the function gets; all if `None`.
-        output: What arrays are to it.
-        trust: Whether pickled leaves may be loaded.
+        reading: What else `StreamingDataset` is told: which leaves the function gets, and as what.
     """
 
     def __init__(
-        self,
-        function: Callable[[Any], Mapping[str, Any]],
-        *,
-        url: str,
-        options: Mapping[str, Any],
-        version: int,
-        columns: Sequence[str] | None,
-        output: Literal["torch", "numpy"],
-        trust: bool,
+        self, function: Callable[[Any], Mapping[str, Any]], url: str, options: Mapping[str, Any], version: int, reading: Mapping[str, Any]
     ) -> None:
-        self.function, self._url, self._options, self._version = function, url, options, version
-        self._columns, self._output, self._trust = columns, output, trust
+        self.function, self._url, self._options, self._version, self._reading = function, url, options, version, reading
         self._opened: _Rows | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,13 +54,7 @@ class ColumnWork:
         """Return the rows of the version; it is opened once in each process."""
         if self._opened is None:
             dataset = StreamingDataset(
-                self._url,
-                version=self._version,
-                columns=self._columns,
-                output=self._output,
-                trust=self._trust,
-                encryption=encryption,
-                storage_options=self._options,
+                self._url, version=self._version, encryption=encryption, storage_options=self._options, **self._reading
             )
             self._opened = _Rows(open_target(self._url, self._options, version=self._version), dataset)
         return self._opened

@@ -22,7 +22,7 @@ from leyden.data.write.arguments import check_job
 from leyden.data.write.changes.column_work import PREFIX, ColumnWork, run_column_unit, write_dead_file
 from leyden.data.write.changes.history import DatasetVersion, facts_of
 from leyden.data.write.changes.target import Place, Target, next_of, open_target
-from leyden.data.write.engines.choose import engine_named
+from leyden.data.write.engines.choose import DoUnits, engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import MOST_UNITS, Plan, describe, digest_of_inputs, job_id, work_digest
@@ -118,9 +118,8 @@ def add_columns(  # noqa: PLR0913 - what is read, how it is run and where, flat 
         durable=fsync,
         run=run_column_unit,
     )
-    adding = _Adding(target, task, running, engine_named(engine), work, resume=resume)
-    adding.reads(columns=columns, output=output)
-    return facts_of(adding.run())
+    reading = {"columns": columns, "output": output, "trust": allow_pickle, "serializers": task.rules.serializers}
+    return facts_of(_Adding(target, task, running, reading, engine_named(engine), work, resume=resume).run())
 
 
 class _Behind(Exception):  # noqa: N818 - a way out of `commit`, no fault
@@ -141,21 +140,20 @@ class _Adding:
         target: The dataset as it was found.
         task: What all units have in common.
         running: How they are done.
+        reading: What of a sample the function gets.
         do_units: Who does them.
         work: What is done.
         resume: Whether an unfinished job is gone on with.
     """
 
-    def __init__(self, target: Target, task: Task, running: Running, do_units: Any, work: str, *, resume: bool) -> None:
-        self._target, self._task, self._running, self._do_units, self._work = target, task, running, do_units, work
-        self._base, self._resume, self._read = target.manifest.version, resume, dict[str, Any]()
+    def __init__(
+        self, target: Target, task: Task, running: Running, reading: Mapping[str, Any], do_units: DoUnits, work: str, *, resume: bool
+    ) -> None:
+        self._target, self._task, self._running, self._reading = target, task, running, reading
+        self._do_units, self._work, self._resume, self._base = do_units, work, resume, target.manifest.version
         self._files: dict[str, ColumnFile] = {}  # by the chunk's name
         self._schema: Schema | None = None
         self._jobs: list[str] = []
-
-    def reads(self, **options: Any) -> None:
-        """Say what of a sample the function gets."""
-        self._read = options
 
     def run(self) -> Manifest:
         """Return the manifest with the new columns, of this driver or another.
@@ -193,14 +191,7 @@ class _Adding:
             journal.drop()
         about = {"function": describe(self._task.function), "operation": OPERATION}
         journal.begin(plan, {"about": about, "work": self._work, "base": manifest.version})
-        function = ColumnWork(
-            self._task.function,
-            url=target.url,
-            options=target.options,
-            version=manifest.version,
-            trust=self._task.rules.allow_pickle,
-            **self._read,
-        )
+        function = ColumnWork(self._task.function, target.url, target.options, manifest.version, self._reading)
         task = dataclasses.replace(self._task, job=plan.job, function=function, cipher=manifest.cipher)
         self._jobs.append(plan.job)
         self._do_units(journal, plan, list(missing), task, self._running)

@@ -44,6 +44,10 @@ class Files:
         self._names.append(name)
         failpoint("data.change.file")
 
+    def are_left(self, named: Iterable[str]) -> bool:
+        """Return whether there are files that are not named."""
+        return bool(set(self._names) - set(named))
+
     def keep_only(self, kept: Iterable[str]) -> None:
         """Remove those that are not among the kept ones."""
         for name in set(self._names) - set(kept):
@@ -113,12 +117,13 @@ def commit_change(target: Target, files: Files, make: Callable[[Manifest], Manif
     except Exception:
         _remove_unnamed(target, files)
         raise
-    files.keep_only(files_of(manifest))
+    if files.are_left(files_of(manifest)):
+        _remove_unnamed(target, files)
     return manifest
 
 
 def _remove_unnamed(target: Target, files: Files) -> None:
-    """Remove what no version names: the change may have been committed before what failed."""
+    """Remove what no version names: the change may have been committed before what failed, and names of equal content are equal."""
     with contextlib.suppress(LeydenError):  # then nothing is removed here, and `gc` does it
         newer = [found.version for found in list_versions(target.storage) if found.version > target.manifest.version]
         files.keep_only([name for version in newer for name in files_of(open_manifest(target.storage, version))])

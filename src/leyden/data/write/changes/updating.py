@@ -130,6 +130,7 @@ class DatasetUpdate:
                 encryption=self._encryption,
                 storage_options=self._target.options,
                 trust=self._rules.allow_pickle,
+                serializers=self._rules.serializers,  # type: ignore[arg-type]
             )
         return self._dataset[key] if self._target.manifest.keys is None else self._dataset.get_by_key(key)
 
