@@ -3,22 +3,20 @@
 The record names each file with its digest before anything moves, so that moving can be done again by anybody.
 """
 
-import contextlib
 import inspect
 import shutil
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
 from leyden.core.errors import ConflictError
 from leyden.core.failpoints import failpoint
-from leyden.data.errors import IncompleteJobError
 from leyden.data.format.hashing import digest128
-from leyden.data.write.unit import ONE_INPUT_TEXT, Failure, Reports, Task, UnitFailed
-
-TEMPORARY = "_leyden/tmp"
+from leyden.data.write.fetching import Fetcher
+from leyden.data.write.places import FilesPlace, files_place
+from leyden.data.write.unit import Failure, Given, Reports, Task, UnitFailed, failure_of, given_by, read_input
 
 
 def run_files_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: frozenset[int], report: Reports) -> dict[str, Any]:
@@ -26,47 +24,55 @@ def run_files_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], wit
 
     Raises:
         UnitFailed: An input failed, and the policy is to raise.
+        StorageError: The output refuses.
     """
     start = time.monotonic()
-    folder = Path(task.output) / TEMPORARY / task.job / f"{unit}-{time.time_ns()}"
     failures: list[Failure] = []
     names = _accepted(task.function)
-    for index, item in enumerate(inputs, start=first):
-        report(index)
-        if index in without:
-            continue
-        private = folder / str(index)  # what a failed input has written goes
-        private.mkdir(parents=True)
-        extra = {key: value for key, value in {"device": None, "is_last": index == first + len(inputs) - 1}.items() if key in names}
-        try:
-            task.function(item if task.reader is None else task.reader.read(item), str(private), **extra)
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
-            shutil.rmtree(private, ignore_errors=True)
-            failure = Failure(index, f"{item!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
-            if task.on_error == "raise":
-                shutil.rmtree(folder, ignore_errors=True)
-                raise UnitFailed(failure) from None
-            failures.append(failure)
-    failpoint("data.unit.written")
+    with files_place(task.output, task.options, task.uploads).unit_folder(task.job, unit) as folder:
+        with Fetcher(task.fetching, inputs) as fetcher:
+            for index in range(first, first + len(inputs)):
+                report(index)
+                if index in without:
+                    continue
+                extra = {"is_last": index == first + len(inputs) - 1} if "is_last" in names else {}
+                extra |= {"device": _device()} if "device" in names else {}
+                failure = _call(task, folder.path / str(index), index, given_by(fetcher, inputs, index - first), extra)
+                if failure is not None and task.on_error == "raise":
+                    raise UnitFailed(failure)
+                failures += [] if failure is None else [failure]
+        failpoint("data.unit.written")
+        files = list(_described(folder.path))
+        folder.publish([f"{file['input']}/{file['path']}" for file in files])
     return {
         "unit": unit,
         "inputs": len(inputs),
         "rows": len(inputs) - len(failures) - len(without),
-        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "bytes": sum(file["bytes"] for file in files),
         "failures": [failure._asdict() for failure in failures],
         "chunks": [],
         "schema": None,
-        "folder": folder.relative_to(task.output).as_posix(),
-        "files": list(_described(folder)),
+        "folder": folder.key,
+        "files": files,
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
-def move(output: Path, records: Sequence[Mapping[str, Any]]) -> int:
+def _call(task: Task, private: Path, index: int, given: Given, extra: Mapping[str, Any]) -> Failure | None:
+    private.mkdir(parents=True)
+    try:
+        task.function(read_input(task, given), str(private), **extra)
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
+        shutil.rmtree(private, ignore_errors=True)  # what a failed input has written goes
+        return failure_of(index, given, error)
+    return None
+
+
+def move(place: FilesPlace, records: Sequence[Mapping[str, Any]]) -> int:
     """Move the files of all units to their places, and return how many there are; what has moved already stays.
 
     Args:
-        output: Where files belong.
+        place: Where files belong.
         records: Of all units.
 
     Raises:
@@ -81,26 +87,8 @@ def move(output: Path, records: Sequence[Mapping[str, Any]]) -> int:
                 raise ConflictError(
                     f"inputs {other['input']} and {file['input']} both wrote {file['path']}, with other bytes. Name files by input."
                 )
-    for record in records:
-        for file in record["files"]:
-            _move_one(output, output / record["folder"] / str(file["input"]) / file["path"], file)
+    place.move_all([(f"{record['folder']}/{file['input']}/{file['path']}", file["path"]) for record in records for file in record["files"]])
     return len(owners)
-
-
-def _move_one(output: Path, source: Path, file: Mapping[str, Any]) -> None:
-    target = output / file["path"]
-    failpoint("data.map.move")
-    if source.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another driver moves too
-            source.replace(target)
-    if not target.exists():
-        raise IncompleteJobError(f"{target} of input {file['input']} is gone. Run the call with resume=False.")
-
-
-def remove_temporary(output: Path, job: str) -> None:
-    """Remove what is left of a job's private folders."""
-    shutil.rmtree(output / TEMPORARY / job, ignore_errors=True)
 
 
 def _accepted(function: Any) -> frozenset[str]:
@@ -108,6 +96,14 @@ def _accepted(function: Any) -> frozenset[str]:
         return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return frozenset()
+
+
+def _device() -> str | None:
+    """Return the accelerator of this worker: they are dealt out in turn."""
+    import torch  # only for functions that ask for a device
+
+    number = current_process().name.rpartition("-")[2]
+    return f"cuda:{int(number if number.isdecimal() else 0) % torch.cuda.device_count()}" if torch.cuda.is_available() else None
 
 
 def _described(folder: Path) -> Iterator[dict[str, Any]]:

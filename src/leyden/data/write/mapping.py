@@ -1,25 +1,38 @@
 """`map`: a function that writes files, for each input, in a job that can be killed and goes on; and `walk`."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConflictError
+from leyden.core.errors import ConflictError
 from leyden.core.storage import is_url, open_storage
 from leyden.data.config import Dir
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
-from leyden.data.write.arguments import check_job, collect_inputs, output_of, refuse_machines, warn_without_effect
+from leyden.data.write.arguments import (
+    TOLD_CHARACTERS,
+    TOLD_INPUTS,
+    check_job,
+    listed_inputs,
+    output_of,
+    refuse_machines,
+    warn_without_effect,
+)
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
-from leyden.data.write.files import move, remove_temporary
+from leyden.data.write.feeding import SpooledInputs
+from leyden.data.write.fetching import checked_transfers, fetching_of, options_of
+from leyden.data.write.files import move
 from leyden.data.write.finalise import Report
+from leyden.data.write.job import check_several
 from leyden.data.write.journal import Journal
+from leyden.data.write.places import FilesPlace, files_place
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running
+from leyden.data.write.streams import Grouping, InputStream, job_inputs
 from leyden.data.write.unit import Task
 
 
@@ -58,17 +71,18 @@ def map(
     `fn(input, output_dir)` writes below a private folder; what it wrote moves to the output when all inputs are done.
 
     Args:
-        fn: Writes files; also gets `device` and `is_last` if it names them.
+        fn: Writes files; also gets `device` (of this worker, such as `cuda:1`) and `is_last` (of its unit) if it names them.
         inputs: A sequence, or anything that can be iterated.
-        output_dir: A folder.
-        input_dir: Without effect.
+        output_dir: A folder or URL.
+        input_dir: A URL: strings of inputs below it are fetched, and `fn` gets local paths. By default so are URLs of object
+            stores, if the first input holds one.
         weights: What each input costs.
         num_workers: Worker processes; all usable cores by default, 0: in this process.
         fast_dev_run: Only the first 10 inputs, or that many.
         num_nodes: Refused; start the script several times.
         machine: Refused.
-        num_downloaders: Without effect.
-        num_uploaders: Without effect.
+        num_downloaders: Downloads in flight, in each process; 8 by default.
+        num_uploaders: Uploads in flight, in each process; 8 by default.
         reorder_files: Without effect.
         error_when_not_empty: Whether an output that holds files is refused.
         reader: Makes of an input what `fn` gets.
@@ -102,47 +116,45 @@ def map(
     check_job(on_error=on_error, start_method=start_method)
     do_units = engine_named(engine)
     refuse_machines(num_nodes, machine)
-    warn_without_effect(
-        optimize_dns=optimize_dns,
-        broadcast_paths=broadcast_paths,
-        input_dir=input_dir,
-        num_downloaders=num_downloaders,
-        num_uploaders=num_uploaders,
-    )
-    world = drivers_of(engine)
-    output = output_of(output_dir, is_alone=world == 1)
-    if "://" in output:
-        raise ConfigError(f"output_dir={output!r} is remote: map writes to a folder; upload it, or have fn write to the URL itself.")
-    found = collect_inputs(inputs, reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run)
-    digest = digest_of_inputs(found)
-    work = work_digest("map", fn, digest, {"on_error": on_error, "weights": None if weights is None else list(weights)})
-    plan = Plan(job_id(work, 0), len(found), digest, cut_into_units(len(found), weights))
-    journal = Journal(open_storage(output, storage_options), plan.job)
-    if not resume:
-        if world > 1:
-            raise ConfigError("resume=False is for one driver: the others would drop what it does. Leave it out.")
-        journal.drop()
-    ended = journal.ended()
-    if ended is not None:
-        return Report(**ended)._replace(seconds=time.monotonic() - start)
-    if error_when_not_empty and not journal.exists() and _holds_files(Path(output)):
-        raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
-    journal.begin(plan, {"about": {"function": describe(fn)}, "work": work})
+    warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths)
+    is_alone = drivers_of(engine) == 1
+    output = output_of(output_dir, is_alone=is_alone)
+    grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
+    found = job_inputs(inputs, None, grouping, may_stream=is_alone)
+    if isinstance(found, InputStream):
+        found = listed_inputs(SpooledInputs(found))  # what the job is depends on all of them
+    fetching = fetching_of(input_dir, found[0] if reader is None else None, storage_options, num_downloaders)
     task = Task(
-        job=plan.job, function=fn, output=output, options={}, settings=FillSettings(), rules=LeafRules(), on_error=on_error,
-        reader=reader, writes_files=True,
+        job="", function=fn, output=output, options=options_of(output, storage_options, fetching), settings=FillSettings(),
+        rules=LeafRules(), on_error=on_error, reader=reader, writes_files=True, fetching=fetching,
+        uploads=checked_transfers("num_uploaders", num_uploaders),
     )  # fmt: skip
     running = Running(
         num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
-    do_units(journal, plan, found, task, running)
-    report = _finish(journal, plan, Path(output), on_error)
-    return report._replace(seconds=time.monotonic() - start)
+    digest = digest_of_inputs(found)
+    work = work_digest("map", fn, digest, {"on_error": on_error, "weights": None if weights is None else list(weights)})
+    plan = Plan(job_id(work, 0), len(found), digest, cut_into_units(len(found), weights))
+    journal = Journal(open_storage(output, task.options), plan.job)
+    if not is_alone:
+        check_several(journal.storage, resume=resume)
+    if not resume:
+        journal.drop()
+    ended = journal.ended()
+    if ended is not None:
+        return Report(**ended)._replace(seconds=time.monotonic() - start)
+    place = files_place(output, task.options, task.uploads)
+    if error_when_not_empty and not journal.exists() and place.holds_files():
+        raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
+    told = {"count": len(found), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in found[:TOLD_INPUTS]]}
+    journal.begin(plan, {"about": {"function": describe(fn), "operation": "map", "inputs": told}, "work": work})
+    do_units(journal, plan, found, dataclasses.replace(task, job=plan.job), running)
+    return _finish(journal, plan, place, on_error)._replace(seconds=time.monotonic() - start)
 
 
-def _finish(journal: Journal, plan: Plan, output: Path, on_error: str) -> Report:
+def _finish(journal: Journal, plan: Plan, place: FilesPlace, on_error: str) -> Report:
     records = [journal.record(unit) for unit in range(plan.units)]
-    files = move(output, records)
+    files = move(place, records)
     failures = sum(len(record["failures"]) for record in records)
     report = Report(
         job=plan.job,
@@ -155,12 +167,8 @@ def _finish(journal: Journal, plan: Plan, output: Path, on_error: str) -> Report
         seconds=0.0,
     )
     journal.end(report._asdict())
-    remove_temporary(output, plan.job)
+    place.remove_temporary(plan.job)
     return report
-
-
-def _holds_files(output: Path) -> bool:
-    return output.is_dir() and any(path.name != "_leyden" for path in output.iterdir())
 
 
 def walk(

@@ -17,13 +17,14 @@ from leyden.data.write.arguments import check_job, output_of, refuse_machines, w
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
+from leyden.data.write.fetching import checked_transfers, fetching_of, options_of
 from leyden.data.write.finalise import Report
 from leyden.data.write.job import DatasetJob
 from leyden.data.write.layouts import NativeLayout, layout_name
 from leyden.data.write.litdata_layout import LitdataLayout, litdata_settings
 from leyden.data.write.plan import describe
 from leyden.data.write.running import Running
-from leyden.data.write.streams import Grouping, job_inputs
+from leyden.data.write.streams import Grouping, InputStream, job_inputs
 from leyden.data.write.unit import Task
 
 _CHUNK_BYTES = "64MB"
@@ -86,7 +87,8 @@ def optimize(
         inputs: A sequence, or anything that can be iterated.
         output_dir: A folder or URL.
         queue: Gives inputs, ended by one `ALL_DONE`, in place of `inputs`.
-        input_dir: Where relative inputs lie; local only.
+        input_dir: A URL: strings of inputs below it are fetched, and `fn` gets local paths. By default so are URLs of object
+            stores, if the first input holds one; of an iterator, only with `input_dir`.
         weights: What each input costs.
         chunk_size: The most rows of a chunk; tokens with `TokensLoader`.
         chunk_bytes: The most bytes of a chunk; `"64MB"` if neither is given.
@@ -99,8 +101,8 @@ def optimize(
         fast_dev_run: Only the first 10 inputs, or that many.
         num_nodes: Refused; start the script several times.
         machine: Refused.
-        num_downloaders: Without effect.
-        num_uploaders: Without effect.
+        num_downloaders: Downloads in flight, in each process; 8 by default.
+        num_uploaders: Uploads in flight, in each process; 8 by default.
         reorder_files: Without effect: rows are in input order.
         reader: Makes of an input what `fn` gets.
         batch_size: Groups inputs into lists.
@@ -143,15 +145,18 @@ def optimize(
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method)
     do_units = engine_named(engine)
-    _check(mode=mode, input_dir=input_dir)
+    _check_mode(mode)
     refuse_machines(num_nodes, machine)
-    warn_without_effect(
-        optimize_dns=optimize_dns, broadcast_paths=broadcast_paths, num_downloaders=num_downloaders, num_uploaders=num_uploaders
-    )
+    warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths)
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
     is_alone = drivers_of(engine) == 1
     output = output_of(output_dir, is_alone=is_alone)
-    storage = open_storage(output, storage_options)
+    grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
+    found = job_inputs(inputs, queue, grouping, may_stream=is_alone and engine in ("auto", "local", "ranks"))
+    first = None if isinstance(found, InputStream) or reader is not None else found[0]
+    fetching = fetching_of(input_dir, first, storage_options, num_downloaders)
+    options = options_of(output, storage_options, fetching)
+    storage = open_storage(output, options)
     filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
     litdata = None
     if layout_name(storage, layout, mode) == "litdata":
@@ -159,19 +164,18 @@ def optimize(
     else:
         warn_without_effect(compression_level=compression_level, compression_batch_size=compression_batch_size)
     task = Task(
-        job="", function=fn, output=output, options=dict(storage_options or {}), on_error=on_error, encryption=encryption, reader=reader,
+        job="", function=fn, output=output, options=options, on_error=on_error, encryption=encryption, reader=reader,
         settings=filling if litdata is None else dataclasses.replace(filling, compression=None), rules=LeafRules(allow_pickle=allow_pickle),
-        durable=fsync, key_function=key_fn, litdata=litdata,
+        durable=fsync, key_function=key_fn, litdata=litdata, fetching=fetching,
+        uploads=checked_transfers("num_uploaders", num_uploaders),
     )  # fmt: skip
-    grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
-    may_stream = is_alone and engine in ("auto", "local", "ranks")
     running = Running(
         num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
     job = DatasetJob(
         layout=NativeLayout(storage) if litdata is None else LitdataLayout(storage),
         task=task,
-        inputs=job_inputs(inputs, queue, grouping, may_stream=may_stream),
+        inputs=found,
         weights=weights,
         mode=mode,
         arguments=_that_change_bytes(task, weights),
@@ -206,8 +210,7 @@ def is_complete_dataset(output_dir: "str | Dir", storage_options: Mapping[str, A
     return find_manifest(open_storage(output_of(output_dir, is_alone=True), storage_options)) is not None
 
 
-def _check(*, mode: Any, input_dir: Any) -> None:
-    _check_input_dir(input_dir)
+def _check_mode(mode: Any) -> None:
     if mode not in (None, "append", "overwrite"):
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
 
@@ -224,11 +227,6 @@ def _that_change_bytes(task: Task, weights: Sequence[float] | None) -> dict[str,
         "allow_pickle": task.rules.allow_pickle,
         "litdata": None if litdata is None else dataclasses.asdict(dataclasses.replace(litdata, encryption=None)),
     }
-
-
-def _check_input_dir(input_dir: Any) -> None:
-    if input_dir is not None and "://" in output_of(input_dir, is_alone=True):
-        raise ConfigError(f"input_dir={input_dir!r} is remote: fn opens what it needs by its URL; leave input_dir out.")
 
 
 def _check_alignment(align_chunking: bool, chunk_size: int | None, keep_data_ordered: bool | None) -> None:

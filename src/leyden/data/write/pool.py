@@ -162,10 +162,10 @@ class ProcessPool(Pool):
             self._context.set_forkserver_preload([*_MODULES, *(["torch"] if "torch" in sys.modules else [])])
         self._packed = _packed(task)
         self._timeout, self._memory_limit, self._clock = timeout, memory_limit, clock or SystemClock()
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers = [self._start(number) for number in range(workers)]
 
-    def _start(self) -> "_Worker":
-        return _Worker(self._context, self._packed, self._clock)
+    def _start(self, number: int) -> "_Worker":
+        return _Worker(self._context, self._packed, self._clock, number)
 
     def is_free(self) -> bool:
         return any(worker.order is None for worker in self._workers)
@@ -189,7 +189,7 @@ class ProcessPool(Pool):
                 ended.append(outcome)
             if worker.order is None and not worker.is_alive():  # one that died since it was waited for still owes its outcome
                 worker.close()
-                self._workers[place] = self._start()
+                self._workers[place] = self._start(place)
         return ended
 
     def _reason_to_end(self, worker: "_Worker") -> str:
@@ -218,10 +218,10 @@ class ProcessPool(Pool):
 class _Worker:
     """A worker process, and the unit that it has."""
 
-    def __init__(self, context: Any, packed: bytes, clock: Clock) -> None:
+    def __init__(self, context: Any, packed: bytes, clock: Clock, number: int) -> None:
         self.pipe, theirs = context.Pipe()
         self._place = RawArray(c_uint64, 2)  # the input that it is at, plus one, 0 before the first; and whether it has begun
-        self.process = context.Process(target=_work, args=(theirs, packed, self._place), name="leyden-worker", daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, packed, self._place), name=f"leyden-worker-{number}", daemon=True)
         self.process.start()
         theirs.close()
         self.order: Order | None = None

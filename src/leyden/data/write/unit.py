@@ -6,15 +6,18 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, final
 
+from leyden.core.errors import NotFoundError
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.filling import Filler, FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.interop.litdata_write import LitdataSettings
+from leyden.data.write.fetching import TRANSFERS, Fetcher, Fetching
 
 ONE_INPUT_TEXT = 300
 
@@ -55,6 +58,8 @@ class Task:
         key_function: Makes a row's key of its sample.
         writes_files: Whether the function writes files, as that of `map` does.
         run: Does a unit in place of `run_unit`, from the same arguments; its chunks are not packed.
+        fetching: Which strings of inputs are fetched; `None`: none.
+        uploads: How many are in flight.
         litdata: How LitData's chunks are filled, where the dataset has its layout.
     """
 
@@ -72,6 +77,8 @@ class Task:
     key_function: Any = None
     writes_files: bool = False
     run: Callable[..., dict[str, Any]] | None = None
+    fetching: Fetching | None = None
+    uploads: int = TRANSFERS
     litdata: LitdataSettings | None = None
 
 
@@ -108,18 +115,18 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
     """
     start = time.monotonic()
     ciphers = None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
-    with OutputFolder(task.output, task.options) as folder:
+    with OutputFolder(task.output, task.options, task.uploads) as folder, Fetcher(task.fetching, inputs) as fetcher:
         filler = Filler(
             folder.path, job=task.job, unit=str(unit), settings=task.settings, rules=task.rules, ciphers=ciphers, durable=task.durable
         )
         failures: list[Failure] = []
         keys: list[str | int] = []
         try:
-            for index, item in enumerate(inputs, start=first):
+            for index in range(first, first + len(inputs)):
                 report(index)
                 if index in without:
                     continue
-                failure = _add(task, filler, keys, index, item)
+                failure = _add(task, filler, keys, index, given_by(fetcher, inputs, index - first))
                 if failure is not None:
                     if task.on_error == "raise":
                         raise UnitFailed(failure)
@@ -145,17 +152,59 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
     }
 
 
-def _add(task: Task, filler: Filler, keys: list[str | int], index: int, item: Any) -> Failure | None:
+class Given(NamedTuple):
+    """An input as the function gets it.
+
+    Args:
+        told: What was given, for messages.
+        item: The same with its files here.
+        missing: Why it is not here.
+    """
+
+    told: Any
+    item: Any
+    missing: NotFoundError | None
+
+
+def given_by(fetcher: Fetcher, inputs: Sequence[Any], place: int) -> Given:
+    """Return an input of a unit with its files fetched; one whose files are not there fails when it is looked at.
+
+    Raises:
+        StorageError: A file is there, but cannot be fetched now.
+    """
+    try:
+        return Given(inputs[place], fetcher.local(place), None)
+    except NotFoundError as error:
+        return Given(inputs[place], None, error)
+
+
+def read_input(task: Task, given: Given) -> Any:
+    """Return what the function gets.
+
+    Raises:
+        NotFoundError: A file of the input is not there.
+    """
+    if given.missing is not None:
+        raise given.missing
+    return given.item if task.reader is None else task.reader.read(given.item)
+
+
+def failure_of(index: int, given: Given, error: Exception) -> Failure:
+    """Return what is told of an input that raised; called where the exception is handled."""
+    return Failure(index, f"{given.told!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _add(task: Task, filler: Filler, keys: list[str | int], index: int, given: Given) -> Failure | None:
     """Add the samples of one input; where failures are left out, none of them before all are there."""
     try:
-        samples = _samples(task.function(item if task.reader is None else task.reader.read(item)))
+        samples = _samples(task.function(read_input(task, given)))
         for sample in samples if task.on_error == "raise" else list(samples):
             key = None if task.key_function is None else task.key_function(sample)
             filler.append(sample)
             if key is not None:
                 keys.append(key)
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
-        return Failure(index, f"{item!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure_of(index, given, error)
     return None
 
 
@@ -171,9 +220,9 @@ def _samples(given: Any) -> Iterator[Any]:
 class OutputFolder:
     """Where chunks are written: the output itself, or a temporary folder from which they are uploaded."""
 
-    def __init__(self, output: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, output: str, options: Mapping[str, Any], uploads: int = TRANSFERS) -> None:
         self._remote: Storage | None = open_storage(output, options) if is_url(output) and not output.startswith("file:") else None
-        self._output = output.removeprefix("file://")
+        self._output, self._uploads = output.removeprefix("file://"), uploads
 
     def __enter__(self) -> "OutputFolder":
         self._temporary = tempfile.TemporaryDirectory(prefix="leyden-unit-") if self._remote is not None else None
@@ -187,6 +236,9 @@ class OutputFolder:
 
     def publish(self, names: Sequence[str]) -> None:
         """Upload the chunks, if the output is elsewhere."""
-        if self._remote is not None:
-            for name in names:
-                self._remote.upload_file(self.path / name, name)
+        remote = self._remote
+        if remote is None:
+            return
+        with ThreadPoolExecutor(self._uploads, "leyden-upload") as threads:
+            for sent in [threads.submit(remote.upload_file, self.path / name, name) for name in names]:
+                sent.result()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from leyden.core.errors import ConfigError
 from leyden.data.write.optimize import optimize
 
 
@@ -12,6 +13,7 @@ def test_limits_of_an_input_need_a_worker_process(tmp_path: Path) -> None:
         assert optimize(float, [1, 2], str(tmp_path), num_workers=0, timeout=5.0).num_rows == 2
 
 
-def test_transfers_that_are_not_counted_are_told(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="num_uploaders"):
-        optimize(float, [1, 2], str(tmp_path), num_workers=0, num_uploaders=4)
+@pytest.mark.parametrize("name", ["num_uploaders", "num_downloaders"])
+def test_transfers_are_counted_from_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        optimize(float, [1, 2], str(tmp_path), num_workers=0, **{name: 0})  # type: ignore[arg-type]
