@@ -23,7 +23,6 @@ from leyden.data.read.options import SourceOptions
 from leyden.data.read.source import BlockSource
 
 _foreign: Any = Later("leyden.data.interop.sniff")
-_MEMORY_BYTES = 2**30
 _PATTERN = frozenset("*?[")
 
 
@@ -92,6 +91,6 @@ def _foreign_source(options: SourceOptions) -> Any:
 
 def _cache(options: SourceOptions) -> Cache:
     if options.max_cache_size == 0:
-        return MemoryCache(_MEMORY_BYTES)
+        return MemoryCache(options.ram_bytes)
     folder = cache_folder(options.cache_dir)
     return DiskCache(folder, cache_budget(options.max_cache_size, folder))

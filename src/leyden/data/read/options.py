@@ -45,6 +45,7 @@ class SourceOptions:
     serializers: Mapping[str, Serializer] = field(default_factory=dict)
     trust: bool = False
     verify: Literal["first", "always", "never"] = "first"
+    ram_bytes: int = 2**30  # of a cache in memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +124,7 @@ def source_options(
         serializers=dict(given["serializers"] or {}),
         trust=given["trust"],
         verify=checked_choice("verify", given["verify"], ("first", "always", "never")),
+        ram_bytes=parse_bytes(given["ram_bytes"], "ram_bytes"),
     )
 
 

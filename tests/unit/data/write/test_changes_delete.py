@@ -72,6 +72,11 @@ def test_what_is_not_accepted_is_named(dataset: Path, rows: Any, error: type[Exc
     assert len(ld.versions(dataset)) == 1
 
 
+def test_columns_that_are_not_there_are_named(dataset: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no leaf 'ids'.*'id'"):
+        ld.delete_rows(dataset, lambda batch: batch["id"] == 1, columns=["ids"])
+
+
 def test_keys_of_deleted_rows_are_gone_and_may_come_again(tmp_path: Path) -> None:
     write(tmp_path, range(6), key_fn=key_of)
     ld.delete_rows(tmp_path, [2, 3])

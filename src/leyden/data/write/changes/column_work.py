@@ -19,6 +19,7 @@ from leyden.data.interop.columns import taken
 from leyden.data.read.dataset import StreamingDataset
 from leyden.data.write.changes.deleting import deleted_in
 from leyden.data.write.changes.rewriting import ChunkOutput, write_chunk
+from leyden.data.write.changes.scanning import opened_once
 from leyden.data.write.changes.target import Target, open_target
 from leyden.data.write.unit import Reports, Task
 
@@ -53,10 +54,8 @@ class ColumnWork:
     def rows(self, encryption: Any) -> "_Rows":
         """Return the rows of the version; it is opened once in each process."""
         if self._opened is None:
-            dataset = StreamingDataset(
-                self._url, version=self._version, encryption=encryption, storage_options=self._options, **self._reading
-            )
-            self._opened = _Rows(open_target(self._url, self._options, version=self._version), dataset)
+            target = open_target(self._url, self._options, version=self._version)
+            self._opened = _Rows(target, opened_once(target, encryption=encryption, **self._reading))
         return self._opened
 
 

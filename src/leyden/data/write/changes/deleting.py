@@ -16,11 +16,11 @@ from leyden.data.format import deletes
 from leyden.data.format.column import Column
 from leyden.data.format.manifest import Chunk, Deleted, Manifest
 from leyden.data.interop.columns import taken
-from leyden.data.read.dataset import StreamingDataset
 from leyden.data.read.subset import Runs
 from leyden.data.write.changes.committing import Files, Replacing, commit_change, first_rows, read_keys, write_keys
 from leyden.data.write.changes.history import DatasetVersion, facts_of
 from leyden.data.write.changes.rewriting import Rewriter, new_job
+from leyden.data.write.changes.scanning import scanned
 from leyden.data.write.changes.target import Place, Target, next_of, open_target
 
 _NO_ROWS = np.zeros(0, np.int64)
@@ -122,23 +122,16 @@ def _numbers(target: Target, rows: Any) -> NDArray[np.int64]:
 
 def _picked(target: Target, pick: Callable[[Any], Any], columns: Sequence[str] | None, encryption: Any) -> NDArray[np.int64]:
     """Return the numbers of the rows that a function picks, asked block by block."""
-    dataset = StreamingDataset(
-        target.url,
-        version=target.manifest.version,
-        columns=columns,
-        output="numpy",
-        encryption=encryption,
-        storage_options=target.options,
-    )
     found = [_NO_ROWS]
-    for start, stop in live_blocks(target):
-        answer = np.asarray(pick(dataset.take(slice(start, stop))))
-        if answer.dtype != np.bool_ or answer.shape != (stop - start,):
-            raise ConfigError(
-                f"the function returned {answer.dtype} of shape {answer.shape} for a batch of {stop - start} rows: return one bool for "
-                "each row, such as batch['label'] == 3."
-            )
-        found.append(np.flatnonzero(answer) + start)
+    with scanned(target, columns=columns, output="numpy", encryption=encryption) as dataset:
+        for start, stop in live_blocks(target):
+            answer = np.asarray(pick(dataset.take(slice(start, stop))))
+            if answer.dtype != np.bool_ or answer.shape != (stop - start,):
+                raise ConfigError(
+                    f"the function returned {answer.dtype} of shape {answer.shape} for a batch of {stop - start} rows: return one bool "
+                    "for each row, such as batch['label'] == 3."
+                )
+            found.append(np.flatnonzero(answer) + start)
     return np.concatenate(found)
 
 

@@ -17,6 +17,7 @@ from leyden.data.write.arguments import output_of, warn_without_effect
 from leyden.data.write.changes.committing import Files, commit_change, first_rows, write_keys
 from leyden.data.write.changes.deleting import deleted_in
 from leyden.data.write.changes.history import DatasetVersion, facts_of
+from leyden.data.write.changes.scanning import scanned
 from leyden.data.write.changes.target import Place, Target, next_of, open_target
 
 _ROWS_AT_ONCE = 1024
@@ -114,26 +115,17 @@ class _Keys:
         ends = first_rows(chunks) + np.array([chunk.rows for chunk in chunks], np.int64)
         if gone is not None:
             ends = ends - np.searchsorted(gone, ends)
-        found, start, dataset = list[str | int](), 0, None
-        for chunk, stop in zip(chunks, ends.tolist(), strict=True):
-            known = (chunk.name, chunk.deleted)
-            if known not in self._made:
-                dataset = dataset or self._opened(target)
-                self._made[known] = self._keys_between(dataset, start, stop)
-            found += self._made[known]
-            start = stop
+        found, start = list[str | int](), 0
+        with scanned(target, columns=self._columns, encryption=self._encryption) as dataset:
+            for chunk, stop in zip(chunks, ends.tolist(), strict=True):
+                known = (chunk.name, chunk.deleted)
+                if known not in self._made:
+                    self._made[known] = self._keys_between(dataset, start, stop)
+                found += self._made[known]
+                start = stop
         _check_unique(found)
         rows = Runs.all_of(target.manifest.num_stored_rows, gone).at(np.arange(len(found)))[0] if found else np.zeros(0, np.int64)
         return found, rows
-
-    def _opened(self, target: Target) -> StreamingDataset:
-        return StreamingDataset(
-            target.url,
-            version=target.manifest.version,
-            columns=self._columns,
-            encryption=self._encryption,
-            storage_options=target.options,
-        )
 
     def _keys_between(self, dataset: StreamingDataset, start: int, stop: int) -> list[str | int]:
         borders = [*range(start, stop, _ROWS_AT_ONCE), stop]

@@ -23,6 +23,7 @@ from leyden.data.write.changes.committing import Files, Replacing, commit_change
 from leyden.data.write.changes.deleting import deleted_in
 from leyden.data.write.changes.history import DatasetVersion, facts_of
 from leyden.data.write.changes.rewriting import Rewriter, new_job
+from leyden.data.write.changes.scanning import opened_once
 from leyden.data.write.changes.target import Place, Target, next_of, open_target, without_files
 
 
@@ -92,6 +93,7 @@ class DatasetUpdate:
 
     def __init__(self, target: Target, rules: LeafRules, encryption: Any) -> None:
         self._rules, self._encryption = rules, encryption
+        self._dataset: StreamingDataset | None = None
         self._begin(target)
 
     def _begin(self, target: Target) -> None:
@@ -100,7 +102,9 @@ class DatasetUpdate:
         self._new: dict[int, _New] = {}
         self._index: keys_format.KeyIndex | None = None
         self._live: Runs | None = None
-        self._dataset: StreamingDataset | None = None
+        if self._dataset is not None:
+            self._dataset.close()
+        self._dataset = None
 
     def __enter__(self) -> "DatasetUpdate":
         return self
@@ -109,7 +113,7 @@ class DatasetUpdate:
         if self._new and kind is None:
             text = f"{len(self._new)} rows of {self._target.url} were set and not committed: call update.commit()."
             warnings.warn(text, UserWarning, stacklevel=2)
-        self._new = {}
+        self._begin(self._target)
 
     def __len__(self) -> int:
         return len(self._new)
@@ -124,14 +128,8 @@ class DatasetUpdate:
         if row in self._new:
             return self._new[row].sample
         if self._dataset is None:
-            self._dataset = StreamingDataset(
-                self._target.url,
-                version=self._target.manifest.version,
-                encryption=self._encryption,
-                storage_options=self._target.options,
-                trust=self._rules.allow_pickle,
-                serializers=self._rules.serializers,  # type: ignore[arg-type]
-            )
+            trust, serializers = self._rules.allow_pickle, self._rules.serializers
+            self._dataset = opened_once(self._target, encryption=self._encryption, trust=trust, serializers=serializers)
         return self._dataset[key] if self._target.manifest.keys is None else self._dataset.get_by_key(key)
 
     def __setitem__(self, key: str | int, sample: Any) -> None:
