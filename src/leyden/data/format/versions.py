@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from leyden.core.errors import ConfigError, ConflictError, CorruptDataError, NotFoundError, StorageError
+from leyden.core.errors import ConfigError, ConflictError, CorruptDataError, NotFoundError, StorageError, UnsupportedError
 from leyden.core.failpoints import failpoint
 from leyden.core.ids import new_id
 from leyden.core.storage import Storage
@@ -93,7 +93,7 @@ def _newer_of(storage: Storage, index: bytes, newest: int | None) -> Manifest:
 def _newest(storage: Storage) -> int | None:
     try:
         return max((each.version for each in list_versions(storage)), default=None)
-    except StorageError:
+    except (StorageError, UnsupportedError):
         return None  # plain HTTP cannot list: the index is all there is
 
 
@@ -101,7 +101,9 @@ def _read_version(storage: Storage, version: int) -> Manifest:
     try:
         data = storage.read(key_of(version))
     except NotFoundError:
-        there = ", ".join(str(each.version) for each in list_versions(storage)) or "none"
+        there = "those that the server does not list"
+        with contextlib.suppress(UnsupportedError):
+            there = ", ".join(str(each.version) for each in list_versions(storage)) or "none"
         raise NotFoundError(f"version {version} of {storage.url} is not there. There are: {there}.") from None
     return Manifest.from_bytes(data, f"{storage.url}/{key_of(version)}")
 

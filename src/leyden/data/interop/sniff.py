@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
+from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, UnsupportedError
 from leyden.core.storage import is_url, open_storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.format.manifest import Manifest
@@ -35,11 +35,19 @@ def format_of(url: str, options: Mapping[str, Any] | None = None) -> str | None:
     files = ForeignFiles(url, options)
     try:
         return _kind_of_index(files.read(INDEX), url)
-    except (NotFoundError, CorruptDataError):
-        if next(iter(files.storage.list(MANIFESTS)), None) is not None:  # a lost or torn index of ours: manifests say the rest
-            return "leyden"
-        if files.storage.exists(INDEX):
+    except (NotFoundError, CorruptDataError) as error:
+        try:
+            kind = _kind_of_files(files)
+        except UnsupportedError:  # a web server lists nothing: its index is all that there could be
+            kind = None
+        if isinstance(error, CorruptDataError) and kind != "leyden":
             raise
+        return kind
+
+
+def _kind_of_files(files: ForeignFiles) -> str | None:
+    if next(iter(files.storage.list(MANIFESTS)), None) is not None:  # a lost or torn index of ours: manifests say the rest
+        return "leyden"
     if parquet_names(files):
         return "parquet"
     return "tar" if tar_names(files) else None
