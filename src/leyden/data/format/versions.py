@@ -272,6 +272,11 @@ def files_of(manifest: Manifest) -> Iterable[str]:
         yield str(manifest.keys["name"])
 
 
+def named_by_versions(storage: Storage) -> frozenset[str]:
+    """Return every file that a version names, whichever it is."""
+    return frozenset(name for each in list_versions(storage) for name in files_of(_read_version(storage, each.version)))
+
+
 def _is_ours(key: str) -> bool:
     is_data = "/" not in key and (key.endswith(".ldc") or (key.startswith(".chunk-") and key.endswith(".tmp")))
     return is_data or key.startswith((f"{FOLDER}/deletes-", f"{FOLDER}/keys-", f"{FOLDER}/probe-"))

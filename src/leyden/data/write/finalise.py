@@ -18,7 +18,7 @@ from leyden.data.format.chunk import ChunkEntry
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.schema import Schema, unify_all
-from leyden.data.format.versions import commit, exists_error, list_versions, open_manifest
+from leyden.data.format.versions import commit, exists_error, list_versions, named_by_versions, open_manifest
 from leyden.data.write.journal import Journal
 from leyden.data.write.packing import packs_of
 from leyden.data.write.plan import Plan
@@ -244,8 +244,10 @@ def clean_up_after(storage: Storage, manifest: Manifest) -> None:
 
 
 def clean(journal: Journal, named: set[str]) -> None:
-    """Remove the job's files that no record names: of drivers that died, or came too late."""
+    """Remove the job's files that no record and no version names: of drivers that died, or came too late."""
     mine = re.compile(rf"(\.chunk-{journal.job}-.*\.tmp|chunk-{journal.job}-.*\.ldc)")
-    for entry in list(journal.storage.list()):
-        if mine.fullmatch(entry.key) and entry.key not in named:
-            journal.storage.delete(entry.key)
+    left = [entry.key for entry in journal.storage.list() if mine.fullmatch(entry.key) and entry.key not in named]
+    kept = named_by_versions(journal.storage) if left else frozenset()
+    for key in left:
+        if key not in kept:
+            journal.storage.delete(key)

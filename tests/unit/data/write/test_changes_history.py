@@ -89,6 +89,18 @@ def test_an_append_that_was_rolled_back_can_be_done_again(tmp_path: Path) -> Non
     assert ids(tmp_path) == list(range(6))
 
 
+def test_a_job_never_removes_what_a_version_of_an_older_one_names(tmp_path: Path) -> None:
+    def unlike(number: int) -> dict[str, object]:
+        return {"id": number, "text": os.urandom(4).hex()}  # the same command never writes the same bytes
+
+    write(tmp_path, range(4), fn=unlike)
+    write(tmp_path, [4, 5], fn=unlike, mode="append")
+    write(tmp_path, [4, 5], fn=unlike, mode="append")
+    ld.gc(tmp_path, keep=1, older_than=0)
+    write(tmp_path, [4, 5], fn=unlike, mode="append")
+    assert (ids(tmp_path), faults(tmp_path), missing_files(tmp_path)) == ([0, 1, 2, 3, 4, 5, 4, 5, 4, 5], [], [])
+
+
 def test_gc_keeps_what_is_young(dataset: Path) -> None:
     assert ld.gc(dataset, keep=1) == []
 

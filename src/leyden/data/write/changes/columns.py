@@ -17,7 +17,7 @@ from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules, Serializer
 from leyden.data.format.manifest import Chunk, ColumnFile, Manifest
 from leyden.data.format.schema import Schema, unify_all
-from leyden.data.format.versions import commit, files_of, honours_conditions, list_versions, open_manifest, past_of
+from leyden.data.format.versions import commit, files_of, honours_conditions, list_versions, named_by_versions, open_manifest, past_of
 from leyden.data.write.arguments import check_job
 from leyden.data.write.changes.column_work import PREFIX, ColumnWork, run_column_unit, write_dead_file
 from leyden.data.write.changes.history import DatasetVersion, facts_of
@@ -245,11 +245,13 @@ class _Adding:
 
     def _clean(self, manifest: Manifest) -> None:
         """Remove what drivers that died, or came too late, have left."""
-        named = set(files_of(manifest))
+        storage, named = self._target.storage, set(files_of(manifest))
         mine = re.compile(rf"(\.chunk|{PREFIX})-({'|'.join(self._jobs) or 'none'})-.*")
-        for entry in list(self._target.storage.list()):
-            if mine.fullmatch(entry.key) and entry.key not in named:
-                self._target.storage.delete(entry.key)
+        left = [entry.key for entry in storage.list() if mine.fullmatch(entry.key) and entry.key not in named]
+        kept = named_by_versions(storage) if left else frozenset()  # an older version may be of a job of the same id
+        for key in left:
+            if key not in kept:
+                storage.delete(key)
 
 
 def _found(manifests: Any, work: str) -> Manifest | None:
