@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from leyden import data as ld
-from leyden.core.errors import ConfigError, NotFoundError
+from leyden.core.errors import ConfigError, ConflictError, NotFoundError, StorageError
 from leyden.core.failpoints import InjectedError, armed
 from leyden.core.storage import open_storage
+from leyden.core.storage.local import LocalStorage
 from leyden.data.format.versions import list_versions, past_of
 from leyden.data.write.changes.history import seconds_of
 from tests.support.changes import faults, ids, missing_files, unnamed_files, write
@@ -181,3 +182,47 @@ def test_a_rollback_that_is_cut_short_is_done_or_not(dataset: Path, step: str, v
         ld.rollback(dataset, 1)
     assert ld.StreamingDataset(str(dataset)).version == version
     assert ids(dataset) == (list(range(1, 14)) if version == 3 else list(range(10)))
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = LocalStorage.create
+
+    def lost(storage: LocalStorage, key: str, data: bytes) -> None:
+        create(storage, key, data)
+        raise ConflictError("the client asked again, and met its own object")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "create", lost)
+        assert ld.delete_rows(dataset, [0]).version == 4
+    assert ids(dataset) == list(range(2, 14))
+
+
+def test_a_commit_whose_index_could_not_be_written_is_one(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plainly = LocalStorage.write
+
+    def refuse(storage: LocalStorage, key: str, data: bytes) -> None:
+        if key == "index.json":
+            raise StorageError("503 slow down")
+        write_plainly(storage, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "write", refuse)
+        with pytest.warns(UserWarning, match=r"version 4 .* is committed, but index.json could not be written"):
+            ld.delete_rows(dataset, [0])
+    assert (ids(dataset), unnamed_files(dataset)) == (list(range(2, 14)), [])
+    assert ld.delete_rows(dataset, [0]).version == 5
+
+
+def test_a_commit_that_failed_takes_its_files_away(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = LocalStorage.create
+
+    def refuse(storage: LocalStorage, key: str, data: bytes) -> None:
+        if "manifest" in key:
+            raise StorageError("403")
+        create(storage, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "create", refuse)
+        with pytest.raises(StorageError, match="403"):
+            ld.delete_rows(dataset, [0])
+    assert (ids(dataset), unnamed_files(dataset)) == (list(range(1, 14)), [])
