@@ -1,8 +1,6 @@
 """Small datasets whose chunks and blocks are few rows long, to be changed by tests."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +65,3 @@ def unnamed_files(place: "Path | str", options: Any = None) -> list[str]:
     named = {name for found in list_versions(storage) for name in files_of(open_manifest(storage, found.version))}
     kinds = (".ldc", ".bin", ".tmp")
     return sorted(entry.key for entry in storage.list() if entry.key.endswith(kinds) and entry.key not in named)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
