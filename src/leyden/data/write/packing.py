@@ -158,7 +158,7 @@ def run_pack(task: Task, unit: int, pack: Pack) -> dict[str, Any]:
         except BaseException:
             filler.discard()
             raise
-        folder.publish([chunk.name for chunk in chunks])
+        folder.publish([chunk.name for chunk in chunks], durable=task.durable)
     return {
         "unit": unit,
         "inputs": 1,

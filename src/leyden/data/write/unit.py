@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, final
 
 from leyden.core.errors import NotFoundError
 from leyden.core.failpoints import failpoint
+from leyden.core.files import sync_directory
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.filling import Filler, FillSettings
@@ -136,7 +137,7 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
         except BaseException:
             filler.discard()
             raise
-        folder.publish([chunk.name for chunk in chunks])
+        folder.publish([chunk.name for chunk in chunks], durable=task.durable)
     schema = filler.schema
     return {
         "unit": unit,
@@ -234,10 +235,12 @@ class OutputFolder:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def publish(self, names: Sequence[str]) -> None:
-        """Upload the chunks, if the output is elsewhere."""
+    def publish(self, names: Sequence[str], *, durable: bool = True) -> None:
+        """Upload the chunks if the output is elsewhere; else see to it that their names are on the disk, before a record says so."""
         remote = self._remote
         if remote is None:
+            if durable and names:
+                sync_directory(self.path)
             return
         with ThreadPoolExecutor(self._uploads, "leyden-upload") as threads:
             for sent in [threads.submit(remote.upload_file, self.path / name, name) for name in names]:
