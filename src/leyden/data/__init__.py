@@ -74,6 +74,9 @@ if TYPE_CHECKING:
     from leyden.data.write.readers import ParquetReader as ParquetReader
     from leyden.data.write.readers import StreamingDataLoaderReader as StreamingDataLoaderReader
     from leyden.data.write.readers import list_media_folder as list_media_folder
+    from leyden.data.write.status import JobStatus as JobStatus
+    from leyden.data.write.status import drop_job as drop_job
+    from leyden.data.write.status import status as status
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -95,6 +98,7 @@ else:
             "FileMetadata": ".read.indexer",
             "Graph": ".types",
             "Image": ".types",
+            "JobStatus": ".write.status",
             "Jpeg": ".types",
             "JpegArray": ".types",
             "Json": ".types",
@@ -127,6 +131,7 @@ else:
             "convert": ".tools.convert",
             "dataset_update": ".write.changes.updating",
             "delete_rows": ".write.changes.deleting",
+            "drop_job": ".write.status",
             "gc": ".write.changes.history",
             "index_parquet_dataset": ".write.changes.parquet",
             "inspect": ".tools.inspect",
@@ -139,6 +144,7 @@ else:
             "optimize": ".write.optimize",
             "repair": ".tools.repair",
             "rollback": ".write.changes.history",
+            "status": ".write.status",
             "train_test_split": ".read.split",
             "verify": ".tools.verify",
             "versions": ".write.changes.history",

@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from leyden.core import settings
 from leyden.core.errors import ConfigError
 from leyden.data.config import Dir, place_of
+from leyden.data.write.progress import checked_progress
 
 DEV_RUN_INPUTS = 10
 TOLD_INPUTS, TOLD_CHARACTERS = 3, 200  # of what a plan says of its inputs
@@ -152,7 +153,7 @@ def _quota() -> int:
         return 0
 
 
-def check_job(*, on_error: Any, start_method: Any) -> None:
+def check_job(*, on_error: Any, start_method: Any, progress: Any = None) -> None:
     """Refuse what no job accepts, and warn of what is not safe.
 
     Raises:
@@ -160,6 +161,7 @@ def check_job(*, on_error: Any, start_method: Any) -> None:
     """
     _one_of("on_error", on_error, ("raise", "skip", "quarantine"))
     _one_of("start_method", start_method, (None, "forkserver", "spawn", "fork"))
+    checked_progress(progress)
     if start_method == "fork":
         warnings.warn("start_method='fork' copies locks of running threads; 'forkserver' is safe.", UserWarning, stacklevel=3)
 

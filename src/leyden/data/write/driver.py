@@ -6,9 +6,10 @@ dead is who is gone on this machine, or whose beat has not changed for a minute 
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from leyden.core.clock import Clock, SystemClock
@@ -19,14 +20,16 @@ from leyden.data.format import canonical
 from leyden.data.format.schema import Schema, unify
 from leyden.data.read.owner import Owner
 from leyden.data.write.feeding import Feed
-from leyden.data.write.journal import Journal
+from leyden.data.write.journal import ENDED, Journal
 from leyden.data.write.pool import Order, Outcome, Pool
+from leyden.data.write.progress import Seen, Watch
 from leyden.data.write.unit import Failure
 
 BEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
-_ENDED = -2  # the last beat of a driver that has left the job, though its process may live on
 _REMOTE_ATTEMPTS, _LOCAL_ATTEMPTS = 5, 1  # a full disk does not mend itself in a few seconds
 _WAIT_SECONDS = 0.2
+_READ_RECORDS, _READ_BEATS = 200, 64
+_SURVEY_SECONDS, _SURVEY_SHARE = 5.0, 20.0  # how often the journal is looked at for who is shown the progress
 
 
 @final
@@ -64,10 +67,10 @@ class Liveness:
         here = Owner.here()
         owner = Owner(int(holder["pid"]), str(holder["start"]), str(holder["boot"]))
         if owner.boot == here.boot and here.boot:
-            return not owner.is_alive() or self._journal.beat_of(str(holder["driver"])) == _ENDED
+            return not owner.is_alive() or self._journal.beat_of(str(holder["driver"])) == ENDED
         driver, now = str(holder["driver"]), self._clock.monotonic()
         count = self._journal.beat_of(driver)
-        if count == _ENDED:
+        if count == ENDED:
             return True
         seen = self._seen.get(driver)
         if seen is None or seen[0] != count:
@@ -86,7 +89,7 @@ class Driver:
         pool: Does units.
         policy: What happens when something fails.
         clock: For waiting and for the beats of others.
-        on_progress: Called with inputs done, rows, bytes and failures so far.
+        watch: Is shown how far the job is.
     """
 
     def __init__(
@@ -97,10 +100,10 @@ class Driver:
         *,
         policy: Policy = Policy(),
         clock: Clock | None = None,
-        on_progress: Callable[[int, int, int, int], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._journal, self._feed, self._pool, self._policy = journal, feed, pool, policy
-        self._clock, self._on_progress = clock or SystemClock(), on_progress
+        self._clock, self._watch = clock or SystemClock(), watch
         owner = Owner.here()
         self._id = new_id("driver")
         self._entry = {"driver": self._id, "pid": owner.pid, "start": owner.start, "boot": owner.boot}
@@ -114,6 +117,7 @@ class Driver:
         self._error: Exception | None = None
         self._schema: Schema | None = None
         self._counts: Counter[str] = Counter()
+        self._counted, self._drivers, self._next_look = set[int](), 1, 0.0
 
     def run(self) -> None:
         """Return when every unit is done, by whomever.
@@ -123,8 +127,9 @@ class Driver:
             SchemaError: Samples of one unit do not go with those of another.
             StorageError: The output kept refusing.
         """
-        with self._beating():
+        with self._beating(), self._watching():
             done = self._look()
+            self._see()
             candidates = deque[int]()
             while True:
                 candidates.extend(unit for unit in self._more(candidates) if unit not in done)
@@ -132,7 +137,7 @@ class Driver:
                 if self._pool.is_busy():
                     for outcome in self._pool.outcomes():
                         self._take(outcome)
-                    self._show()
+                    self._see()
                 elif self._error is not None:
                     raise self._error
                 elif not self._feed.has_ended():
@@ -147,8 +152,16 @@ class Driver:
 
     def _look(self) -> frozenset[int]:
         """Return which units are done, and note who holds the others."""
+        began = self._clock.monotonic()
         progress = self._journal.progress()
         self._generations.update(progress.leases)
+        if self._watch is not None:
+            others = [driver for driver in progress.beating[:_READ_BEATS] if driver != self._id]
+            self._drivers = 1 + sum(self._journal.beat_of(driver) != ENDED for driver in others)
+            for unit in itertools.islice(progress.done - self._counted, _READ_RECORDS):  # finalising reads them in any case
+                self._count(unit, self._journal.record(unit))
+        now = self._clock.monotonic()
+        self._next_look = now + max(_SURVEY_SECONDS, _SURVEY_SHARE * (now - began))
         return progress.done
 
     def _more(self, candidates: deque[int]) -> Sequence[int]:
@@ -236,7 +249,12 @@ class Driver:
             self._quarantine(record["failures"])
         if not self._journal.finish(unit, {**record, "generation": self._generations.get(unit, 1), "driver": self._id}):
             self._withdraw(unit, record)
-        self._counts.update(inputs=record["inputs"], rows=record["rows"], bytes=record["bytes"], failures=len(record["failures"]))
+        self._count(unit, record)
+
+    def _count(self, unit: int, record: Mapping[str, Any]) -> None:
+        if unit not in self._counted:
+            self._counted.add(unit)
+            self._counts.update(inputs=record["inputs"], rows=record["rows"], bytes=record["bytes"], failures=len(record["failures"]))
 
     def _compare(self, record: Mapping[str, Any]) -> None:
         if record["schema"] is None:
@@ -259,10 +277,23 @@ class Driver:
         for failure in failures:
             self._journal.storage.write(f"_leyden/quarantine/{self._journal.job}/{failure['input']}.json", canonical.dumps(failure))
 
-    def _show(self) -> None:
-        done = self._counts["inputs"] + self._pool.inputs_done()
-        if self._on_progress is not None:
-            self._on_progress(done, self._counts["rows"], self._counts["bytes"], self._counts["failures"])
+    def _see(self) -> None:
+        if self._watch is not None:
+            if self._clock.monotonic() >= self._next_look:
+                self._look()  # others have done something too
+            self._watch.see(self._seen())
+
+    def _seen(self) -> Seen:
+        counts, total = self._counts, self._feed.inputs() if self._feed.has_ended() else None
+        return Seen(counts["inputs"] + self._pool.inputs_done(), total, counts["rows"], counts["bytes"], counts["failures"], self._drivers)
+
+    @contextlib.contextmanager
+    def _watching(self) -> Any:
+        try:
+            yield
+        finally:
+            if self._watch is not None:
+                self._watch.close(self._seen())
 
     # -- beats -----------------------------------------------------------------------------------------------------
 
@@ -287,7 +318,7 @@ class Driver:
             ended.set()
             thread.join()
             with contextlib.suppress(StorageError):  # then the others wait for our beat to stand still
-                self._journal.beat(self._id, _ENDED)
+                self._journal.beat(self._id, ENDED)
 
 
 def _failed(failure: Failure) -> UnitFailedError:

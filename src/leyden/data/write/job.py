@@ -16,6 +16,7 @@ from leyden.data.write.journal import Journal
 from leyden.data.write.layouts import Layout
 from leyden.data.write.plan import STREAMED, Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running, drive
+from leyden.data.write.status import tell_of_others
 from leyden.data.write.streaming import StreamedFeed
 from leyden.data.write.streams import InputStream
 from leyden.data.write.unit import Task
@@ -105,7 +106,13 @@ class DatasetJob:
         journal = Journal(self.layout.storage, plan.job)
         if not self.resume:
             journal.drop()
-        about = {"function": describe(self.task.function), "inputs": told, "arguments": dict(self.arguments)}
+        about = {
+            "function": describe(self.task.function),
+            "operation": self.mode or "create",
+            "inputs": told,
+            "arguments": dict(self.arguments),
+        }
+        tell_of_others(journal, about)
         cipher = self.layout.cipher(self.task.encryption, self.mode)
         journal.begin(plan, {"about": about, "work": work, "cipher": cipher, "base": base})
         return journal, journal.plan()

@@ -4,7 +4,7 @@ Whoever creates a name first wins: so two drivers never both own a unit, and a u
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from leyden.core.errors import ConfigError, ConflictError, NotFoundError
@@ -16,9 +16,12 @@ from leyden.data.write.plan import Plan
 JOBS = "_leyden/jobs"
 _LEASE = r"lease-(\d{8})-(\d{4})\.json"
 _DONE = r"done-(\d{8})\.json"
+_BEAT = re.compile(r"beat-(.+)\.json")
+ENDED = -2  # the last beat of a driver that has left the job, though its process may live on
 PACKING = "pack-"
 _PASSING = re.compile(r"((pack-)?lease|beat|input)-.*")
 _DIGEST_BYTES = 16
+_FRESH_SECONDS = 35.0  # of a beat: more than three that were missed
 
 
 class Progress(NamedTuple):
@@ -27,10 +30,12 @@ class Progress(NamedTuple):
     Args:
         done: Units that are done.
         leases: The newest generation of each unit that somebody took.
+        beating: The drivers that have said something lately.
     """
 
     done: frozenset[int]
     leases: Mapping[int, int]
+    beating: Sequence[str]
 
 
 @final
@@ -84,7 +89,7 @@ class Journal:
 
     def progress(self) -> Progress:
         """Return which units are done, and which are taken."""
-        done, leases = set[int](), dict[int, int]()
+        done, leases, beats = set[int](), dict[int, int](), dict[str, float]()
         is_done, is_lease = re.compile(re.escape(self._phase) + _DONE), re.compile(re.escape(self._phase) + _LEASE)
         for entry in self.storage.list(self._folder):
             name = entry.key.rpartition("/")[2]
@@ -93,7 +98,10 @@ class Journal:
             elif match := is_lease.fullmatch(name):
                 unit = int(match[1])
                 leases[unit] = max(leases.get(unit, 0), int(match[2]))
-        return Progress(frozenset(done), leases)
+            elif match := _BEAT.fullmatch(name):
+                beats[match[1]] = entry.modified
+        newest = max(beats.values(), default=0.0)  # of the store's clock
+        return Progress(frozenset(done), leases, [driver for driver, beat in beats.items() if beat > newest - _FRESH_SECONDS])
 
     def take(self, unit: int, generation: int, driver: Mapping[str, Any]) -> bool:
         """Take a unit; return whether this driver was the first."""

@@ -32,6 +32,7 @@ from leyden.data.write.journal import Journal
 from leyden.data.write.places import FilesPlace, files_place
 from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running
+from leyden.data.write.status import tell_of_others
 from leyden.data.write.streams import Grouping, InputStream, job_inputs
 from leyden.data.write.unit import Task
 
@@ -64,7 +65,7 @@ def map(
     timeout: float | None = None,
     memory_limit: int | str | None = None,
     resume: bool = True,
-    progress: Callable[[int, int, int, int], None] | None = None,
+    progress: "bool | Callable[[int, int, int, int], None] | None" = None,
 ) -> Report:
     """Call a function that writes files for each input.
 
@@ -98,7 +99,7 @@ def map(
         timeout: Seconds an input may take.
         memory_limit: Bytes a worker may hold.
         resume: False starts anew.
-        progress: Called with inputs done, rows, bytes and failures.
+        progress: `None` or True: a line on a terminal; False: none; a function is called with inputs done, rows, bytes and failures.
 
     Raises:
         ConfigError: An argument is not accepted.
@@ -113,7 +114,7 @@ def map(
         2
     """
     start = time.monotonic()
-    check_job(on_error=on_error, start_method=start_method)
+    check_job(on_error=on_error, start_method=start_method, progress=progress)
     do_units = engine_named(engine)
     refuse_machines(num_nodes, machine)
     warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths)
@@ -147,7 +148,9 @@ def map(
     if error_when_not_empty and not journal.exists() and place.holds_files():
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
     told = {"count": len(found), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in found[:TOLD_INPUTS]]}
-    journal.begin(plan, {"about": {"function": describe(fn), "operation": "map", "inputs": told}, "work": work})
+    about = {"function": describe(fn), "operation": "map", "inputs": told}
+    tell_of_others(journal, about)
+    journal.begin(plan, {"about": about, "work": work})
     do_units(journal, plan, found, dataclasses.replace(task, job=plan.job), running)
     return _finish(journal, plan, place, on_error)._replace(seconds=time.monotonic() - start)
 

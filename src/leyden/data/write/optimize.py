@@ -75,7 +75,7 @@ def optimize(
     resume: bool = True,
     fsync: bool = True,
     allow_pickle: bool = False,
-    progress: Callable[[int, int, int, int], None] | None = None,
+    progress: "bool | Callable[[int, int, int, int], None] | None" = None,
 ) -> Report:
     """Make a dataset of what a function returns for each input.
 
@@ -113,7 +113,7 @@ def optimize(
         optimize_dns: Without effect.
         storage_options: For the output's storage.
         keep_data_ordered: Rows are always in order.
-        verbose: Whether a line says what was left out.
+        verbose: Whether a line shows the progress, and another one says what was left out.
         broadcast_paths: Without effect.
         key_fn: Makes a row's key of its sample.
         layout: `"leyden"` or `"litdata"`; by default that of the dataset, of `LEYDEN_DATA_LAYOUT`, or ours.
@@ -127,7 +127,7 @@ def optimize(
         resume: False starts anew.
         fsync: Whether chunks are on the disk before a unit counts as done.
         allow_pickle: Whether objects of no known kind are pickled.
-        progress: Called with inputs done, rows, bytes and failures.
+        progress: `None` or True: a line on a terminal; False: none; a function is called with inputs done, rows, bytes and failures.
 
     Returns:
         What was done.
@@ -143,7 +143,7 @@ def optimize(
         3
     """
     start = time.monotonic()
-    check_job(on_error=on_error, start_method=start_method)
+    check_job(on_error=on_error, start_method=start_method, progress=progress)
     do_units = engine_named(engine)
     _check_mode(mode)
     refuse_machines(num_nodes, machine)
@@ -170,7 +170,12 @@ def optimize(
         uploads=checked_transfers("num_uploaders", num_uploaders),
     )  # fmt: skip
     running = Running(
-        num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
+        num_workers=num_workers,
+        start_method=start_method,
+        retries=retries,
+        timeout=timeout,
+        memory_limit=memory_limit,
+        progress=False if progress is None and not verbose else progress,
     )
     job = DatasetJob(
         layout=NativeLayout(storage) if litdata is None else LitdataLayout(storage),

@@ -1,8 +1,9 @@
 """`do_units`: this process drives a job's units to their end; what `optimize` and `map` have in common between plan and ending."""
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 from leyden.data.config import parse_bytes
@@ -16,7 +17,9 @@ from leyden.data.write.litdata_packing import refuse_nulls
 from leyden.data.write.packing import packs_of
 from leyden.data.write.plan import Plan
 from leyden.data.write.pool import InlinePool, Pool, ProcessPool
+from leyden.data.write.progress import Told
 from leyden.data.write.unit import Task
+from leyden.data.write.watching import watch_of
 
 
 @final
@@ -30,7 +33,7 @@ class Running:
         retries: How often an input may end its worker before it counts as failed.
         timeout: Seconds an input may take.
         memory_limit: Bytes a worker may hold.
-        progress: Called with inputs done, rows, bytes and failures.
+        progress: True or `None`: a line on a terminal; False: nothing; a function: called with inputs done, rows, bytes, failures.
     """
 
     num_workers: int | None
@@ -38,7 +41,7 @@ class Running:
     retries: int
     timeout: float | None
     memory_limit: int | str | None
-    progress: Callable[[int, int, int, int], None] | None
+    progress: bool | Told | None
 
 
 def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, running: Running) -> None:
@@ -69,22 +72,28 @@ def drive(journal: Journal, feed: Feed, task: Task, running: Running, *, most_wo
     pool = _pool(task, workers if most_workers is None else min(workers, most_workers), running)
     policy = Policy(on_error=task.on_error, retries=running.retries)
     try:
-        Driver(journal, feed, pool, policy=policy, on_progress=running.progress).run()
+        Driver(journal, feed, pool, policy=policy, watch=watch_of(running.progress, _title(task.function))).run()
         if not task.writes_files and task.run is None:
-            _pack(journal, feed.units(), task, pool, policy)
+            _pack(journal, feed.units(), task, pool, policy, running)
     finally:
         pool.close()
 
 
-def _pack(journal: Journal, units: int, task: Task, pool: Pool, policy: Policy) -> None:
+def _title(function: Any) -> str:
+    inner = function.func if isinstance(function, functools.partial) else function
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _pack(journal: Journal, units: int, task: Task, pool: Pool, policy: Policy, running: Running) -> None:
     packs = packs_of([journal.record(unit) for unit in range(units)], task.settings, must_pack=task.litdata is not None)
     if packs and task.litdata is not None:
         refuse_nulls(Schema.from_json(packs[0].schema))
         first = reserve_ranks(journal, len(packs))
         packs = [pack._replace(first_rank=first) for pack in packs]
     if packs:
+        watch = None if callable(running.progress) else watch_of(running.progress, "packing", things="packs")
         plan = Plan(journal.job, len(packs), "", tuple(range(len(packs) + 1)))
-        Driver(journal.packing(), ListedFeed(plan, packs), pool, policy=policy).run()
+        Driver(journal.packing(), ListedFeed(plan, packs), pool, policy=policy, watch=watch).run()
 
 
 def _pool(task: Task, workers: int, running: Running) -> Pool:
