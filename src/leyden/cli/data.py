@@ -1,9 +1,11 @@
-"""`leyden data`: look into datasets, check, repair and convert them, whatever format they are in."""
+"""`leyden data`: look into datasets, check, repair and convert them, whatever format they are in; jobs are in `data_jobs`."""
 
 import argparse
 import json
 from collections.abc import Callable
 from typing import Any
+
+from leyden.cli.data_jobs import add_commands
 
 FORMATS = ("leyden", "litdata", "parquet", "arrow")
 
@@ -12,9 +14,9 @@ def add_parser(subparsers: Any) -> None:
     """Add `leyden data` and its commands; nothing heavy is imported."""
     parser = subparsers.add_parser(
         "data",
-        help="inspect, verify, repair and convert datasets",
+        help="write, inspect, verify, repair, convert and merge datasets",
         description="Look into datasets, check, repair and convert them: ours, LitData's, MosaicML's, Parquet files and tar shards, "
-        "in a folder or an object store. Nothing is ever overwritten.",
+        "in a folder or an object store. Nothing is ever overwritten; jobs that write datasets go on where they were killed.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="data_command", required=True)
     look = _command(commands, "inspect", inspect, "say what a dataset holds")
@@ -33,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     rewrite.add_argument("--to", choices=FORMATS, default="leyden", help="our format, LitData's, Parquet or Arrow IPC files")
     rewrite.add_argument("--chunk-bytes", metavar="SIZE", default="64MB", help="the most bytes of a file")
     rewrite.add_argument("--compression", metavar="NAME", help="of our own format and LitData's layout: zstd or zstd:LEVEL")
+    add_commands(commands, _command)
 
 
 def inspect(args: argparse.Namespace) -> int:

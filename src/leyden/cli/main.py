@@ -35,7 +35,7 @@ class Group(NamedTuple):  # not a dataclass: importing dataclasses would cost a 
 GROUPS: dict[str, Group] = {
     "fabric": Group("leyden.cli.fabric", "start a Fabric script on several processes or machines"),
     "ckpt": Group("leyden.cli.ckpt", "inspect, convert, consolidate and reshard checkpoints"),
-    "data": Group("leyden.cli.data", "inspect, verify, repair and convert datasets"),
+    "data": Group("leyden.cli.data", "write, inspect, verify, repair, convert and merge datasets"),
     "doctor": Group("leyden.cli.doctor", "say what this machine has, what is missing and how to add it"),
 }
 
