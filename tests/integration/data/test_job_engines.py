@@ -48,9 +48,12 @@ def writes(number: int, output_dir: str) -> None:
 def cluster() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        before = signal.getsignal(signal.SIGTERM)  # Ray changes it, and other tests of this process look at it
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+        signal.signal(signal.SIGTERM, before)
         yield
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from leyden.data.types import Graph
 Output = Literal["torch", "numpy"]
 Build = Callable[[Sequence[Any]], Any]
 _PLAIN = frozenset({"bool", "int", "float", "array", "list"})
-_NO_MEDIA = frozenset({"str", "text", "json"})  # decoded whatever `decode` says
+_NO_MEDIA = frozenset({"str", "text", "json"})  # `decode=False` is about files
 _IMAGES = frozenset({"jpeg", "image"})
 WITHOUT_NUMPY = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 """The dtypes that torch has and numpy has not."""
@@ -59,7 +59,7 @@ class Samples:
         self.leaves: list[Leaf] = []
         for index, leaf in enumerate(leaves):
             if columns is None or any(is_below(leaf.name, name) for name in columns):
-                is_decoded = decode if isinstance(decode, bool) else decode.get(leaf.name, True)
+                is_decoded = decode or leaf.type in _NO_MEDIA if isinstance(decode, bool) else decode.get(leaf.name, True)
                 self.wanted.append(_wanted(index, leaf, is_decoded=is_decoded, serializers=serializers, trust=trust))
                 self.leaves.append(leaf)
         self.tree = prune(tree, {leaf.name for leaf in self.leaves})
@@ -190,7 +190,7 @@ def _wanted(index: int, leaf: Leaf, *, is_decoded: bool, serializers: Mapping[st
     if leaf.type in _PLAIN:
         return Wanted(index=index, name=leaf.name, type=leaf.type, dtype=leaf.dtype, shape=shape if leaf.type == "array" else _scalar(leaf))
     decode = None
-    if is_decoded or leaf.type in _NO_MEDIA:
+    if is_decoded or leaf.type == "str":
         decode = decoder(leaf.type, output="numpy" if leaf.type in _IMAGES else "torch", serializers=serializers, trust=trust)
     return Wanted(index=index, name=leaf.name, type=leaf.type, decode=decode, is_array=is_decoded and leaf.type in _IMAGES)
 

@@ -108,6 +108,7 @@ def map(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> def write(number, output_dir):
         ...     _ = Path(output_dir, f"{number}.txt").write_text("x")
         >>> map(write, [1, 2], tempfile.mkdtemp(), num_workers=0).num_chunks

@@ -86,7 +86,9 @@ def test_columns_choose_leaves_and_keep_the_tree() -> None:
 
 def test_encoded_leaves_can_be_left_encoded() -> None:
     source = ArraySource([{"j": b'{"a": 1}', "t": "text"} for _ in range(2)], 1, {"j": "json"})
-    assert read(source, np.array([1]), decode=False) == [{"j": b'{"a": 1}', "t": "text"}]
+    assert read(source, np.array([1]), decode=False) == [{"j": {"a": 1}, "t": "text"}], "JSON is no medium"
+    files = ArraySource([{"j": b"\xff\xd8"} for _ in range(2)], 1, {"j": "jpeg"})
+    assert read(files, np.array([1]), decode=False) == [{"j": b"\xff\xd8"}]
     assert read(source, np.array([1]), decode={"j": False}) == [{"j": b'{"a": 1}', "t": "text"}]
 
 

@@ -173,4 +173,4 @@ def _plain(folder: Path, samples: list[Any]) -> Path:
 
 def _given() -> dict[str, Any]:
     names = ("cache_dir", "max_cache_size", "storage_options", "session_options", "index_path", "version", "encryption", "serializers")
-    return {**dict.fromkeys(names), "trust": False, "verify": "first"}
+    return {**dict.fromkeys(names), "trust": False, "verify": "first", "ram_bytes": 2**20}

@@ -1,7 +1,10 @@
 """Ray: actors that run the same driver loop as a process of one's own. A killed actor, or node, is a dead driver like any other."""
 
+import contextlib
 import pickle
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -63,7 +66,8 @@ def run_on_ray(engine: RayEngine | None, journal: Journal, plan: Plan, inputs: S
     """
     ray: Any = require("ray", extra="ray", purpose='engine="ray"')
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        with _handler_kept():
+            ray.init(log_to_driver=False)
     engine = engine or RayEngine(max(1, int(ray.cluster_resources().get("CPU", 1))))
     kind = ray.remote(num_cpus=engine.num_cpus, num_gpus=engine.num_gpus, max_restarts=0)(_Actor)
     shared = ray.put((plan, inputs, task, replace(running, progress=None), journal.job))
@@ -84,6 +88,17 @@ def run_on_ray(engine: RayEngine | None, journal: Journal, plan: Plan, inputs: S
             running_now.append(start())
         except ray.exceptions.RayTaskError as error:
             raise _own(error) from error
+
+
+@contextlib.contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Put back what SIGTERM did, which Ray changes when it starts: whoever stops this process has a say in how."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Actor:
