@@ -116,15 +116,13 @@ def merge(args: argparse.Namespace) -> int:
 
 def cache(args: argparse.Namespace) -> int:
     """Show or clear the cache."""
-    from leyden.data.read.folders import cache_folder
-    from leyden.data.tools.cache import cached_datasets, clear_cache
-    from leyden.data.write.changes.history import seconds_of
+    from leyden.data import cache_path, cached_datasets, clear_cache
 
     if args.action == "path":
-        print(json.dumps({"path": str(cache_folder())}) if args.json else cache_folder())
+        print(json.dumps({"path": cache_path()}) if args.json else cache_path())
         return 0
     if args.action == "clear":
-        gone = clear_cache(url=args.uri, older_than=seconds_of(args.older_than))
+        gone = clear_cache(url=args.uri, older_than=args.older_than)
         facts = {"blocks": gone.blocks, "bytes": gone.bytes}
         print(json.dumps(facts) if args.json else f"removed {gone.blocks:,} blocks, {gone.bytes:,} bytes")
         return 0

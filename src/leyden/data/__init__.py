@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from leyden.data.read.raw import StreamingRawDataset as StreamingRawDataset
     from leyden.data.read.split import train_test_split as train_test_split
     from leyden.data.read.zipped import ParallelStreamingDataset as ParallelStreamingDataset
+    from leyden.data.tools.cache import cache_path as cache_path
+    from leyden.data.tools.cache import cached_datasets as cached_datasets
+    from leyden.data.tools.cache import clear_cache as clear_cache
     from leyden.data.tools.convert import convert as convert
     from leyden.data.tools.debugging import breakpoint as breakpoint
     from leyden.data.tools.inspect import inspect as inspect
@@ -124,9 +127,12 @@ else:
             "Tiff": ".types",
             "TokensLoader": ".config",
             "Video": ".types",
-            "breakpoint": ".tools.debugging",
             "add_columns": ".write.changes.columns",
+            "breakpoint": ".tools.debugging",
             "build_keys_index": ".write.changes.keying",
+            "cache_path": ".tools.cache",
+            "cached_datasets": ".tools.cache",
+            "clear_cache": ".tools.cache",
             "complete_dataset": ".write.optimize",
             "convert": ".tools.convert",
             "dataset_update": ".write.changes.updating",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from leyden.data.read.cached import url_digest
 from leyden.data.read.folders import cache_folder
+from leyden.data.write.changes.history import seconds_of
 
 SUFFIX = ".blk"
 
@@ -46,20 +47,34 @@ def cached_datasets(cache_dir: str | None = None, url: str | None = None) -> lis
     return sorted(found, key=lambda each: -each.used)
 
 
-def clear_cache(cache_dir: str | None = None, url: str | None = None, *, older_than: float = 0.0) -> Cached:
+def cache_path(cache_dir: str | None = None) -> str:
+    """Return the cache's folder.
+
+    Args:
+        cache_dir: A folder that was asked for.
+
+    Example:
+        >>> cache_path("/tmp/blocks")
+        '/tmp/blocks'
+    """
+    return str(cache_folder(cache_dir))
+
+
+def clear_cache(cache_dir: str | None = None, url: str | None = None, *, older_than: "str | float" = 0.0) -> Cached:
     """Remove blocks, and return how many there were; readers fetch again what they miss.
 
     Args:
         cache_dir: The cache's folder.
         url: Only of this dataset.
-        older_than: Only those that nobody has read for so many seconds.
+        older_than: Only those that nobody has read for so long: `"7d"`, `"12h"`, or seconds.
     """
     root, now, blocks, size = cache_folder(cache_dir), time.time(), 0, 0
+    least = seconds_of(older_than)
     for folder in [root] if url is None else [root / url_digest(url)]:
         for path in list(_blocks(folder)):
             with contextlib.suppress(FileNotFoundError):  # another process evicts too
                 stat = path.stat()
-                if now - stat.st_mtime >= older_than:
+                if now - stat.st_mtime >= least:
                     path.unlink()
                     blocks, size = blocks + 1, size + stat.st_size
     return Cached("", blocks, size, now)
