@@ -18,7 +18,7 @@ from leyden.data import StreamingDataset, optimize
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.slow_store import slow_store
 
-ROWS = 240
+ROWS, FEW = 240, 24
 SCRIPT = """
 import functools, sys, time
 from leyden.data import optimize
@@ -159,26 +159,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield running
 
 
-def test_a_store_that_fails_now_and_then_gets_every_row_once(server: S3Server) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a driver of this process try again at once."""
+    monkeypatch.setattr("leyden.data.write.driver._WAIT_SECONDS", 0.01)
+
+
+def test_a_store_that_fails_now_and_then_gets_every_row_once(server: S3Server, impatient: None) -> None:
     with slow_store(server.endpoint) as store:
         url = f"{store.server.make_bucket('faults')}/out"
-        for fault, number in itertools.product(("503", "reset"), range(6)):
+        for fault, number in itertools.product(("503", "reset"), range(3)):
             del number
             store.fail(fault, where=lambda request: request.method == "PUT" and ".ldc" in request.path)
         options: Any = store.server.options
-        report = optimize(plain, list(range(ROWS)), url, num_workers=0, storage_options=options, verbose=False)
-        assert report.num_rows == ROWS
-        assert [sample["id"] for sample in StreamingDataset(url, storage_options=options)[:]] == list(range(ROWS))
+        report = optimize(plain, list(range(FEW)), url, num_workers=0, storage_options=options, verbose=False)
+        assert report.num_rows == FEW
+        assert [sample["id"] for sample in StreamingDataset(url, storage_options=options)[:]] == list(range(FEW))
 
 
-def test_a_job_that_was_refused_goes_on_when_the_store_is_back(server: S3Server) -> None:
+def test_a_job_that_was_refused_goes_on_when_the_store_is_back(server: S3Server, impatient: None) -> None:
     with slow_store(server.endpoint) as store:
         url = f"{store.server.make_bucket('refused')}/out"
         options: Any = store.server.options
         store.fail("403", times=1, where=lambda request: request.method == "PUT" and "done-" in request.path)
         with pytest.raises(StorageError):
-            optimize(plain, list(range(ROWS)), url, num_workers=0, storage_options=options, verbose=False)
-        assert optimize(plain, list(range(ROWS)), url, num_workers=0, storage_options=options, verbose=False).num_rows == ROWS
+            optimize(plain, list(range(FEW)), url, num_workers=0, storage_options=options, verbose=False)
+        assert optimize(plain, list(range(FEW)), url, num_workers=0, storage_options=options, verbose=False).num_rows == FEW
 
 
 def test_a_disk_that_is_full_keeps_what_is_done(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ KINDS = ["numbers", "text", "uneven", "ranks", "lists", "missing", "json", "tens
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=6, phases=(Phase.explicit, Phase.generate))
 @given(rows=st.integers(66, 200), chunk_size=st.integers(5, 60), block_rows=st.integers(2, 40), block_bytes=st.integers(40, 2000))
 def test_the_layout_is_a_single_writers(
     tmp_path_factory: pytest.TempPathFactory, kind: str, rows: int, chunk_size: int, block_rows: int, block_bytes: int
