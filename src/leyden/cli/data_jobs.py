@@ -32,7 +32,8 @@ def add_commands(commands: Any, command: Callable[..., Any]) -> None:
     write.add_argument("--num-workers", metavar="N", type=int, help="worker processes; all cores by default")
     write.add_argument("--json", action="store_true", help="print JSON")
     write.set_defaults(run=optimize)
-    command(commands, "jobs", jobs, "list the jobs of an output, and how far each is")
+    work = command(commands, "jobs", jobs, "list the jobs of an output, and how far each is")
+    work.add_argument("--drop", metavar="JOB", help="remove an unfinished job and what it has written")
     past = command(commands, "versions", versions, "list the versions of a dataset, go back to one, remove old ones")
     past.add_argument("--rollback", metavar="N", type=int, help="make version N the newest, as a new version")
     past.add_argument("--gc", metavar="KEEP", type=int, help="remove all but so many versions that are older than seven days")
@@ -71,8 +72,10 @@ def optimize(args: argparse.Namespace) -> int:
 
 def jobs(args: argparse.Namespace) -> int:
     """List jobs."""
-    from leyden.data import status
+    from leyden.data import drop_job, status
 
+    if args.drop is not None:
+        drop_job(args.uri, args.drop)
     found = status(args.uri)
     if args.json:
         print(json.dumps([each._asdict() for each in found]))

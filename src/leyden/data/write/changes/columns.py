@@ -246,6 +246,8 @@ class _Adding:
     def _clean(self, manifest: Manifest) -> None:
         """Remove what drivers that died, or came too late, have left."""
         storage, named = self._target.storage, set(files_of(manifest))
+        for job in self._jobs:
+            Journal(storage, job).end({"version": manifest.version})
         mine = re.compile(rf"(\.chunk|{PREFIX})-({'|'.join(self._jobs) or 'none'})-.*")
         left = [entry.key for entry in storage.list() if mine.fullmatch(entry.key) and entry.key not in named]
         kept = named_by_versions(storage) if left else frozenset()  # an older version may be of a job of the same id
