@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import distributed as dist
 
 from leyden.fabric.checkpoint import read
+from leyden.fabric.launch.agreement import Agreement, Operation
 from leyden.trainer.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from leyden.trainer.core.callback import Callback
 from leyden.trainer.engine.stop import Interrupted, SIGTERMException
@@ -131,6 +134,28 @@ def test_sigterm_to_one_of_two_ranks_ends_both_after_the_same_batch(tmp_path: Pa
     for step, heard, kept in first:
         assert heard == ["SIGTERMException"]
         assert kept == step
+
+
+def told_late(root: Path) -> int:
+    """Rank 0 learns at once at which batch all stop; rank 1 only when rank 0 would be long gone."""
+    if dist.get_rank() == 1:
+        perform = Agreement._perform
+
+        def late(agreement: Agreement, operation: Operation) -> Any:
+            if operation.name == "check" and operation.keys[-1].startswith("p/"):
+                time.sleep(4)
+            return perform(agreement, operation)
+
+        Agreement._perform = late
+    trainer = quiet_trainer(root, strategy="ddp", devices=2, max_epochs=-1, callbacks=[Signalling("on_train_batch_end", signal.SIGTERM)])
+    with pytest.raises(SIGTERMException):
+        trainer.fit(Line(), points())
+    return trainer.global_step
+
+
+def test_rank_0_does_not_leave_before_the_others_know_at_which_batch_they_stop(tmp_path: Path) -> None:
+    first, second = run_ranks(told_late, 2, args=(tmp_path,))
+    assert first == second
 
 
 # Every rank says that it runs; then the test does something to one of them.

@@ -7,13 +7,15 @@ possible moment, waits for everybody's pledge, and takes the largest. Main threa
 request(kind, payload)   compare_set("r/<n>"): the first request of round n wins, others wait for round n + 1
 thread sees "r/<n>"      limit = finished + 1; set("p/<n>/<rank>", limit); wait for all p/<n>/*; at = max(p)
 boundary (each step)     finished += 1; if finished >= limit: wait until `at` is known; if finished == at: the decision
-close()                  no more pledges, then set("done/<rank>")
+                         then set("known/<n>/<rank>")
+close()                  no more pledges, then set("done/<rank>"); rank 0, with whom the store goes, waits for all known/<n>/*
 ```
 
 No deadlock: main threads wait only for threads, threads only for threads, and `at` is at least every limit. A rank that has
 left pledges no more: who finds `done/<r>` and no `p/<n>/<r>` calls the round void, and so does everybody else, because a pledge
 is always set before `done`. (A pledge of the final count instead would let one rank act at its last batch while another has
-left: found by the simulation in the tests.)
+left: found by the simulation in the tests.) Rank 0 hosts the store, so it may not be the first to act and leave: a rank that has
+not read the pledges by then would never learn of the decision.
 
 `Rules` holds the state and is free of I/O; `conversation` is the thread's program as a generator of store operations; `Agreement`
 is the shell around them. The tests drive the same two with simulated delays.
@@ -34,6 +36,7 @@ from leyden.fabric.launch.store import KeyValueStore, own_client
 
 POLL_SECONDS = 0.2
 MANY_RANKS, SLOW_POLL_SECONDS = 256, 1.0
+LAST_WORD_SECONDS = 10.0  # how long rank 0 stays for ranks that do not say that they know
 _logger = get_logger(__name__)
 
 
@@ -135,15 +138,18 @@ def conversation(rules: Rules) -> Generator[Operation, Any, None]:
         if pledge is None:
             yield Operation("pause")
             continue
+        settled = number
         yield Operation("set", (f"p/{number}/{rules.rank}",), str(pledge))
         at = yield from _everybodys(rules, number)
-        settled = number
+        yield Operation("set", (f"known/{number}/{rules.rank}",), "1")
         if at is None:
             rules.give_up()
         else:
             rules.settle(at)
     yield Operation("set", (f"done/{rules.rank}",), "1")
     yield Operation("set", ("done/any",), "1")
+    if rules.rank == 0 and settled >= 0:
+        yield from _until_known(rules, settled)
     rules.give_up()
 
 
@@ -176,6 +182,13 @@ def _everybodys(rules: Rules, number: int) -> Generator[Operation, Any, int | No
     for key in keys:
         largest = max(largest, int((yield Operation("get", (key,)))))
     return largest
+
+
+def _until_known(rules: Rules, number: int) -> Generator[Operation, Any, None]:
+    """Wait until every rank knows the outcome of a round, or has left."""
+    for rank in range(1, rules.world_size):
+        while not (yield Operation("check", (f"known/{number}/{rank}",))) and not (yield Operation("check", (f"done/{rank}",))):
+            yield Operation("pause", value="short")
 
 
 @final
@@ -247,13 +260,13 @@ class Agreement:
             return rules.take()
 
     def close(self) -> None:
-        """Take part no more; the others are told. Idempotent."""
+        """Take part no more; the others are told. Rank 0 returns when they know what was agreed on. Idempotent."""
         with self._lock:
             self._rules.closed = True
             self._changed.notify_all()
         self._wake.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(10.0)
+            self._thread.join(LAST_WORD_SECONDS)
 
     def _run(self) -> None:
         program = conversation(self._rules)

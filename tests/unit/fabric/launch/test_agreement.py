@@ -58,9 +58,18 @@ class _Rank:
             self.acted.append((self.made, decision))
         return True
 
-    def thread(self, store: MemoryStore) -> None:
-        """Advance the other thread: perform what it asked for, then run it until it asks again."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self.main_done and self.thread_done
+
+    def thread(self, store: MemoryStore | None) -> None:
+        """Advance the other thread: perform what it asked for, then run it until it asks again; without a store it ends."""
         if self.thread_done:
+            return
+        if store is None:
+            self.rules.give_up()
+            self.thread_done = True
             return
         if self.operation is not None:
             self.answer = _perform(self.operation, store)
@@ -85,13 +94,20 @@ def _perform(operation: Operation, store: MemoryStore) -> Any:
 
 
 def _simulate(ranks: list[_Rank], schedule: list[int]) -> None:
-    """Run moves in the given order, then fairly until all are done; a run that never ends is a deadlock."""
+    """Run moves in the given order, then fairly until all are done; a run that never ends is a deadlock.
+
+    The store is rank 0's: it goes when that rank ends.
+    """
     store = MemoryStore()
-    moves = [move for rank in ranks for move in (rank.main, lambda rank=rank: rank.thread(store))]
+
+    def converse(rank: _Rank) -> None:
+        rank.thread(None if ranks[0].is_over else store)
+
+    moves = [move for rank in ranks for move in (rank.main, lambda rank=rank: converse(rank))]
     for choice in schedule:
         moves[choice % len(moves)]()
     for _ in range(4000):
-        if all(rank.main_done and rank.thread_done for rank in ranks):
+        if all(rank.is_over for rank in ranks):
             return
         for move in moves:
             move()
