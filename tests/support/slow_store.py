@@ -1,7 +1,8 @@
 """`SlowStore`: a proxy in front of an object store that is slow, fails and counts, as a test wants it.
 
 It runs an asyncio loop in a thread. Each connection handles one request after another: wait `delay`, ask the store
-behind, then send the answer at `bandwidth` bytes a second. Faults are taken from a list, one per matching request.
+behind, then send the answer at `bandwidth` bytes a second. Faults are taken from a list, one per matching request; `lost`
+lets the store do what is asked, and loses its answer.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tests.support.s3_server import S3Server
 
-Fault = Literal["503", "429", "403", "truncate", "reset", "hang", "flip"]
+Fault = Literal["503", "429", "403", "truncate", "reset", "hang", "flip", "lost"]
 _PIECE = 256 * 1024
 
 
@@ -95,6 +96,10 @@ class SlowStore:
             elif fault == "hang":
                 await asyncio.sleep(3600)
             elif fault == "reset":
+                writer.transport.abort()
+                raise ConnectionResetError
+            elif fault == "lost":
+                await self.ask(head, body)
                 writer.transport.abort()
                 raise ConnectionResetError
             else:

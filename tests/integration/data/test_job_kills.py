@@ -24,8 +24,7 @@ import functools, sys, time
 from leyden.data import optimize
 from leyden.data.write import driver, running
 
-driver.BEAT_SECONDS = 0.1
-running.Policy = functools.partial(driver.Policy, dead_seconds=1.0)
+running.Policy = functools.partial(driver.Policy, beat_seconds=0.1, dead_seconds=1.0)
 
 def sample(number):
     time.sleep(0.002)
@@ -175,6 +174,30 @@ def test_a_store_that_fails_now_and_then_gets_every_row_once(server: S3Server, i
         report = optimize(plain, list(range(FEW)), url, num_workers=0, storage_options=options, verbose=False)
         assert report.num_rows == FEW
         assert [sample["id"] for sample in StreamingDataset(url, storage_options=options)[:]] == list(range(FEW))
+
+
+@pytest.mark.parametrize("kept", ["plan", "lease", "done", "schema", "ended"])
+def test_a_driver_whose_answers_get_lost_knows_its_own_records(server: S3Server, impatient: None, kept: str) -> None:
+    with slow_store(server.endpoint) as store:
+        url = f"{store.server.make_bucket(f'lost-{kept}')}/out"
+        options: Any = store.server.options
+        store.fail("lost", times=2, where=lambda request: request.method == "PUT" and f"/{kept}" in request.path)
+        report = optimize(plain, list(range(FEW)), url, num_workers=0, storage_options=options, verbose=False)
+        assert not store.faults
+        assert report.num_rows == FEW
+        assert [sample["id"] for sample in StreamingDataset(url, storage_options=options)[:]] == list(range(FEW))
+
+
+def test_a_pack_that_ends_its_worker_every_time_ends_the_job_and_keeps_its_units(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(SCRIPT.format(options={}).replace("retries=1000", "retries=2"))
+    command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path / "out")]
+    dying = {**os.environ, "LEYDEN_FAILPOINT": "data.pack.written=kill"}
+    died = subprocess.run(command, env=dying, capture_output=True, text=True, check=False, timeout=100)
+    assert died.returncode == 1
+    assert "pack 0 could not be finished" in died.stderr
+    assert "Everything that was done is kept" in died.stderr
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert again.stdout.strip() == str(ROWS)
 
 
 def test_a_job_that_was_refused_goes_on_when_the_store_is_back(server: S3Server, impatient: None) -> None:

@@ -49,6 +49,10 @@ class Origin(NamedTuple):
         """
         return xxh3_64(f"{self.job}/{self.unit}/{self.sequence}".encode())
 
+    def temporary_name(self) -> str:
+        """Return what the file is called while it is written: each time another, as several machines may write the same one."""
+        return f".chunk-{self.job}-{self.unit}-{self.sequence}-{os.urandom(8).hex()}.tmp"
+
     def name(self, digest: str) -> str:
         """Return the file's name."""
         unit = f"p{int(self.unit[1:]):07d}" if self.unit.startswith("p") else f"{int(self.unit):08d}"

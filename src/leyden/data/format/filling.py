@@ -186,8 +186,7 @@ class ChunkFiller:
         salt = key = None
         if self._ciphers is not None:
             self._cipher, salt, key = self._ciphers.new_chunk(origin.chunk_id)
-        path = self._folder / f".chunk-{self._job}-{self._unit}-{origin.sequence}-{os.getpid()}.tmp"
-        return ChunkWriter(path, origin, schema, salt=salt, key=key)
+        return ChunkWriter(self._folder / origin.temporary_name(), origin, schema, salt=salt, key=key)
 
     def close(self) -> None:
         if self._writer is not None:

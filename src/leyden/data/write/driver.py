@@ -7,13 +7,12 @@ dead is who is gone on this machine, or whose beat has not changed for a minute 
 import contextlib
 import dataclasses
 import itertools
-import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from leyden.core.clock import Clock, SystemClock
-from leyden.core.errors import NotFoundError, StorageError
+from leyden.core.errors import NotFoundError, RemoteError, StorageError
 from leyden.core.ids import new_id
 from leyden.data.errors import SchemaError, UnitFailedError
 from leyden.data.format import canonical
@@ -21,11 +20,11 @@ from leyden.data.format.schema import Schema, unify
 from leyden.data.read.owner import Owner
 from leyden.data.write.feeding import Feed
 from leyden.data.write.journal import ENDED, Journal
+from leyden.data.write.leases import BEAT_SECONDS, DEAD_SECONDS, Heartbeat, Liveness
 from leyden.data.write.pool import Order, Outcome, Pool
 from leyden.data.write.progress import Seen, Watch
 from leyden.data.write.unit import Failure
 
-BEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
 _REMOTE_ATTEMPTS, _LOCAL_ATTEMPTS = 5, 1  # a full disk does not mend itself in a few seconds
 _WAIT_SECONDS = 0.2
 _READ_RECORDS, _READ_BEATS = 200, 64
@@ -40,43 +39,14 @@ class Policy:
     Args:
         on_error: `raise`, `skip` or `quarantine`: for an input whose function raises, or that ended its worker too often.
         retries: How often an input may end its worker before.
+        beat_seconds: Between two beats of this driver.
         dead_seconds: For how long the beat of another driver may not change.
     """
 
     on_error: str = "raise"
     retries: int = 2
+    beat_seconds: float = BEAT_SECONDS
     dead_seconds: float = DEAD_SECONDS
-
-
-@final
-class Liveness:
-    """Tells whether the holder of a lease still works.
-
-    Args:
-        journal: Where beats are.
-        clock: Our own, to see that a beat has not changed.
-        dead_seconds: For how long it may not change.
-    """
-
-    def __init__(self, journal: Journal, clock: Clock, dead_seconds: float = DEAD_SECONDS) -> None:
-        self._journal, self._clock, self._dead_seconds = journal, clock, dead_seconds
-        self._seen: dict[str, tuple[int, float]] = {}
-
-    def is_dead(self, holder: Mapping[str, Any]) -> bool:
-        """Return whether there is evidence that a driver is gone."""
-        here = Owner.here()
-        owner = Owner(int(holder["pid"]), str(holder["start"]), str(holder["boot"]))
-        if owner.boot == here.boot and here.boot:
-            return not owner.is_alive() or self._journal.beat_of(str(holder["driver"])) == ENDED
-        driver, now = str(holder["driver"]), self._clock.monotonic()
-        count = self._journal.beat_of(driver)
-        if count == ENDED:
-            return True
-        seen = self._seen.get(driver)
-        if seen is None or seen[0] != count:
-            self._seen[driver] = count, now
-            return False
-        return now - seen[1] > self._dead_seconds
 
 
 @final
@@ -105,12 +75,13 @@ class Driver:
         self._journal, self._feed, self._pool, self._policy = journal, feed, pool, policy
         self._clock, self._watch = clock or SystemClock(), watch
         owner = Owner.here()
-        self._id = new_id("driver")
-        self._entry = {"driver": self._id, "pid": owner.pid, "start": owner.start, "boot": owner.boot}
+        self.id = new_id("driver")
+        self._entry = {"driver": self.id, "pid": owner.pid, "start": owner.start, "boot": owner.boot}
         self._liveness = Liveness(journal, self._clock, policy.dead_seconds)
         self._generations: dict[int, int] = {}
         self._again: deque[Order] = deque()
-        self._deaths: Counter[int] = Counter()
+        self._deaths: Counter[int] = Counter()  # of inputs
+        self._ends: Counter[int] = Counter()  # of units, where no input was at work
         self._storage_failures: Counter[int] = Counter()
         self._storage_attempts = _LOCAL_ATTEMPTS if journal.storage.url.startswith("file:") else _REMOTE_ATTEMPTS
         self._left_out: dict[int, list[Failure]] = {}
@@ -127,7 +98,7 @@ class Driver:
             SchemaError: Samples of one unit do not go with those of another.
             StorageError: The output kept refusing.
         """
-        with self._beating(), self._watching():
+        with Heartbeat(self._journal, self.id, self._policy.beat_seconds), self._watching():
             done = self._look()
             self._see()
             candidates = deque[int]()
@@ -156,7 +127,7 @@ class Driver:
         progress = self._journal.progress()
         self._generations.update(progress.leases)
         if self._watch is not None:
-            others = [driver for driver in progress.beating[:_READ_BEATS] if driver != self._id]
+            others = [driver for driver in progress.beating[:_READ_BEATS] if driver != self.id]
             self._drivers = 1 + sum(self._journal.beat_of(driver) != ENDED for driver in others)
             for unit in itertools.islice(progress.done - self._counted, _READ_RECORDS):  # finalising reads them in any case
                 self._count(unit, self._journal.record(unit))
@@ -209,11 +180,11 @@ class Driver:
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.order.unit
         if outcome.kind in {"storage", "error"} and self._is_done_by_another(unit):
-            return  # who has packed a unit and committed takes its sources away
+            return  # who has finished a job takes away what nobody needs any more: packed sources, chunks that we still write
         if outcome.kind == "done" and outcome.record is not None:
             self._finish(unit, outcome.record)
-        elif outcome.kind == "died" and outcome.failure is not None:
-            self._retry(unit, outcome.failure)
+        elif outcome.kind == "died":
+            self._retry(unit, outcome)
         elif outcome.kind == "failed" and outcome.failure is not None:
             self._error = self._error or _failed(outcome.failure)
         elif outcome.kind == "storage" and self._storage_failures[unit] < self._storage_attempts:
@@ -225,17 +196,24 @@ class Driver:
 
     def _is_done_by_another(self, unit: int) -> bool:
         with contextlib.suppress(StorageError):
-            return self._journal.is_packing and unit in self._journal.progress().done
+            return unit in self._journal.progress().done
         return False
 
-    def _retry(self, unit: int, failure: Failure) -> None:
+    def _retry(self, unit: int, outcome: Outcome) -> None:
         """Do a unit again whose worker died; without the culprit, once it has done so too often."""
-        self._deaths[failure.input] += 1
-        if self._deaths[failure.input] > self._policy.retries:
-            if self._policy.on_error == "raise":
-                self._error = self._error or _failed(failure)
+        failure = outcome.failure
+        if failure is None or any(known.input == failure.input for known in self._left_out.get(unit, ())):
+            self._ends[unit] += 1
+            if self._ends[unit] > self._policy.retries:
+                self._error = self._error or outcome.error or RemoteError(f"unit {unit} keeps ending its worker.")
                 return
-            self._left_out.setdefault(unit, []).append(failure)
+        else:
+            self._deaths[failure.input] += 1
+            if self._deaths[failure.input] > self._policy.retries:
+                if self._policy.on_error == "raise":
+                    self._error = self._error or _failed(failure)
+                    return
+                self._left_out.setdefault(unit, []).append(failure)
         self._again.append(self._order(unit))
 
     def _finish(self, unit: int, record: dict[str, Any]) -> None:
@@ -247,7 +225,7 @@ class Driver:
             return
         if self._policy.on_error == "quarantine":
             self._quarantine(record["failures"])
-        if not self._journal.finish(unit, {**record, "generation": self._generations.get(unit, 1), "driver": self._id}):
+        if not self._journal.finish(unit, {**record, "generation": self._generations.get(unit, 1), "driver": self.id}):
             self._withdraw(unit, record)
         self._count(unit, record)
 
@@ -294,31 +272,6 @@ class Driver:
         finally:
             if self._watch is not None:
                 self._watch.close(self._seen())
-
-    # -- beats -----------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _beating(self) -> Any:
-        ended = threading.Event()
-
-        def beat() -> None:
-            count = 0
-            while True:
-                with contextlib.suppress(StorageError):  # the next one may get through
-                    self._journal.beat(self._id, count)
-                count += 1
-                if ended.wait(BEAT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=beat, name="leyden-beat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            with contextlib.suppress(StorageError):  # then the others wait for our beat to stand still
-                self._journal.beat(self._id, ENDED)
 
 
 def _failed(failure: Failure) -> UnitFailedError:

@@ -41,6 +41,7 @@ def run_files_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], wit
                 if failure is not None and task.on_error == "raise":
                     raise UnitFailed(failure)
                 failures += [] if failure is None else [failure]
+        report(first + len(inputs))
         failpoint("data.unit.written")
         files = list(_described(folder.path))
         folder.publish([f"{file['input']}/{file['path']}" for file in files])

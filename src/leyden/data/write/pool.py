@@ -25,7 +25,7 @@ from leyden.core.errors import ConfigError, LeydenError, RemoteError, StateError
 from leyden.data.write.files import run_files_unit
 from leyden.data.write.litdata_packing import run_litdata_pack
 from leyden.data.write.packing import Pack, run_pack
-from leyden.data.write.unit import Failure, Task, UnitFailed, run_unit
+from leyden.data.write.unit import ONE_INPUT_TEXT, Failure, Task, UnitFailed, run_unit
 
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 5.0
@@ -58,8 +58,8 @@ class Outcome(NamedTuple):
         order: What was to be done.
         kind: `done`, `failed` (an input raised), `died` (the worker ended or was ended), `storage`, `error` (of ours).
         record: Of a unit that is done.
-        failure: What an input raised, or which one a worker died of.
-        error: What else was raised.
+        failure: What an input raised, or which one a worker died of; `None` if it was at none.
+        error: What else was raised, or how a worker ended that was at no input.
     """
 
     order: Order
@@ -220,7 +220,7 @@ class _Worker:
 
     def __init__(self, context: Any, packed: bytes, clock: Clock, number: int) -> None:
         self.pipe, theirs = context.Pipe()
-        self._place = RawArray(c_uint64, 2)  # the input that it is at, plus one, 0 before the first; and whether it has begun
+        self._place = RawArray(c_uint64, 2)  # the input that it is at, plus one; 0 before the first; and whether it has begun
         self.process = context.Process(target=_work, args=(theirs, packed, self._place), name=f"leyden-worker-{number}", daemon=True)
         self.process.start()
         theirs.close()
@@ -250,15 +250,21 @@ class _Worker:
         if not self._place[1] and not reason:
             death = _death(self.process.exitcode)
             return Outcome(order, "error", error=RemoteError(f"{death} before it began; what it printed says why. {_GUARD}"))
-        index = self._place[0] - 1 if self._place[0] else order.first
-        text = f"{order.inputs[index - order.first]!r}"[:300]
-        return Outcome(order, "died", failure=Failure(index, text, reason or _death(self.process.exitcode), ""))
+        death = reason or _death(self.process.exitcode)
+        if not self._is_at_input(order):
+            return Outcome(order, "died", error=_no_inputs_fault(order, death))
+        index = int(self._place[0]) - 1
+        return Outcome(order, "died", failure=Failure(index, f"{order.inputs[index - order.first]!r}"[:ONE_INPUT_TEXT], death, ""))
+
+    def _is_at_input(self, order: Order) -> bool:
+        """Return whether it works on an input, not on what comes before the first one or after the last."""
+        return not order.packs and 0 < self._place[0] - order.first <= len(order.inputs)
 
     def seconds_at_input(self) -> float:
-        """Return for how long it has been at the same input."""
+        """Return for how long it has been at the same input; 0 if it is at none."""
         if self._place[0] != self._seen:
             self._seen, self._since = int(self._place[0]), self._clock.monotonic()
-        return self._clock.monotonic() - self._since if self._seen else 0.0
+        return self._clock.monotonic() - self._since if self.order is not None and self._is_at_input(self.order) else 0.0
 
     def inputs_done(self) -> int:
         """Return how many inputs of its unit are behind."""
@@ -338,6 +344,14 @@ def _death(exit_code: int | None) -> str:
         guess = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its worker was ended by {name}{guess}"
     return f"its worker ended with status {exit_code}"
+
+
+def _no_inputs_fault(order: Order, death: str) -> RemoteError:
+    what = f"pack {order.unit}" if order.packs else f"the unit of inputs {order.first:,} to {order.first + len(order.inputs) - 1:,}"
+    return RemoteError(
+        f"{what} could not be finished: {death}, again and again, while no input was at work. Everything that was done is kept: if it "
+        "ran out of memory, run the same command with fewer workers, or with a larger memory_limit."
+    )
 
 
 def _resident_bytes(pid: int | None) -> int:

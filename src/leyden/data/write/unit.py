@@ -87,7 +87,7 @@ class Reports(Protocol):
     """Hears which input is worked on, so that whoever watches knows the culprit if this process dies."""
 
     def __call__(self, index: int) -> None:
-        """Work on input `index` of the job begins."""
+        """Work on input `index` of the job begins; a number after the unit's last: on none any more."""
         ...
 
 
@@ -132,6 +132,7 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
                     if task.on_error == "raise":
                         raise UnitFailed(failure)
                     failures.append(failure)
+            report(first + len(inputs))  # writing what is left is no input's fault, and has no timeout
             failpoint("data.unit.written")
             chunks = filler.finish()
         except BaseException:

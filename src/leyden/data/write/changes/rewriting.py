@@ -4,7 +4,6 @@ What lay in column files goes into the chunk itself.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
@@ -72,7 +71,7 @@ def write_chunk(output: ChunkOutput, origin: Origin, blocks: Iterable[list[Colum
         cipher, salt, key = output.ciphers.new_chunk(origin.chunk_id)
     compression = Compression(output.compression)
     with OutputFolder(output.url, output.options) as folder:
-        path = folder.path / f".chunk-{origin.job}-{origin.unit}-{origin.sequence}-{os.getpid()}.tmp"
+        path = folder.path / origin.temporary_name()
         writer: ChunkWriter | None = None
         try:
             for columns in blocks:
