@@ -143,10 +143,12 @@ class SlowStore:
         where = urlsplit(self.target)
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
         lines = [line for line in head.rstrip().split(b"\r\n") if not line.lower().startswith(b"connection:")]
-        writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
-        await writer.drain()
-        answer = await reader.read(-1)
-        writer.close()
+        try:
+            writer.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
+            await writer.drain()
+            answer = await reader.read(-1)
+        finally:
+            writer.close()
         top, _, content = answer.partition(b"\r\n\r\n")
         kept = [line for line in top.split(b"\r\n") if not line.lower().startswith(b"connection:")]
         return b"\r\n".join(kept) + b"\r\n\r\n" + content

@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     rewrite.add_argument("--to", choices=FORMATS, default="leyden", help="our format, LitData's, Parquet or Arrow IPC files")
     rewrite.add_argument("--chunk-bytes", metavar="SIZE", default="64MB", help="the most bytes of a file")
     rewrite.add_argument("--compression", metavar="NAME", help="of our own format and LitData's layout: zstd or zstd:LEVEL")
+    rewrite.add_argument("--num-workers", metavar="N", type=int, default=0, help="worker processes; 0: none")
     add_commands(commands, _command)
 
 
@@ -81,7 +82,7 @@ def convert(args: argparse.Namespace) -> int:
     """Write a dataset in another format."""
     from leyden.data import convert as rewrite
 
-    made = rewrite(args.uri, args.dst, args.to, chunk_bytes=args.chunk_bytes, compression=args.compression)
+    made = rewrite(args.uri, args.dst, args.to, chunk_bytes=args.chunk_bytes, compression=args.compression, num_workers=args.num_workers)
     facts = {"url": made.url, "num_rows": made.num_rows, "files": made.files, "num_bytes": made.num_bytes}
     print(json.dumps(facts) if args.json else f"wrote {made.num_rows:,} rows to {made.url} ({len(made.files)} files)")
     return 0

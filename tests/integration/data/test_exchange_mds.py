@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the environment may
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mds")
-    run_peer(peer_python("mosaicml", makes=False), SCRIPT, "write", str(folder))
+    run_peer(peer_python("mosaicml"), SCRIPT, "write", str(folder))
     return folder
 
 

@@ -8,7 +8,7 @@ must not cross a `fork` (obstore has threads): open it after.
 import contextlib
 import functools
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
@@ -23,6 +23,7 @@ from leyden.core.storage.local import existing_file
 from leyden.core.storage.storage import Entry, Storage, checked_key, checked_range, whole
 
 _STREAM_BYTES = 8 * 2**20
+_CLOSE_BYTES = 64 * 2**10  # between two ranges that are worth one request
 _S3_COPY_BYTES = 5 * 2**30  # of one CopyObject request; more goes through this machine
 _MESSAGE_CHARACTERS = 400
 
@@ -82,6 +83,18 @@ class RemoteStorage(Storage):
         with self._translated(key) as name:
             data = bytes(obstore.get_range(self._store, name, start=start, length=length))
         return whole(data, length, f"{self.url}/{key}", start)
+
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return several parts of an object, with requests at once; those that are close come with one."""
+        if len(spans) == 1 or not all(length for _, length in spans):
+            return super().read_ranges(key, spans)
+        for start, length in spans:
+            checked_range(start, length)
+        with self._translated(key) as name:
+            starts, lengths = [start for start, _ in spans], [length for _, length in spans]
+            found = obstore.get_ranges(self._store, name, starts=starts, lengths=lengths, coalesce=_CLOSE_BYTES)
+        where = f"{self.url}/{key}"
+        return [whole(bytes(data), length, where, start) for data, (start, length) in zip(found, spans, strict=True)]
 
     def write(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Put an object there, replacing what is there."""

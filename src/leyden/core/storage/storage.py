@@ -7,7 +7,7 @@ several writers wins. Keys are relative, with `/` between parts.
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
@@ -47,6 +47,18 @@ class Storage(ABC):
         Raises:
             CorruptDataError: The object is shorter, or the server did not honour the range.
         """
+
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> "list[bytes]":
+        """Return several parts of an object, with requests at once where the service takes them.
+
+        Args:
+            key: The object.
+            spans: Start and length of each part. What lies between two that are close may be transferred too.
+
+        Raises:
+            CorruptDataError: As `read_range`.
+        """
+        return [self.read_range(key, start, length) for start, length in spans]
 
     @abstractmethod
     def write(self, key: str, data: bytes | bytearray | memoryview) -> None:

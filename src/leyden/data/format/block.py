@@ -226,6 +226,10 @@ class BlockView:
         except (KeyError, ValueError) as error:
             raise CorruptDataError(f"{self._where}, column {index}: its buffers do not fit its {self.rows:,} rows ({error}).") from error
 
+    def spans_of(self, index: int) -> list[tuple[int, int]]:
+        """Return start and length of each buffer of a column; of empty ones nothing."""
+        return [(record.offset, record.stored) for record in self._records(index)[1] if record.stored]
+
     def check(self) -> None:
         """Compare every hash, and find bytes that are not zero between buffers.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.optional import require
-from leyden.data.read.columns import Dense, Objects, TrayColumn
+from leyden.data.read.columns import BINARY, Dense, Objects, Ragged, TrayColumn
 from leyden.data.read.merging import Table
 from leyden.data.read.row import WITHOUT_NUMPY, Output, numpy_array, torch_tensor
 from leyden.data.read.source import Leaf
@@ -92,6 +92,8 @@ class Collator:
         leaf, column = of.leaf, of.column
         if isinstance(column, Dense) and column.nulls is None and leaf.type != "list" and not self._splits(leaf):
             return self._slices(column.values, column.dtype)
+        if isinstance(column, Ragged) and column.dtype == BINARY:
+            return lambda a, b: self._texts(of, column.views(a, b))
         if isinstance(column, Objects) and column.kind in {"str", "bytes"}:
             return lambda a, b: self._texts(of, column.values[a:b])
         return lambda a, b: self._any(of, column.slice(a, b))

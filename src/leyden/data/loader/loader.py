@@ -70,6 +70,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         last_batch: What becomes of the last samples that fill no batch: `"drop"`, `"partial"`, or `"pad"` with others.
         output: Whether arrays become torch tensors or numpy arrays; the dataset's by default.
         ragged: What becomes of arrays of several shapes in one batch: `"error"`, `"list"`, `"nested"`, or a number to pad with.
+        binary: Whether bytes are objects, `"bytes"`, or memoryviews of what was read, `"view"`: no copy of each.
         profile_batches: For how many batches the workers' stages are traced into `result.json`; `True` is all.
         profile_skip_batches: How many batches before are left out.
         profile_dir: Where traces and profiles go; the current folder by default.
@@ -119,6 +120,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         last_batch: Literal["auto", "drop", "partial", "pad"] = "auto",
         output: Literal["torch", "numpy"] | None = None,
         ragged: RaggedChoice = "error",
+        binary: Literal["bytes", "view"] = "bytes",
         stall_seconds: float = 60.0,
     ) -> None:
         if not isinstance(dataset, Streamed):
@@ -136,6 +138,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             dataset.set_drop_last(checked_bool("drop_last", drop_last))
         if output is not None:
             dataset.set_output(output)
+        dataset.set_binary(binary)
         if dataset.output == "torch":
             require("torch", purpose='output="torch"; output="numpy" needs none')
         self.num_workers = at_least("num_workers", num_workers, 0)

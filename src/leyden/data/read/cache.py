@@ -32,6 +32,7 @@ from leyden.core.failpoints import failpoint
 from leyden.core.files import storage_error
 from leyden.core.ids import new_id
 from leyden.data.read.owner import Owner
+from leyden.data.read.partial import Partial
 
 LEASE_SECONDS = 120.0
 SPARED_SECONDS = 60.0
@@ -53,7 +54,7 @@ class Cache(Protocol):
         """Return whether it is for the caller to fetch the block; then `put` or `release` must follow."""
         ...
 
-    def put(self, key: str, data: bytes | memoryview) -> memoryview:
+    def put(self, key: str, data: bytes | memoryview | Partial) -> memoryview:
         """Keep a block that the caller claimed and checked, and return it."""
         ...
 
@@ -129,10 +130,10 @@ class DiskCache:
             self._claims[key] = token
         return won
 
-    def put(self, key: str, data: bytes | memoryview) -> memoryview:
+    def put(self, key: str, data: bytes | memoryview | Partial) -> memoryview:
         """Keep a block that the caller claimed and checked, and return it."""
         try:
-            self._make_room(len(data))
+            self._make_room(_held_bytes(data))
             _make_folder(self._path(key))
             return self._write(key, data) or self._in_memory(key, data)
         finally:
@@ -202,7 +203,7 @@ class DiskCache:
         found = []
         for path, status in _walk(self.folder):
             if path.endswith(".blk"):
-                found.append(_File(status.st_mtime, status.st_size, path))
+                found.append(_File(status.st_mtime, min(status.st_size, 512 * status.st_blocks), path))  # holes cost nothing
             elif self._clock.time() - status.st_mtime > _LEFTOVER_SECONDS and (".blk.tmp-" in path or path.endswith(".lease")):
                 with contextlib.suppress(OSError):
                     os.unlink(path)  # noqa: PTH108 - text paths here
@@ -216,7 +217,7 @@ class DiskCache:
         if is_time:
             self.evict(size)
 
-    def _write(self, key: str, data: bytes | memoryview) -> memoryview | None:
+    def _write(self, key: str, data: bytes | memoryview | Partial) -> memoryview | None:
         """Write beside and rename; `None` if the disk is full even after an eviction."""
         path = self._path(key)
         for is_last in (False, True):
@@ -235,7 +236,7 @@ class DiskCache:
                     self.evict(self.budget_bytes // 10)
         return None
 
-    def _in_memory(self, key: str, data: bytes | memoryview) -> memoryview:
+    def _in_memory(self, key: str, data: bytes | memoryview | Partial) -> memoryview:
         if not self._is_full_told:
             self._is_full_told = True
             warnings.warn(
@@ -289,7 +290,7 @@ class MemoryCache:
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
         self._held = 0
-        self._blocks: collections.OrderedDict[str, memoryview] = collections.OrderedDict()
+        self._blocks: collections.OrderedDict[str, tuple[memoryview, int]] = collections.OrderedDict()  # and what each costs
         self._claimed: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
 
@@ -299,7 +300,7 @@ class MemoryCache:
     def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and, unless `size` is `None`, of that size."""
         with self._lock:
-            found = self._blocks.get(key)
+            found, _ = self._blocks.get(key, (None, 0))
             if found is None or len(found) != (len(found) if size is None else size):
                 return None
             self._blocks.move_to_end(key)
@@ -313,13 +314,13 @@ class MemoryCache:
             self._claimed[key] = threading.Event()
             return True
 
-    def put(self, key: str, data: bytes | memoryview) -> memoryview:
+    def put(self, key: str, data: bytes | memoryview | Partial) -> memoryview:
         """Keep a block, and return it."""
-        view = memoryview(data).toreadonly()
+        view, size = data.view if isinstance(data, Partial) else memoryview(data).toreadonly(), _held_bytes(data)
         with self._lock:
             self._forget(key)
-            self._blocks[key] = view
-            self._held += len(view)
+            self._blocks[key] = view, size
+            self._held += size
             while self._held > self._budget and len(self._blocks) > 1:
                 self._forget(next(iter(self._blocks)))
         self.release(key)
@@ -345,9 +346,11 @@ class MemoryCache:
             self._forget(key)
 
     def _forget(self, key: str) -> None:
-        found = self._blocks.pop(key, None)
-        if found is not None:
-            self._held -= len(found)
+        self._held -= self._blocks.pop(key, (None, 0))[1]
+
+
+def _held_bytes(data: bytes | memoryview | Partial) -> int:
+    return data.held_bytes if isinstance(data, Partial) else len(data)
 
 
 def _make_folder(path: str) -> None:
@@ -369,10 +372,12 @@ def _create(path: str, content: str) -> bool:
     return True
 
 
-def _write_file(path: str, data: bytes | memoryview) -> None:
+def _write_file(path: str, data: bytes | memoryview | Partial) -> None:
     failpoint("cache.before_write")
     with open(path, "xb", buffering=0) as file:  # noqa: PTH123 - text paths here
-        left = memoryview(data)
+        if isinstance(data, Partial):
+            data.write(file.fileno())
+        left = memoryview(b"") if isinstance(data, Partial) else memoryview(data)
         while left:
             left = left[file.write(left) :]
     failpoint("cache.written")

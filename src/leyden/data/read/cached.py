@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, final
 
+import numpy as np
+
 from leyden.core.errors import CorruptDataError, StorageError
 from leyden.data.errors import ChunkWaitTimeoutError
 from leyden.data.read.cache import Cache, DiskCache
@@ -59,14 +61,28 @@ class CachedSource:
         cache: Where blocks are kept.
         url: The dataset's URL: the first part of all names in the cache.
         may_fetch: False in worker processes, which must not touch the object store.
+        whole: What whole blocks are called by, if only parts of them are fetched: they serve as well.
+        share: How much of a block is fetched, at most 1.
     """
 
-    def __init__(self, source: BlockSource, remote: Remote, cache: Cache, url: str, *, may_fetch: bool = True) -> None:
+    def __init__(
+        self,
+        source: BlockSource,
+        remote: Remote,
+        cache: Cache,
+        url: str,
+        *,
+        may_fetch: bool = True,
+        whole: Remote | None = None,
+        share: float = 1.0,
+    ) -> None:
         self.source = source
-        self.schema, self.table, self.chunk_names = source.schema, source.table, source.chunk_names
+        self.schema, self.chunk_names = source.schema, source.chunk_names
+        stored = source.table.stored_bytes
+        self.table = source.table if share == 1.0 else source.table._replace(stored_bytes=np.ceil(stored * share).astype(np.int64))
         self.digest, self.version = source.digest, source.version
         self.may_fetch = may_fetch
-        self._remote = remote
+        self._remote, self._whole = remote, whole
         self._cache = cache
         self._url = url
         self._prefix = url_digest(url)
@@ -82,7 +98,7 @@ class CachedSource:
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> Any:
         """Return a block from the cache; what is missing is fetched first."""
-        del columns  # the cache holds whole blocks, so that every projection finds them
+        del columns  # what is fetched of a block was settled when the dataset was opened
         found = self._look(block)
         if found is not None:
             return found
@@ -104,12 +120,14 @@ class CachedSource:
         Raises:
             EvictedError: This process must not fetch.
         """
-        self._cache.drop(self._key(block))
+        self.drop(block)
         return self.source.open(block, self.fetch(block))
 
     def drop(self, block: int) -> None:
         """Forget a block that turned out to be damaged."""
         self._cache.drop(self._key(block))
+        if self._whole is not None:
+            self._cache.drop(f"{self._prefix}/{self._whole.cache_key(block)}")
 
     def bring(self, first: int, count: int) -> list[Any]:
         """Return blocks that lie side by side, after fetching those that nobody has or fetches; one request for each gap.
@@ -174,7 +192,10 @@ class CachedSource:
         return True
 
     def _look(self, block: int) -> memoryview | None:
-        return self._cache.look(self._key(block), self._remote.cached_bytes(block))
+        found = self._cache.look(self._key(block), self._remote.cached_bytes(block))
+        if found is None and self._whole is not None:
+            found = self._cache.look(f"{self._prefix}/{self._whole.cache_key(block)}", self._whole.cached_bytes(block))
+        return found
 
     def _key(self, block: int) -> str:
         return f"{self._prefix}/{self._remote.cache_key(block)}"

@@ -4,10 +4,12 @@
 |---|---|---|
 | `Dense` | numbers, and arrays that all have one shape | a slice |
 | `Ragged` | arrays of several shapes, lists of numbers | a slice of the elements; reshaped where its shapes are equal |
+| `Ragged`, dtype `BINARY` | bytes, where views of them are asked for | a list of memoryviews |
 | `Objects` | text, bytes, decoded media, anything else | a slice of the list |
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 Arena = Callable[[int], "memoryview | None"]
 Nulls = NDArray[np.bool_] | None
+BINARY = "binary"
 
 
 class Dense(NamedTuple):
@@ -69,10 +72,18 @@ class Ragged(NamedTuple):
     def slice(self, start: int, stop: int) -> "Ragged | Dense":
         """Return some of the rows as views; they are `Dense` if they have one shape."""
         offsets, shapes, nulls = self.offsets[start : stop + 1], _cut(self.shapes, start, stop), _cut(self.nulls, start, stop)
-        shape = _common_shape(offsets, shapes)
+        shape = None if self.dtype == BINARY else _common_shape(offsets, shapes)
         if shape is not None and (nulls is None or not nulls.any()):
             return Dense(self.values[offsets[0] : offsets[-1]].reshape(len(offsets) - 1, *shape), None, self.dtype)
         return Ragged(self.values, offsets, shapes, nulls, self.dtype)
+
+    def views(self, start: int, stop: int) -> list[memoryview | None]:
+        """Return some of the rows as views of their elements."""
+        data, ends = self.values.data, self.offsets[start : stop + 1].tolist()
+        found: list[memoryview | None] = [data[a:b] for a, b in pairwise(ends)]
+        for index in [] if self.nulls is None else np.flatnonzero(self.nulls[start:stop]).tolist():
+            found[index] = None
+        return found
 
     def row(self, index: int) -> NDArray[Any] | None:
         """Return one row as an array."""

@@ -22,7 +22,7 @@ from leyden.core.lazy import Later
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, TokensLoader
 from leyden.data.placement import Place
-from leyden.data.read.columns import Dense, Objects
+from leyden.data.read.columns import BINARY, Dense, Objects
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.opening import Opened, open_source
 from leyden.data.read.options import checked_choice, order_options, read_options, report_replaced, source_options
@@ -255,6 +255,8 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
     def _batch(self, column: Any) -> Any:
         if isinstance(column, Objects):
             return column.values
+        if column.dtype == BINARY:
+            return column.views(0, column.rows)
         convert = torch_tensor if self._options.output == "torch" else numpy_array
         if isinstance(column, Dense) and column.nulls is None:
             return convert(column.values, column.dtype)
@@ -384,6 +386,10 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         """Set `output`."""
         self._options = replace(self._options, output=checked_choice("output", output, ("torch", "numpy")))
         self._reading = self._reading.with_output(output)
+
+    def set_binary(self, binary: Literal["bytes", "view"]) -> None:
+        """Say what becomes of bytes: objects of their own, or memoryviews of what was read."""
+        self._reading = self._reading.with_binary(checked_choice("binary", binary, ("bytes", "view")))
 
     def set_batch_size(self, batch_size: int) -> None:
         """Set `batch_size`."""

@@ -10,7 +10,7 @@ import itertools
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -50,7 +50,12 @@ class Patience:
 
 
 def read_range(storage: Storage, key: str, start: int, length: int, patience: Patience | None = None) -> bytes:
-    """Return exactly `length` bytes from `start` of an object, trying again where that may help.
+    """Return exactly `length` bytes from `start` of an object, trying again where that may help; raises as `read_ranges`."""
+    return read_ranges(storage, key, [(start, length)], patience)[0]
+
+
+def read_ranges(storage: Storage, key: str, spans: Sequence[tuple[int, int]], patience: Patience | None = None) -> list[bytes]:
+    """Return parts of an object, each given by its start and length, trying again where that may help.
 
     Raises:
         NotFoundError: There is no such object.
@@ -61,15 +66,15 @@ def read_range(storage: Storage, key: str, start: int, length: int, patience: Pa
     for attempt in range(patience.retries + 1):
         try:
             failpoint("fetch.request")
-            return storage.read_range(key, start, length)
+            return storage.read_ranges(key, spans)
         except StorageError as error:
             if is_final(error):
                 raise
             if attempt == patience.retries:
                 kind = CorruptDataError if isinstance(error, CorruptDataError) else StorageError
+                first, last = spans[0][0], sum(spans[-1])
                 raise kind(
-                    f"{storage.url}/{key}: bytes {start:,} to {start + length:,} could not be read in {attempt + 1} tries. "
-                    f"The last answer: {error}"
+                    f"{storage.url}/{key}: bytes {first:,} to {last:,} could not be read in {attempt + 1} tries. The last answer: {error}"
                 ) from error
         patience.wait(attempt)
     raise AssertionError("unreachable: the last try returns or raises")

@@ -8,7 +8,7 @@ Everything here is pure: it needs opened blocks, and knows nothing of files, cac
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from leyden.data.codecs.array import from_npy
 from leyden.data.read.blocks import KeptBlock
-from leyden.data.read.columns import Arena, Dense, Nulls, Objects, Ragged, TrayColumn, allocate, stack
+from leyden.data.read.columns import BINARY, Arena, Dense, Nulls, Objects, Ragged, TrayColumn, allocate, stack
 from leyden.data.read.source import Column
 
 NULL, FIXED, BYTES, LIST, TENSOR, STRINGS = range(6)
@@ -38,6 +38,7 @@ class Wanted:
         shape: The shape of every row if the schema fixes it.
         decode: Makes the value of stored bytes; `None` leaves them as they are.
         is_array: Whether what `decode` returns are arrays to be put together.
+        as_views: Whether bytes stay where they are gathered: rows are views of the tray, not objects of their own.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Wanted:
     shape: tuple[int, ...] | None = None
     decode: Callable[[Any], Any] | None = None
     is_array: bool = False
+    as_views: bool = False
 
 
 class Group(NamedTuple):
@@ -168,11 +170,16 @@ def _gather_fixed(parts: Parts, leaf: Wanted, shape: tuple[int, ...], nulls: Nul
 
 
 def _gather_ragged(parts: Parts, leaf: Wanted, num_rows: int, nulls: Nulls, arena: Arena | None) -> TrayColumn:
-    """Measure all rows, then copy each to its place; the arrays are dense if their shapes turn out equal."""
+    """Return arrays of one rank, or of several."""
     ranks = {_rank(column) for column, _ in parts if column.kind != NULL}
     if len(ranks) > 1:
         return stack(_arrays(parts, leaf, num_rows), nulls, arena)
-    rank, dtype = ranks.pop(), _dtype(parts, leaf)
+    return _gather_spans(parts, leaf, ranks.pop(), nulls, allocate_in=arena, num_rows=num_rows)
+
+
+def _gather_spans(parts: Parts, leaf: Wanted, rank: int, nulls: Nulls, *, num_rows: int, allocate_in: Arena | None) -> Ragged:
+    """Measure all rows, then copy each to its place; the arrays are dense if their shapes turn out equal."""
+    dtype = _dtype(parts, leaf)
     lengths, shapes = np.zeros(num_rows, np.int64), np.zeros((num_rows, rank), np.int64) if rank != 1 else None
     for column, group in parts:
         if column.kind == NULL:
@@ -181,7 +188,7 @@ def _gather_ragged(parts: Parts, leaf: Wanted, num_rows: int, nulls: Nulls, aren
         if shapes is not None:
             shapes[group.places] = column.dims if column.kind == FIXED else _existing(column.shapes)[group.rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    out = allocate((int(offsets[-1]),), storage(dtype), arena)
+    out = allocate((int(offsets[-1]),), storage(dtype), allocate_in)
     for column, group in parts:
         if column.kind != NULL:
             starts, sizes = _spans(column, group.rows)
@@ -205,6 +212,9 @@ def copy_spans(
 def _gather_bytes(parts: Parts, leaf: Wanted, num_rows: int, nulls: Nulls, arena: Arena | None) -> TrayColumn:
     if leaf.type == "array":
         return stack(_arrays(parts, leaf, num_rows), nulls, arena)
+    if leaf.as_views:
+        found = _gather_spans(parts, replace(leaf, dtype="uint8"), 1, nulls, num_rows=num_rows, allocate_in=arena)
+        return found._replace(dtype=BINARY)
     out: list[Any] = [None] * num_rows
     for column, group in parts:
         if column.kind != NULL:

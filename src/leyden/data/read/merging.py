@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leyden.data.read.columns import Dense, Objects, TrayColumn, stack
+from leyden.data.read.columns import BINARY, Dense, Objects, Ragged, TrayColumn, stack
 from leyden.data.read.source import Leaf
 
 
@@ -86,6 +86,7 @@ def _interleaved(columns: Sequence[TrayColumn], places: Sequence[NDArray[np.intp
         for column, place in zip(dense, places, strict=True):
             out[place] = column.values
         return Dense(out, _nulls(columns, places, rows), dense[0].dtype)
+    columns = [_as_objects(column) for column in columns]
     values: list[Any] = [None] * rows
     for column, place in zip(columns, places, strict=True):
         for index, where in enumerate(place.tolist()):
@@ -94,6 +95,11 @@ def _interleaved(columns: Sequence[TrayColumn], places: Sequence[NDArray[np.intp
     if kinds:
         return Objects(values, kinds.pop() if len(kinds) == 1 else "object")
     return stack(values, _nulls(columns, places, rows), None)
+
+
+def _as_objects(column: TrayColumn) -> TrayColumn:
+    """Return a column of bytes as one of objects."""
+    return Objects(column.views(0, column.rows), "bytes") if isinstance(column, Ragged) and column.dtype == BINARY else column
 
 
 def _nulls(columns: Sequence[TrayColumn], places: Sequence[NDArray[np.intp]], rows: int) -> NDArray[np.bool_] | None:

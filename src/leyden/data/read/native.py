@@ -5,7 +5,6 @@ ones are never joined: they are views of as many maps. Hashes are compared when 
 so opening a dataset reads nothing but its manifest.
 """
 
-import base64
 import collections
 import functools
 import mmap
@@ -23,12 +22,13 @@ from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
 from leyden.core.lazy import Later
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format import deletes
-from leyden.data.format.block import ALIGNMENT, BlockView
+from leyden.data.format.block import BlockView
 from leyden.data.format.chunk import HEADER, read_header
 from leyden.data.format.keys import KeyIndex
 from leyden.data.format.manifest import Chunk, ColumnFile, Manifest
 from leyden.data.format.versions import open_manifest
-from leyden.data.read.fetch import Patience, read_range
+from leyden.data.read.block_files import FileTables
+from leyden.data.read.fetch import Patience, read_ranges
 from leyden.data.read.options import SourceOptions
 from leyden.data.read.source import Block
 
@@ -78,9 +78,9 @@ class NativeSource:
         self.schema = manifest.schema
         self.chunk_names = manifest.chunk_names
         self.digest, self.version = manifest.digest, manifest.version
-        self._files = _FileTables(manifest)
+        self.files = FileTables(manifest)
         main = manifest.table
-        self.table = main._replace(stored_bytes=self._files.stored_bytes)
+        self.table = main._replace(stored_bytes=self.files.stored_bytes)
         self._first_block = np.searchsorted(main.chunk, np.arange(len(self.chunk_names) + 1))
         self._start()
 
@@ -156,38 +156,41 @@ class NativeSource:
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> Any:
         """Return the block's bytes: maps of its files if they are local, else what is fetched."""
-        del columns  # maps cost nothing, and remote blocks are cached whole
+        del columns  # maps cost nothing; of remote blocks a `Projection` fetches some
         if not self.is_local:
             return self.fetch_run(block, 1)[0]
-        spans = self._files.spans(block)
+        spans = self.files.spans(block)
         if self._ciphers is not None:
             return [self._header_of(name) + self._mapped(name)[start : start + length] for name, start, length in spans]
         return [self._mapped(name)[start : start + length] for name, start, length in spans]
 
     def open(self, block: int, buffer: Any) -> Block:
         """Return the block that a buffer of `fetch`, or the cache's copy of it, holds."""
-        parts = buffer if isinstance(buffer, list) else self._files.cut(block, buffer, self._prefix_bytes)
-        return _OpenBlock(self, block, parts)
+        return _OpenBlock(self, block, buffer if isinstance(buffer, list) else self.parts_of(block, buffer))
+
+    def parts_of(self, block: int, buffer: Any) -> list[memoryview]:
+        """Return the parts of a buffer of `fetch_run`, one for each file that the block lies in."""
+        return self.files.cut(block, buffer, self.prefix_bytes)
 
     def cache_key(self, block: int) -> str:
         """Return a name that says the block's content."""
         chunk = int(self.table.chunk[block])
-        digest = self._files.digest_of(chunk)
+        digest = self.files.digest_of(chunk)
         return f"{digest}/{block - int(self._first_block[chunk])}"
 
     def cached_bytes(self, block: int) -> int:
         """Return how long a block is, those of its column files included."""
-        return int(self.table.stored_bytes[block]) + self._prefix_bytes * len(self._files.files_of(block))
+        return int(self.table.stored_bytes[block]) + self.prefix_bytes * len(self.files.files_of(block))
 
     @property
-    def _prefix_bytes(self) -> int:
+    def prefix_bytes(self) -> int:
         """How long what stands before each part is: of encrypted data the header of its file, which holds the salt."""
         return 0 if self._ciphers is None else HEADER.size
 
     def fetch_run(self, first: int, count: int) -> list[Any]:
         """Return blocks that lie side by side in one chunk, with one request (and one for each column file)."""
         pieces: list[list[Any]] = [[] for _ in range(count)]
-        spans = [self._files.spans(block) for block in range(first, first + count)]
+        spans = [self.files.spans(block) for block in range(first, first + count)]
         for file in zip(*spans, strict=True):
             name, start, length = file[0][0], file[0][1], sum(span[2] for span in file)
             data = memoryview(self._read(name, start, length))
@@ -203,9 +206,18 @@ class NativeSource:
         Raises:
             CorruptDataError: One does not hold.
         """
-        parts = self._files.cut(block, buffer, self._prefix_bytes)
-        for file, part in zip(self._files.files_of(block), parts, strict=True):
+        for file, part in zip(self.files.files_of(block), self.parts_of(block, buffer), strict=True):
             self.view(block, file, part, verify=self._verify != "never").check()
+
+    def check_columns(self, block: int, buffer: Any, columns: Sequence[int]) -> None:
+        """Compare the hashes of some columns of a block.
+
+        Raises:
+            CorruptDataError: One does not hold.
+        """
+        parts, files = self.parts_of(block, buffer), self.files.files_of(block)
+        for part, place in (self.files.place_of(block, index) for index in columns):
+            self.view(block, files[part], parts[part], verify=self._verify != "never").column(place)
 
     def view(self, block: int, file: "Chunk | ColumnFile", part: Any, *, verify: bool) -> BlockView:
         """Return the block of one file, after comparing its header with the manifest."""
@@ -235,16 +247,24 @@ class NativeSource:
         """Return a column of a block, checked as `verify` says."""
         is_checked = bool(self._checked[block, index])
         verify = self._verify == "always" or (self._verify == "first" and not is_checked)
-        part, place = self._files.place_of(block, index)
-        found = self.view(block, self._files.files_of(block)[part], parts[part], verify=verify).column(place)
+        part, place = self.files.place_of(block, index)
+        found = self.view(block, self.files.files_of(block)[part], parts[part], verify=verify).column(place)
         self._checked[block, index] = True
         return found
 
-    def _read(self, name: str, start: int, length: int) -> bytes:
+    def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of one of the dataset's files, each given by its start and length."""
         try:
-            return read_range(self._storage_here(), name, start, length, self._patience)
+            return read_ranges(self._storage_here(), name, spans, self._patience)
         except NotFoundError as error:
             raise self._gone(name) from error
+
+    def _read(self, name: str, start: int, length: int) -> bytes:
+        return self.read_parts(name, [(start, length)])[0]
+
+    def prefix_of(self, name: str) -> bytes:
+        """Return what stands before a block of a file in buffers: the file's header, if it is encrypted, as it holds the salt."""
+        return b"" if self._ciphers is None else self._header_of(name)
 
     def _header_of(self, name: str) -> bytes:
         """Return the header of a file; it is read once."""
@@ -300,83 +320,6 @@ class _OpenBlock:
     def column(self, index: int) -> Any:
         """Return column number `index`, checked and decoded."""
         return self._source.column(self._number, index, self._parts)
-
-
-@final
-class _FileTables:
-    """Where the blocks of each file lie, and which columns it has: file 0 is the chunk, file k + 1 its column file k.
-
-    A chunk need not have every file: rows that were appended or rewritten after columns were added hold them in the chunk itself.
-    """
-
-    def __init__(self, manifest: Manifest) -> None:
-        main = manifest.table
-        self._chunks = manifest.chunks
-        self._chunk = main.chunk
-        most = max((len(chunk.columns) for chunk in manifest.chunks), default=0)
-        counts = np.bincount(main.chunk, minlength=len(manifest.chunks)).tolist()
-        tables = [_table_of(manifest, file, counts) for file in range(most)]
-        self._sizes = [main.stored_bytes, *(sizes for sizes, _ in tables)]
-        self._offsets = [main.offset, *(offsets for _, offsets in tables)]
-        self.stored_bytes = np.sum(self._sizes, axis=0)
-        self._wanted = [0 if leaf.file is None else leaf.file + 1 for leaf in manifest.schema.leaves]
-        self._present = [_present_in(chunk) for chunk in manifest.chunks]
-        self._places = {present: self._placed(present) for present in set(self._present)}
-
-    def _placed(self, present: tuple[int, ...]) -> list[tuple[int, int]]:
-        parts = [present.index(file if file in present else 0) for file in self._wanted]
-        return [(part, parts[:index].count(part)) for index, part in enumerate(parts)]
-
-    def place_of(self, block: int, column: int) -> tuple[int, int]:
-        """Return which of a block's files holds a column, and its number there."""
-        return self._places[self._present[self._chunk[block]]][column]
-
-    def files_of(self, block: int) -> "list[Chunk | ColumnFile]":
-        """Return the files that a block lies in."""
-        entry = self._chunks[self._chunk[block]]
-        return [entry, *entry.files]
-
-    def digest_of(self, chunk: int) -> str:
-        """Return what names the content of a chunk and its column files."""
-        entry = self._chunks[chunk]
-        return "-".join([entry.digest, *(file.digest[:8] for file in entry.files)])
-
-    def spans(self, block: int) -> list[tuple[str, int, int]]:
-        """Return name, start and length of a block in each of its files."""
-        numbers, files = self._present[self._chunk[block]], self.files_of(block)
-        return [
-            (file.name, int(self._offsets[number][block]), int(self._sizes[number][block]))
-            for number, file in zip(numbers, files, strict=True)
-        ]
-
-    def cut(self, block: int, buffer: Any, prefix_bytes: int) -> list[memoryview]:
-        """Return the parts of a buffer that holds the blocks of all files one after another, each behind a prefix."""
-        numbers = self._present[self._chunk[block]]
-        view, ends = memoryview(buffer), np.cumsum([self._sizes[number][block] + prefix_bytes for number in numbers]).tolist()
-        return [view[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def _present_in(chunk: Chunk) -> tuple[int, ...]:
-    return 0, *(number + 1 for number, file in enumerate(chunk.columns) if file is not None)
-
-
-def _table_of(manifest: Manifest, number: int, counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return bytes and start of every block in column files of a number; zeros in chunks that have none."""
-    sizes, offsets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for chunk, count in zip(manifest.chunks, counts, strict=True):
-        file = chunk.columns[number] if number < len(chunk.columns) else None
-        own = np.zeros(count, np.int64) if file is None else _pairs(file)[:, 1] * ALIGNMENT
-        if len(own) != count:
-            raise CorruptDataError(
-                f"the manifest is damaged: {file.name if file else chunk.name} has {len(own)} blocks instead of {count}."
-            )
-        sizes.append(own)
-        offsets.append(HEADER.size + np.cumsum(own) - own)
-    return np.concatenate(sizes), np.concatenate(offsets)
-
-
-def _pairs(file: ColumnFile) -> NDArray[np.int64]:
-    return np.frombuffer(base64.b64decode(file.blocks), "<u4").reshape(-1, 2).astype(np.int64)
 
 
 def local_path(url: str) -> str:

@@ -11,7 +11,7 @@ from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock, OpenBlocks
 from leyden.data.read.cached import CachedSource
 from leyden.data.read.fetch import Fetcher
-from leyden.data.read.row import Output, Samples
+from leyden.data.read.row import Binary, Output, Samples
 from leyden.data.read.source import BlockSource
 from leyden.data.read.supply import Supply
 from leyden.data.read.tokens import TokenWindows
@@ -120,9 +120,15 @@ class Reading:
 
     def with_output(self, output: Output) -> "Reading":
         """Return another reading of the same source, whose arrays become torch tensors or numpy arrays."""
-        return Reading(
-            self.source, self.samples.with_output(output), self.windows, ram_bytes=self._ram_bytes, connections=self._connections
-        )
+        return self._with_samples(self.samples.with_output(output))
+
+    def with_binary(self, binary: Binary) -> "Reading":
+        """Return another reading of the same source, whose bytes are objects or views."""
+        samples = self.samples.with_binary(binary)
+        return self if samples.wanted == self.samples.wanted else self._with_samples(samples)
+
+    def _with_samples(self, samples: Samples) -> "Reading":
+        return Reading(self.source, samples, self.windows, ram_bytes=self._ram_bytes, connections=self._connections)
 
     def close(self) -> None:
         """End the threads."""

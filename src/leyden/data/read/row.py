@@ -8,6 +8,7 @@ import copy
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -15,12 +16,13 @@ import numpy as np
 from leyden.core.optional import require
 from leyden.data.codecs.registry import decoder
 from leyden.data.codecs.serializer import Serializer
-from leyden.data.read.columns import Dense, Objects, Ragged, TrayColumn
+from leyden.data.read.columns import BINARY, Dense, Objects, Ragged, TrayColumn
 from leyden.data.read.gather import Wanted
 from leyden.data.read.source import Leaf
 from leyden.data.types import Graph
 
 Output = Literal["torch", "numpy"]
+Binary = Literal["bytes", "view"]
 Build = Callable[[Sequence[Any]], Any]
 _PLAIN = frozenset({"bool", "int", "float", "array", "list"})
 _NO_MEDIA = frozenset({"str", "text", "json"})  # `decode=False` is about files
@@ -70,6 +72,12 @@ class Samples:
         other.output = output
         return other
 
+    def with_binary(self, binary: Binary) -> "Samples":
+        """Return the same with rows of bytes as objects of their own, or as views of the tray."""
+        other = copy.copy(self)
+        other.wanted = [replace(leaf, as_views=binary == "view" and _is_binary(leaf)) for leaf in self.wanted]
+        return other
+
     def values(self, columns: Sequence[TrayColumn], start: int, stop: int) -> list[Any]:
         """Return rows `start` to `stop` as samples."""
         names = [leaf.name for leaf in self.leaves]
@@ -82,6 +90,8 @@ class Samples:
         of = self.leaves[self.wanted.index(leaf)].of if leaf.type == "array" else "torch"
         if isinstance(column, Objects):
             return [self._leaf_array(row, leaf.dtype or "", of) if isinstance(row, np.ndarray) else row for row in column.values]
+        if isinstance(column, Ragged) and column.dtype == BINARY:
+            return column.views(0, column.rows)
         nulls = column.nulls
         if isinstance(column, Dense) and column.values.ndim == 1 and (leaf.type in {"bool", "int", "float"}):
             found = column.values.tolist()
@@ -193,6 +203,10 @@ def _wanted(index: int, leaf: Leaf, *, is_decoded: bool, serializers: Mapping[st
     if is_decoded or leaf.type == "str":
         decode = decoder(leaf.type, output="numpy" if leaf.type in _IMAGES else "torch", serializers=serializers, trust=trust)
     return Wanted(index=index, name=leaf.name, type=leaf.type, decode=decode, is_array=is_decoded and leaf.type in _IMAGES)
+
+
+def _is_binary(leaf: Wanted) -> bool:
+    return leaf.type not in _PLAIN and (leaf.type in {"bytes", "file"} or (leaf.decode is None and leaf.type not in _NO_MEDIA))
 
 
 def _scalar(leaf: Leaf) -> tuple[int, ...] | None:

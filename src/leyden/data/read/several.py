@@ -82,6 +82,11 @@ class SeveralDatasets(Streamed):
         for dataset in self.datasets:
             dataset.set_output(output)
 
+    def set_binary(self, binary: Literal["bytes", "view"]) -> None:
+        """Say what becomes of bytes, in all datasets."""
+        for dataset in self.datasets:
+            dataset.set_binary(binary)
+
     def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
         """Set `shuffle` of all datasets."""
         for dataset in self.datasets:

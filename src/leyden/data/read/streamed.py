@@ -80,6 +80,10 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         """Set `output`."""
 
     @abstractmethod
+    def set_binary(self, binary: Literal["bytes", "view"]) -> None:
+        """Say what becomes of bytes: objects of their own, or memoryviews of what was read."""
+
+    @abstractmethod
     def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
         """Set `shuffle`."""
 

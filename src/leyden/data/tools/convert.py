@@ -1,23 +1,27 @@
-"""`convert`: a dataset of any format, written in another."""
+"""`convert`: a dataset of any format, written in another, in a job that can be killed and goes on."""
 
-import io
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from leyden.core.errors import ConfigError, ConflictError, closest, listed
-from leyden.core.optional import require
-from leyden.core.storage import Storage, open_storage
+from leyden.core.storage import Storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import parse_bytes
-from leyden.data.interop.arrow_export import table_of
+from leyden.data.format.chunk import ChunkEntry
+from leyden.data.format.hashing import digest128
+from leyden.data.format.manifest import Chunk, Manifest
+from leyden.data.format.versions import INDEX, commit, find_manifest, repair_index
 from leyden.data.interop.litdata_chunks import Decrypts
-from leyden.data.interop.litdata_index import INDEX
-from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
-from leyden.data.tools.native_copy import parts_of, write_native
-from leyden.data.tools.opening import Access, AnySource, live_rows, open_any
+from leyden.data.interop.litdata_write import LitdataSettings
+from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema
+from leyden.data.tools.opening import Access, live_rows, open_any
+from leyden.data.write.arguments import check_job
+from leyden.data.write.mapping import FilesJob, files_task
+from leyden.data.write.running import Running, do_units
 
 Target = Literal["leyden", "litdata", "parquet", "arrow"]
-FILE_BYTES = 64_000_000
+JOB_DIGITS = 12
 
 
 class Converted(NamedTuple):
@@ -47,10 +51,15 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     chunk_bytes: int | str = "64MB",
     chunk_size: int | None = None,
     compression: str | None = None,
+    num_workers: int | None = 0,
+    start_method: str | None = None,
+    resume: bool = True,
+    progress: "bool | Callable[[int, int, int, int], None] | None" = None,
 ) -> Converted:
     """Write the rows of a dataset in another format, in their order.
 
     The files come first and what makes them a dataset comes last, so that an unfinished conversion is not taken for a dataset.
+    The same call, run again, goes on where it was killed, or returns what it has made.
 
     Args:
         src: A dataset of ours, LitData's or MosaicML's, Parquet files or tar shards.
@@ -59,9 +68,13 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
         storage_options: Of both places.
         encryption: What decrypts the source.
         serializers: The user's own kinds of leaves in the source.
-        chunk_bytes: The most bytes of a file, unless a single row or block has more.
+        chunk_bytes: How many bytes of the source's blocks go into one file, and the most of a chunk, unless a single block has more.
         chunk_size: The most rows of a chunk, in LitData's layout.
         compression: `"zstd"` or `"zstd:N"`, in our own layout and LitData's.
+        num_workers: Worker processes; `None`: all usable cores, 0: in this process.
+        start_method: `forkserver`, `spawn` or `fork`.
+        resume: False starts anew.
+        progress: `None` or True: a line on a terminal; False: none; a function is called with parts done, rows, bytes and failures.
 
     Raises:
         NotFoundError: There is no dataset at `src`.
@@ -70,72 +83,53 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     """
     if to not in WRITERS:
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
+    check_job(on_error="raise", start_method=start_method, progress=progress)
     settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
-    access = Access(storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {})
-    source = open_any(src, access)
-    storage = open_storage(dst, dict(storage_options or {}))
-    if next(iter(storage.list()), None) is not None:
+    writer = _writer(src, to, settings, Access(storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {}))
+    parts = cut_parts(writer.source.table.stored_bytes.tolist(), settings.chunk_bytes or 1)
+    running = Running(num_workers=num_workers, start_method=start_method, retries=2, timeout=None, memory_limit=None, progress=progress)
+    job = FilesJob(
+        task=files_task(writer, dst, storage_options or {}),
+        inputs=[list(part) for part in parts],
+        running=running,
+        do_units=do_units,
+        operation="convert",
+    )
+    storage = job.journal.storage
+    if not job.journal.exists() and next(iter(storage.list()), None) is not None:
         raise ConflictError(f"{dst} is not empty. Convert into a new folder: nothing is ever overwritten.")
-    files = dict(WRITERS[to](source, storage, settings))
-    return Converted(dst, live_rows(source), list(files), sum(files.values()))
+    job.run(resume=resume)
+    _complete(storage, writer, to)
+    files = {entry.key: entry.size for entry in storage.list() if not entry.key.startswith("_leyden/")}
+    return Converted(dst, live_rows(writer.source), sorted(files, key=lambda name: (name == INDEX, name)), sum(files.values()))
 
 
-def _to_litdata(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
-    writer = LitdataWriter(source.schema.tree, source.schema.leaves, settings)
-    entries: list[dict[str, Any]] = []
-    for chunks in _with_last((writer.add(columns) for columns in parts_of(source)), writer.finish):
-        for chunk in chunks:
-            storage.write(chunk.name, chunk.data)
-            entries.append(chunk.entry)
-            yield chunk.name, len(chunk.data)
-    index = writer.index(entries)
-    storage.write(INDEX, index)
-    yield INDEX, len(index)
+def _writer(src: str, to: Target, settings: LitdataSettings, access: Access) -> PartWriter:
+    source = open_any(src, access)
+    job = digest128(f"convert {source.digest} {settings.chunk_bytes} {settings.compression}".encode())[:JOB_DIGITS]
+    writer = PartWriter(src, source.digest, access, to, settings, job)
+    writer.check()
+    return writer
 
 
-def _with_last(parts: Iterator[Any], last: Callable[[], Any]) -> Iterator[Any]:
-    yield from parts
-    yield last()
+def _complete(storage: Storage, writer: PartWriter, to: Target) -> None:
+    """Make a dataset of the files, unless that is done; what was noted for it goes."""
+    notes = sorted(entry.key for entry in storage.list(FACTS))
+    if to == "leyden" and find_manifest(storage) is not None:
+        repair_index(storage)  # in case that one was killed between the two files of a commit
+    elif to in {"leyden", "litdata"} and not storage.exists(INDEX):
+        entries = [entry for key in notes for entry in json.loads(storage.read(key))]
+        if to == "litdata":
+            storage.write(INDEX, writer.litdata_writer().index(entries))
+        else:
+            manifest = _manifest(writer, [Chunk.of(ChunkEntry(**entry)) for entry in entries])
+            commit(storage, lambda _: manifest, must_be_new=True)
+    for key in notes:
+        storage.delete(key)
 
 
-def _to_parquet(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
-    parquet = require("pyarrow.parquet", purpose='convert(to="parquet")', extra="parquet")
-    yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".parquet", parquet.ParquetWriter)
-
-
-def _to_arrow(source: AnySource, storage: Storage, settings: LitdataSettings) -> Iterator[tuple[str, int]]:
-    ipc = require("pyarrow.ipc", purpose='convert(to="arrow")', extra="parquet")
-    yield from _to_files(source, storage, settings.chunk_bytes or FILE_BYTES, ".arrow", ipc.new_file)
-
-
-def _to_files(
-    source: AnySource, storage: Storage, most_bytes: int, suffix: str, open_writer: Callable[[Any, Any], Any]
-) -> Iterator[tuple[str, int]]:
-    """Write a row group or record batch per block, and a file per `most_bytes` of them."""
-    number, buffer, writer, schema = 0, io.BytesIO(), None, None
-    for columns in parts_of(source):
-        table = table_of(source.schema.tree, source.schema.leaves, columns)
-        if writer is None:
-            schema = schema or table.schema
-            writer = open_writer(buffer, schema)
-        writer.write_table(table.cast(schema))
-        if buffer.tell() >= most_bytes:
-            yield _close(writer, buffer, storage, f"part-{number:05d}{suffix}")
-            number, buffer, writer = number + 1, io.BytesIO(), None
-    if writer is not None:
-        yield _close(writer, buffer, storage, f"part-{number:05d}{suffix}")
-
-
-def _close(writer: Any, buffer: io.BytesIO, storage: Storage, name: str) -> tuple[str, int]:
-    writer.close()
-    data = buffer.getvalue()
-    storage.write(name, data)
-    return name, len(data)
-
-
-WRITERS: dict[str, Callable[[AnySource, Storage, LitdataSettings], Iterator[tuple[str, int]]]] = {
-    "leyden": write_native,
-    "litdata": _to_litdata,
-    "parquet": _to_parquet,
-    "arrow": _to_arrow,
-}
+def _manifest(writer: PartWriter, chunks: list[Chunk]) -> Manifest:
+    source, settings = writer.source, writer.settings
+    kept = {"chunk_bytes": settings.chunk_bytes, "chunk_size": None, "compression": settings.compression}
+    lineage = {"parents": [{"version": source.version, "digest": source.digest}]}
+    return Manifest(version=1, schema=native_schema(source), chunks=tuple(chunks), settings=kept, operation="convert", lineage=lineage)

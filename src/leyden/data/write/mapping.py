@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 from leyden.core.errors import ConflictError
 from leyden.core.storage import is_url, open_storage
@@ -20,7 +20,7 @@ from leyden.data.write.arguments import (
     refuse_machines,
     warn_without_effect,
 )
-from leyden.data.write.engines.choose import engine_named
+from leyden.data.write.engines.choose import DoUnits, engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
 from leyden.data.write.feeding import SpooledInputs
@@ -134,26 +134,71 @@ def map(
     running = Running(
         num_workers=num_workers, start_method=start_method, retries=retries, timeout=timeout, memory_limit=memory_limit, progress=progress
     )
-    digest = digest_of_inputs(found)
-    work = work_digest("map", fn, digest, {"on_error": on_error, "weights": None if weights is None else list(weights)})
-    plan = Plan(job_id(work, 0), len(found), digest, cut_into_units(len(found), weights))
-    journal = Journal(open_storage(output, task.options), plan.job)
-    if not is_alone:
-        check_several(journal.storage, resume=resume)
-    if not resume:
-        journal.drop()
-    ended = journal.ended()
-    if ended is not None:
-        return Report(**ended)._replace(seconds=time.monotonic() - start)
+    job = FilesJob(task=task, inputs=found, running=running, do_units=do_units, weights=weights, is_alone=is_alone)
     place = files_place(output, task.options, task.uploads)
-    if error_when_not_empty and not journal.exists() and place.holds_files():
+    if error_when_not_empty and job.journal.ended() is None and not job.journal.exists() and place.holds_files():
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
-    told = {"count": len(found), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in found[:TOLD_INPUTS]]}
-    about = {"function": describe(fn), "operation": "map", "inputs": told}
-    tell_of_others(journal, about)
-    journal.begin(plan, {"about": about, "work": work})
-    do_units(journal, plan, found, dataclasses.replace(task, job=plan.job), running)
-    return _finish(journal, plan, place, on_error)._replace(seconds=time.monotonic() - start)
+    return job.run(resume=resume)._replace(seconds=time.monotonic() - start)
+
+
+def files_task(function: Callable[..., Any], output: str, options: Mapping[str, Any]) -> Task:
+    """Return the task of a function that writes files, whose inputs are not fetched."""
+    return Task(job="", function=function, output=output, options=options, settings=FillSettings(), rules=LeafRules(), writes_files=True)
+
+
+@final
+class FilesJob:
+    """A job whose function writes files: what it is follows from the function, the inputs and the policy.
+
+    Args:
+        task: What all units have in common.
+        inputs: All of them.
+        running: How units are done.
+        do_units: Who does them.
+        weights: What each input costs.
+        is_alone: Whether this is the only driver.
+        operation: What the job is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        inputs: Sequence[Any],
+        running: Running,
+        do_units: DoUnits,
+        weights: Sequence[float] | None = None,
+        is_alone: bool = True,
+        operation: str = "map",
+    ) -> None:
+        digest = digest_of_inputs(inputs)
+        policy = {"on_error": task.on_error, "weights": None if weights is None else list(weights)}
+        self._work = work_digest(operation, task.function, digest, policy)
+        self._plan = Plan(job_id(self._work, 0), len(inputs), digest, cut_into_units(len(inputs), weights))
+        self._task = dataclasses.replace(task, job=self._plan.job)
+        self._inputs, self._running, self._do_units, self._is_alone = inputs, running, do_units, is_alone
+        told = {"count": len(inputs), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in inputs[:TOLD_INPUTS]]}
+        self._about = {"function": describe(task.function), "operation": operation, "inputs": told}
+        self.journal = Journal(open_storage(task.output, task.options), self._plan.job)
+
+    def run(self, *, resume: bool) -> Report:
+        """Do what is left to do, and return what was done.
+
+        Args:
+            resume: False starts anew.
+        """
+        journal, plan, task = self.journal, self._plan, self._task
+        if not self._is_alone:
+            check_several(journal.storage, resume=resume)
+        if not resume:
+            journal.drop()
+        ended = journal.ended()
+        if ended is not None:
+            return Report(**ended)
+        tell_of_others(journal, self._about)
+        journal.begin(plan, {"about": self._about, "work": self._work})
+        self._do_units(journal, plan, self._inputs, task, self._running)
+        return _finish(journal, plan, files_place(task.output, task.options, task.uploads), task.on_error)
 
 
 def _finish(journal: Journal, plan: Plan, place: FilesPlace, on_error: str) -> Report:

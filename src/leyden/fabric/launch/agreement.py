@@ -73,6 +73,7 @@ class Rules:
     decision: Decision | None = None
     closed: bool = False
     is_over: bool = False
+    is_stuck: bool = False
     wanted: deque[Decision] = field(default_factory=deque)
 
     def want(self, decision: Decision) -> None:
@@ -98,6 +99,11 @@ class Rules:
         """End for good: a rank has left, so no round can be agreed on any more."""
         self.is_over = True
         self.limit, self.at = math.inf, None
+
+    def give_in(self) -> None:
+        """End for good, and wait for nobody any more: the others did not answer in time."""
+        self.is_stuck = True
+        self.give_up()
 
     def step(self) -> None:
         """Count a finished step."""
@@ -148,7 +154,7 @@ def conversation(rules: Rules) -> Generator[Operation, Any, None]:
             rules.settle(at)
     yield Operation("set", (f"done/{rules.rank}",), "1")
     yield Operation("set", ("done/any",), "1")
-    if rules.rank == 0 and settled >= 0:
+    if rules.rank == 0 and settled >= 0 and not rules.is_stuck:
         yield from _until_known(rules, settled)
     rules.give_up()
 
@@ -170,7 +176,7 @@ def _everybodys(rules: Rules, number: int) -> Generator[Operation, Any, int | No
     """Wait for all pledges and return the largest, or `None` where a rank has left without one."""
     keys = tuple(f"p/{number}/{rank}" for rank in range(rules.world_size))
     while not (yield Operation("check", keys)):
-        if rules.closed:  # our pledge stands for the others; we are not there any more
+        if rules.closed or rules.is_stuck:  # our pledge stands for the others; we are not there any more
             return None
         if (yield Operation("check", ("done/any",))):
             for rank, key in enumerate(keys):
@@ -253,6 +259,7 @@ class Agreement:
                 return None
             seconds = self._timeout.total_seconds()
             if not self._changed.wait_for(lambda: not rules.is_waiting(), seconds):
+                rules.give_in()
                 raise StateError(
                     f"rank {rules.rank} waited {seconds:g} s at step {rules.finished} for the other ranks to agree on when to act. "
                     "Every rank must call stop_requested() (or boundary()) after each step."
