@@ -32,6 +32,8 @@ PEERS = {  # name -> what is installed beside torch in its environment
     "ignite": ("pytorch-ignite==0.5.5",),
     "litdata": ("litdata==0.2.76", "pillow", "zstd", "pyarrow", "cryptography"),
     "mosaicml": ("mosaicml-streaming==0.13.0", "numpy==2.1.3"),
+    "webdataset": ("webdataset==1.0.2",),
+    "datasets": ("datasets==5.2.0",),
 }
 SHARED_PINS = ("torch", "numpy")  # the same in all environments; a peer's other dependencies are its own
 
