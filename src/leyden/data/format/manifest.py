@@ -237,7 +237,7 @@ class Manifest:
                 f"{where} was written by a newer Leyden ({_writer_of(document)}): its format is {document['format_version']}, this one "
                 f"reads up to {FORMAT_VERSION}. Upgrade with: pip install --upgrade leyden"
             )
-        if document.get("check") != _check_of(document):
+        if document.get("check") != _check_of(document) or not data.endswith(b"\n"):  # the one byte that the hash does not see
             raise CorruptDataError(
                 f"{where} is damaged or was edited: its hash is not the one that it holds. `leyden data repair` makes it again."
             )

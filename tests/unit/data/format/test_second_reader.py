@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from leyden.core.errors import CorruptDataError
@@ -139,6 +139,8 @@ def test_deleted_rows_are_gone_for_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["chunk", "manifest", "keys", "deletes"])
 @settings(max_examples=25, phases=(Phase.explicit, Phase.generate))
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cuts=st.booleans())
+@example(place=0.9999, flip=1, cuts=True)
+@example(place=0.9999, flip=ord("\n") ^ ord(" "), cuts=False)
 def test_every_damaged_byte_is_found(tmp_path_factory: pytest.TempPathFactory, name: str, place: float, flip: int, cuts: bool) -> None:
     folder = tmp_path_factory.mktemp("damage")
     optimize(lambda number: {"x": number, "t": "abc"}, list(range(9)), str(folder), num_workers=0, key_fn=lambda s: s["x"], fsync=False)
