@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 EXTRAS := dev,demo,cli,loggers,float8,bitsandbytes,mpi,data,image,parquet,crypto,ray,pdf,mesh,tiff,nifti
-PIP := $(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt
+INSTALL := $(BIN)/python -m checks.install
 CODE := $(wildcard src tests benchmarks checks examples)
 
 help:  ## list the targets
@@ -29,11 +29,11 @@ $(READY): pyproject.toml constraints.txt
 		echo "error: Leyden needs Python 3.11 or newer, and $(or $(PYTHON),no python3 here) is not. Name one: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "up 1/4: $(VENV) with $$("$(PYTHON)" --version)"
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
-	@echo "up 2/4: Leyden, torch, the extras $(EXTRAS) (some minutes, the first time)"
-	@$(PIP) --editable ".[$(EXTRAS)]"
+	@echo "up 2/4: Leyden, torch, the extras $(EXTRAS)"
+	@$(INSTALL) --editable ".[$(EXTRAS)]"
 	@echo "up 3/4: DeepSpeed"
-	@$(PIP) setuptools wheel ninja psutil py-cpuinfo
-	@DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
+	@$(INSTALL) setuptools wheel ninja psutil py-cpuinfo
+	@DS_BUILD_OPS=0 $(INSTALL) --no-build-isolation deepspeed
 	@echo "up 4/4: comparing what was installed with constraints.txt"
 	@$(BIN)/python -m checks.environment
 	@touch $(READY)
@@ -41,8 +41,9 @@ $(READY): pyproject.toml constraints.txt
 demo: up  ## train on real data on one and two processes, with pictures of the curves
 	@python examples/demo.py
 
+# `make check test` runs the gates of tests/architecture once.
 test: up  ## run all tests; ARGS="-k word" is handed to pytest
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(if $(filter check,$(MAKECMDGOALS)),--ignore tests/architecture) $(ARGS)
 
 test-fast: up  ## run what is quick: no test marked slow, no real processes
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)

@@ -1,9 +1,12 @@
 """The checks of our own find what they say they find, and let through what is waived with a reason."""
 
+import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from checks import install
 from checks.environment import drifted, pinned
 from checks.sizes import findings
 
@@ -62,3 +65,35 @@ def test_another_version_than_the_pinned_one_is_named() -> None:
 
 def test_pins_are_read_past_comments() -> None:
     assert pinned("torch==2.13.0  # first\n# click==1\nattrs==26.1.0\n") == {"torch": "2.13.0", "attrs": "26.1.0"}
+
+
+def test_uv_is_told_what_pips_configuration_says() -> None:
+    listed = (
+        ":env:.index-url='https://nearer/simple'\n"
+        "global.cert='/etc/ca.pem'\n"
+        "global.extra-index-url='https://a/simple https://b/simple'\n"
+        "global.index-url='https://far/simple'\n"
+        "install.find-links='/wheels'\n"
+    )
+    settings = install.pip_settings(listed)
+    assert settings["index-url"] == "https://nearer/simple"
+    assert settings["cert"] == "/etc/ca.pem"
+    assert install.uv_arguments(settings) == [
+        "--index-strategy", "unsafe-best-match", "--default-index", "https://nearer/simple",
+        "--extra-index-url", "https://a/simple", "--extra-index-url", "https://b/simple", "--find-links", "/wheels",
+    ]  # fmt: skip
+    assert install.uv_arguments(install.pip_settings("")) == ["--index-strategy", "unsafe-best-match"]
+
+
+def test_pip_installs_where_uv_cannot(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        asked.append(list(command))
+        fails = "uv" in command and "pip" in command and "--editable" in command
+        return subprocess.CompletedProcess(command, 2 if fails else 0, stdout="", stderr="no such wheel")
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert install.main(["--editable", "."]) == 0
+    assert asked[-1] == [*install.PIP, "--editable", "."]
+    assert "pip does: no such wheel" in capfd.readouterr().err
