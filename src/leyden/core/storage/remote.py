@@ -101,8 +101,9 @@ class RemoteStorage(Storage):
         with self._translated(key) as name:
             obstore.put(self._store, name, bytes(data))
 
-    def create(self, key: str, data: bytes | bytearray | memoryview) -> None:
+    def create(self, key: str, data: bytes | bytearray | memoryview, *, durable: bool = True) -> None:
         """Put an object where none is."""
+        del durable
         with self._translated(key) as name:
             obstore.put(self._store, name, bytes(data), mode="create", use_multipart=False)
 

@@ -65,8 +65,13 @@ class Storage(ABC):
         """Put an object there, replacing what is there."""
 
     @abstractmethod
-    def create(self, key: str, data: bytes | bytearray | memoryview) -> None:
+    def create(self, key: str, data: bytes | bytearray | memoryview, *, durable: bool = True) -> None:
         """Put an object where none is.
+
+        Args:
+            key: Its name.
+            data: The whole content.
+            durable: Whether it must survive a power cut; of local files only, as services keep what they have taken.
 
         Raises:
             ConflictError: There is one already.

@@ -107,7 +107,8 @@ class Journal:
     def take(self, unit: int, generation: int, driver: Mapping[str, Any]) -> bool:
         """Take a unit; return whether this driver was the first."""
         failpoint("data.lease.before")
-        return self._first(f"{self._phase}lease-{unit:08d}-{generation:04d}.json", driver)
+        # A power cut that takes the lease takes its driver too, so it need not be on the disk.
+        return self._first(f"{self._phase}lease-{unit:08d}-{generation:04d}.json", driver, durable=False)
 
     def lease(self, unit: int, generation: int) -> Mapping[str, Any]:
         """Return who holds a unit."""
@@ -194,9 +195,9 @@ class Journal:
         for entry in list(self.storage.list(self._folder)):
             self.storage.delete(entry.key)
 
-    def _first(self, name: str, value: Mapping[str, Any]) -> bool:
+    def _first(self, name: str, value: Mapping[str, Any], *, durable: bool = True) -> bool:
         try:
-            self._create(name, value)
+            self._create(name, value, durable=durable)
         except ConflictError:
             # A client that tries again when an answer is lost meets its own object: taking it for another's would have this
             # driver wait for itself, for ever.
@@ -205,8 +206,8 @@ class Journal:
             return False
         return True
 
-    def _create(self, name: str, value: Mapping[str, Any]) -> None:
-        self.storage.create(f"{self._folder}/{name}", canonical.dumps(value))
+    def _create(self, name: str, value: Mapping[str, Any], *, durable: bool = True) -> None:
+        self.storage.create(f"{self._folder}/{name}", canonical.dumps(value), durable=durable)
 
     def _read(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = canonical.loads(self.storage.read(f"{self._folder}/{name}"), f"{self.storage.url}/{self._folder}/{name}")
