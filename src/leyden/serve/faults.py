@@ -1,0 +1,92 @@
+"""`Fault`: an answer that is an error, with its status, code, message and what clients read as `detail`.
+
+What a client did wrong is 4xx, whatever it was; what a hook did wrong is 500. Faults travel from hooks to the front end.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, final
+
+from leyden.core.errors import LeydenError
+
+_STATUSES = range(100, 600)
+_SAID = 300
+
+
+@final
+class Fault(LeydenError):  # noqa: N818 - an answer, as HTTP has them
+    """An answer that is an error.
+
+    Args:
+        status: Of HTTP.
+        code: Stable, for programs.
+        message: For people: what was given, what is accepted.
+        detail: What `detail` of the answer is; the message by default.
+        headers: Of the answer.
+
+    Example:
+        >>> Fault(415, "request.unsupported_type", "Send application/json.").body
+        {'detail': 'Send application/json.', 'code': 'request.unsupported_type', 'message': 'Send application/json.'}
+    """
+
+    code = "serve.fault"
+
+    def __init__(self, status: int, code: str, message: str, *, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.detail: Any = message if detail is None else detail
+        self.headers: Mapping[str, str] = headers or {}
+        self.is_bare = False
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The answer's body; of a hook's own `HTTPException` nothing but its detail."""
+        if self.is_bare:
+            return {"detail": self.detail}
+        return {"detail": self.detail, "code": self.code, "message": self.message}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_again, (self.status, self.code, self.message, self.detail, dict(self.headers), self.is_bare))
+
+
+def _again(status: int, code: str, message: str, detail: Any, headers: Mapping[str, str], is_bare: bool) -> Fault:  # noqa: FBT001 - a pickle
+    fault = Fault(status, code, message, detail=detail, headers=headers)
+    fault.is_bare = is_bare
+    return fault
+
+
+class HookCall(NamedTuple):
+    """Which hook was called with what.
+
+    Args:
+        hook: Its name.
+        keys: Of the payload, if that is a dict: what a `KeyError` of a decoder is about.
+    """
+
+    hook: str
+    keys: tuple[str, ...] = ()
+
+
+def fault_of(error: BaseException, call: HookCall) -> Fault:
+    """Return the answer to what a hook raised.
+
+    Args:
+        error: What it raised: a `Fault`, an `HTTPException` of FastAPI or Starlette, or anything else.
+        call: The hook.
+
+    Example:
+        >>> fault_of(KeyError("input"), HookCall("decode_request", ("x",))).message
+        "decode_request() raised KeyError: 'input'; the payload has keys ['x']"
+    """
+    if isinstance(error, Fault):
+        return error
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and status in _STATUSES and hasattr(error, "detail"):  # by its looks: nobody imports FastAPI here
+        detail = error.detail
+        fault = Fault(status, "request.refused", f"{detail}"[:_SAID], detail=detail, headers=getattr(error, "headers", None))
+        fault.is_bare = True
+        return fault
+    message = f"{call.hook}() raised {type(error).__name__}: {error}"[:_SAID]
+    if call.hook == "decode_request" and isinstance(error, LookupError | TypeError | ValueError):
+        keys = f"; the payload has keys {list(call.keys)}" if call.keys else ""
+        return Fault(422, "request.invalid", message + keys)
+    return Fault(500, "worker.failed", message, detail="Internal server error")

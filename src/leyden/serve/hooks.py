@@ -1,0 +1,182 @@
+"""`HookPlan`: what a LitAPI's hooks are (sync, async, generators), what they want, and what they take. Found out once.
+
+`inspect.signature` costs as much as a small model's prediction, so nobody asks on the way.
+"""
+
+import dataclasses
+import enum
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+HOOKS = ("decode_request", "batch", "predict", "unbatch", "encode_response")
+CONTEXT = "context"
+
+
+class Form(enum.Enum):
+    """How a function answers."""
+
+    SYNC = "a function"
+    ASYNC = "an async function"
+    GENERATOR = "a generator"
+    ASYNC_GENERATOR = "an async generator"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs in an event loop."""
+        return self in {Form.ASYNC, Form.ASYNC_GENERATOR}
+
+    @property
+    def yields(self) -> bool:
+        """Whether it gives one thing after another."""
+        return self in {Form.GENERATOR, Form.ASYNC_GENERATOR}
+
+
+class InputKind(enum.Enum):
+    """What `decode_request` takes."""
+
+    ANY = "JSON or a form"
+    RAW = "the bytes of the body"
+    TYPED = "a validated object"
+
+
+class Hook(NamedTuple):
+    """One hook.
+
+    Args:
+        form: How it answers.
+        wants_context: Whether it has an argument `context`.
+        is_own: Whether the user wrote it; else it is the default.
+    """
+
+    form: Form
+    wants_context: bool
+    is_own: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class HookPlan:
+    """All hooks of an API.
+
+    Args:
+        decode_request: Makes an input of a request.
+        batch: Makes one input of several.
+        predict: The model.
+        unbatch: Takes an output apart.
+        encode_response: Makes an answer of an output.
+        input: What `decode_request` takes.
+        input_type: The class that it names, of typed input.
+        output_type: The class of the answer that `encode_response` names, for the documentation; `None` if it names none.
+    """
+
+    decode_request: Hook
+    batch: Hook
+    predict: Hook
+    unbatch: Hook
+    encode_response: Hook
+    input: InputKind = InputKind.ANY
+    input_type: Any = None
+    output_type: Any = None
+
+    def hooks(self) -> Mapping[str, Hook]:
+        """Return the hooks by name."""
+        return {name: getattr(self, name) for name in HOOKS}
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether any hook does: then the headers travel with the request."""
+        return any(hook.wants_context for hook in self.hooks().values())
+
+
+def plan_of(api: Any, base: type) -> HookPlan:
+    """Return what an object's hooks are.
+
+    Args:
+        api: Has the hooks as methods.
+        base: The class whose methods are the defaults.
+    """
+    hooks = {name: _hook(getattr(api, name), getattr(base, name, None)) for name in HOOKS}
+    kind, wanted = _input(api.decode_request)
+    return HookPlan(**hooks, input=kind, input_type=wanted, output_type=_output(api.encode_response))
+
+
+def form_of(function: Callable[..., Any]) -> Form:
+    """Return how a function answers, whatever it is wrapped in.
+
+    Example:
+        >>> form_of(lambda: 1), form_of(functools.partial(print))
+        (<Form.SYNC: 'a function'>, <Form.SYNC: 'a function'>)
+    """
+    plain = _plain(function)
+    if inspect.isasyncgenfunction(plain):
+        return Form.ASYNC_GENERATOR
+    if inspect.iscoroutinefunction(plain):
+        return Form.ASYNC
+    return Form.GENERATOR if inspect.isgeneratorfunction(plain) else Form.SYNC
+
+
+def _hook(method: Callable[..., Any], default: Any) -> Hook:
+    is_own = getattr(method, "__func__", method) is not default
+    return Hook(form_of(method), CONTEXT in _parameters(method), is_own)
+
+
+def _plain(function: Any) -> Any:
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__func__"):
+            function = function.__func__
+        elif not inspect.isroutine(function) and callable(function):
+            return type(function).__call__
+        else:
+            return inspect.unwrap(function)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _hints(function: Any) -> Mapping[str, Any]:
+    plain = _plain(function)
+    try:
+        return typing.get_type_hints(plain)
+    except Exception:  # noqa: BLE001 - a name of the user's that is not there now: what is written counts as it stands
+        return getattr(plain, "__annotations__", {})
+
+
+def _input(decode: Callable[..., Any]) -> tuple[InputKind, Any]:
+    """Return what the first argument of `decode_request` is annotated to be."""
+    names = [name for name in _parameters(decode) if name != CONTEXT]
+    wanted = _hints(decode).get(names[0]) if names else None
+    if wanted is bytes:
+        return InputKind.RAW, None
+    return (InputKind.TYPED, wanted) if is_typed(wanted) else (InputKind.ANY, None)
+
+
+def _output(encode: Callable[..., Any]) -> Any:
+    found = _hints(encode).get("return")
+    return found if is_typed(found) else None
+
+
+def is_typed(kind: Any) -> bool:
+    """Return whether values of a class are validated: pydantic models, dataclasses, `msgspec.Struct` and `TypedDict`.
+
+    Example:
+        >>> is_typed(typing.TypedDict("Point", {"x": float})), is_typed(dict), is_typed(None)
+        (True, False, False)
+    """
+    if not isinstance(kind, type) and not typing.is_typeddict(kind):
+        return False
+    pydantic, msgspec = sys.modules.get("pydantic"), sys.modules.get("msgspec")
+    return (
+        dataclasses.is_dataclass(kind)
+        or typing.is_typeddict(kind)
+        or (pydantic is not None and issubclass(kind, pydantic.BaseModel))
+        or (msgspec is not None and issubclass(kind, msgspec.Struct))
+    )

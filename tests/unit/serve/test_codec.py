@@ -1,0 +1,226 @@
+"""Bodies in and out: JSON as Python reads and writes it, forms, typed values; and no mistake of a client is ever a 500."""
+
+import dataclasses
+import json
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import msgspec
+import numpy as np
+import pydantic
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.serve.codec import BYTES, JSON, Upload, decode_body, encode_value, read_form, read_json, write_json
+from leyden.serve.faults import Fault, HookCall, fault_of
+from leyden.serve.hooks import Form, Hook, HookPlan, InputKind
+
+HOOK = Hook(Form.SYNC, wants_context=False, is_own=False)
+
+
+def plan(kind: InputKind = InputKind.ANY, wanted: Any = None) -> HookPlan:
+    hooks = dict.fromkeys(("decode_request", "batch", "predict", "unbatch", "encode_response"), HOOK)
+    return HookPlan(**hooks, input=kind, input_type=wanted)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def status_of(call: Callable[[], Any]) -> int:
+    """Return the status of the fault that a call raises; 0 if it raises none."""
+    try:
+        call()
+    except Fault as fault:
+        return fault.status
+    return 0
+
+
+def same(one: Any, other: Any) -> bool:
+    return json.dumps(one) == json.dumps(other)
+
+
+@given(values)
+def test_json_is_read_as_python_reads_it(value: Any) -> None:
+    text = json.dumps(value).encode()
+    assert same(read_json(text), json.loads(text))
+
+
+@given(values)
+def test_json_is_written_as_python_writes_it_but_for_what_is_no_json(value: Any) -> None:
+    def finite(each: Any) -> Any:
+        if isinstance(each, float):
+            return each if math.isfinite(each) else None
+        if isinstance(each, list):
+            return [finite(inner) for inner in each]
+        return {key: finite(inner) for key, inner in each.items()} if isinstance(each, dict) else each
+
+    assert same(json.loads(write_json(value)), finite(value))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_value_or_a_400(body: bytes) -> None:
+    assert status_of(lambda: read_json(body)) in {0, 400}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "The body is empty"),
+        (b'{"a": }', "line 1, column 7"),
+        (b"[" * 100_000, "too deeply"),
+        (b'{"a": "\xff"}', "byte 7 is 0xff"),
+        (b"input=4&b=2", "x-www-form-urlencoded"),
+        (b"1" * 5000, "no JSON"),
+    ],
+)
+def test_what_is_no_json_says_where(body: bytes, told: str) -> None:
+    with pytest.raises(Fault, match=told) as raised:
+        read_json(body)
+    assert raised.value.status == 400
+
+
+def test_what_msgspec_and_json_see_differently_is_as_json_sees_it() -> None:
+    assert read_json(b"\xef\xbb\xbf{}") == {}
+    assert math.isnan(read_json(b"NaN"))
+    assert read_json(b"-Infinity") == -math.inf
+    assert read_json(b"123456789012345678901234567890") == 123456789012345678901234567890
+    assert read_json(b'{"a": 1, "a": 2}') == {"a": 2}
+    assert read_json(b'"\\ud800"') == "\ud800"
+    assert json.loads(write_json(["\ud800", 2**70, math.nan])) == ["\ud800", 2**70, None]
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json; charset=utf-8", "application/vnd.api+json", "Application/JSON"])
+def test_types_that_are_json(kind: str) -> None:
+    assert decode_body(b"[1]", kind, plan()) == [1]
+
+
+def test_other_types() -> None:
+    with pytest.raises(Fault, match="'image/png' is not read here") as raised:
+        decode_body(b"x", "image/png", plan())
+    assert raised.value.status == 415
+    assert decode_body(memoryview(b"\x00x"), "image/png", plan(InputKind.RAW)) == b"\x00x"
+
+
+# -- forms --------------------------------------------------------------------------------------------------------
+
+
+def test_forms_with_fields_and_files() -> None:
+    assert read_form(b"a=1&b=x+y&a=2&c=%C3%A9", "application/x-www-form-urlencoded") == {"a": ["1", "2"], "b": "x y", "c": "é"}
+    large = bytes(range(256)) * 8000  # beyond what is usually kept in memory
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nhello\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        + large
+        + b"\r\n--x--\r\n"
+    )
+    found = decode_body(body, "multipart/form-data; boundary=x", plan())
+    assert found["text"] == "hello"
+    assert isinstance(found["file"], Upload)
+    assert (found["file"].filename, found["file"].content_type) == ("a.png", "image/png")
+    assert found["file"].read() == found["file"].file.read() == large
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_form_or_a_400(body: bytes) -> None:
+    for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "multipart/form-data"):
+        assert status_of(lambda kind=kind: read_form(body, kind)) in {0, 400}
+
+
+# -- typed values -------------------------------------------------------------------------------------------------
+
+
+class Model(pydantic.BaseModel):
+    x: float
+    tags: list[str] = []
+
+
+class Struct(msgspec.Struct):
+    x: float
+    tags: list[str] = []
+
+
+@dataclasses.dataclass
+class Data:
+    x: float
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+class Typed(TypedDict):
+    x: float
+    tags: list[str]
+
+
+@pytest.mark.parametrize("wanted", [Model, Struct, Data, Typed])
+def test_typed_bodies_are_validated(wanted: Any) -> None:
+    typed = plan(InputKind.TYPED, wanted)
+    found = decode_body(b'{"x": 1.5, "tags": ["a"]}', JSON, typed)
+    assert (found["x"] if wanted is Typed else found.x) == 1.5
+    assert isinstance(found, dict if wanted is Typed else wanted)
+    with pytest.raises(Fault) as raised:
+        decode_body(b'{"x": 1.5, "tags": [3]}', JSON, typed)
+    assert (raised.value.status, raised.value.code) == (422, "request.invalid")
+    (mistake,) = raised.value.detail
+    assert mistake["loc"][:2] == ["body", "tags"]
+    assert {"type", "loc", "msg"} <= set(mistake)
+    with pytest.raises(Fault):
+        decode_body(b"[]", JSON, typed)
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"output": np.float32(2.5)}, '{"output":2.5}'),
+        (np.arange(3), "[0,1,2]"),
+        (torch.tensor([[1.0, math.nan]]), "[[1.0,null]]"),
+        (torch.ones(2, dtype=torch.bfloat16, requires_grad=True), "[1.0,1.0]"),
+        (Model(x=1), '{"x":1.0,"tags":[]}'),
+        (Struct(1.0), '{"x":1.0,"tags":[]}'),
+        ([Data(1.0)], '[{"x":1.0,"tags":[]}]'),
+        ({1: (True, None)}, '{"1":[true,null]}'),
+        ({"big": 2**70, "model": Model(x=1)}, '{"big":1180591620717411303424,"model":{"x":1.0,"tags":[]}}'),
+    ],
+)
+def test_what_can_be_returned(value: Any, text: str) -> None:
+    assert encode_value(value) == (text.encode(), JSON)
+
+
+def test_bytes_are_sent_as_they_are_and_other_objects_are_refused() -> None:
+    assert encode_value(b"\x00") == (b"\x00", BYTES)
+    with pytest.raises(TypeError, match=r"object cannot be written as JSON\. Return numbers"):
+        encode_value({"a": object()})
+
+
+# -- faults -------------------------------------------------------------------------------------------------------
+
+
+class HTTPException(Exception):  # noqa: N818 - it is called so
+    def __init__(self) -> None:
+        self.status_code, self.detail, self.headers = 402, {"pay": 1}, {"X-Why": "money"}
+
+
+def test_what_hooks_raise_becomes_an_answer() -> None:
+    wrong = fault_of(KeyError("input"), HookCall("decode_request", ("x",)))
+    assert (wrong.status, wrong.code) == (422, "request.invalid")
+    broken = fault_of(ValueError("boom"), HookCall("predict"))
+    assert (broken.status, broken.body["detail"], broken.body["message"]) == (
+        500,
+        "Internal server error",
+        "predict() raised ValueError: boom",
+    )
+    assert fault_of(OSError("disk"), HookCall("decode_request")).status == 500
+    own = fault_of(HTTPException(), HookCall("predict"))
+    assert (own.status, own.body, own.headers) == (402, {"detail": {"pay": 1}}, {"X-Why": "money"})
+    again = pickle.loads(pickle.dumps(own))
+    assert (again.status, again.body, again.headers) == (own.status, own.body, own.headers)
+    assert fault_of(own, HookCall("predict")) is own
