@@ -123,7 +123,7 @@ def test_bytes_are_raw_and_the_rest_is_json() -> None:
     def plain(self: Any, request: dict) -> Any:
         return request
 
-    def unknown(self: Any, request: "NotThere") -> Any:  # type: ignore[name-defined]  # noqa: F821
+    def unknown(self: Any, request: "NotThere") -> Any:  # type: ignore[name-defined]  # noqa: F821 - a name that is not there
         return request
 
     assert plan_of(api(decode_request=raw), Base).input is InputKind.RAW
