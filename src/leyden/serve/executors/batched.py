@@ -1,0 +1,59 @@
+"""`BatchedExecutor`: requests that came together are computed together."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from leyden.serve.executors.executor import Executor, Request, Sink, Stopwatch, Timing, answered
+from leyden.serve.faults import Fault, HookCall
+
+
+@final
+class BatchedExecutor(Executor):
+    """Decodes each, computes all at once, encodes each: one that is wrong does not take the others along."""
+
+    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+        watch = Stopwatch()
+        kept, inputs = self.decoded(requests, sink)
+        decode = watch.lap()
+        if not kept:
+            return
+        try:
+            outputs = self._computed(kept, inputs)
+        except Fault as fault:
+            for request in kept:
+                sink.fault(request, fault)
+            return
+        predict = watch.lap()
+        for request, output in zip(kept, outputs, strict=True):
+            try:
+                reply = self.encode(output, request)
+            except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
+                sink.fault(request, answered(error, HookCall("encode_response"), request))
+            else:
+                sink.reply(request, reply, Timing(decode, predict, watch.lap()))
+
+    def _computed(self, requests: Sequence[Request], inputs: Sequence[Any]) -> list[Any]:
+        """Return one output for each request.
+
+        Raises:
+            Fault: A hook of the batch raised, or its outputs are not as many.
+        """
+        contexts = [request.context for request in requests]
+        hook = "batch"
+        try:
+            batch = self.api.batch(inputs, **({"context": contexts} if self.plan.batch.wants_context else {}))
+            hook = "predict"
+            output = self.api.predict(batch, **({"context": contexts} if self.plan.predict.wants_context else {}))
+            hook = "unbatch"
+            outputs = list(self.api.unbatch(output, **({"context": contexts} if self.plan.unbatch.wants_context else {})))
+        except Exception as error:
+            raise answered(error, HookCall(hook), requests[0]) from error
+        if len(outputs) != len(requests):
+            raise mismatch(len(outputs), len(requests))
+        return outputs
+
+
+def mismatch(outputs: int, requests: int) -> Fault:
+    """Return the answer to a batch whose outputs cannot be told apart."""
+    message = f"predict() and unbatch() made {outputs} outputs of {requests} requests: return one for each, in their order."
+    return Fault(500, "worker.failed", message, detail="Batch size mismatch")

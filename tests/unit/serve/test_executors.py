@@ -1,0 +1,208 @@
+"""Executors: every request of a batch is answered once, in order, and what is wrong with one is nobody else's trouble."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.serve.api import LitAPI
+from leyden.serve.context import RequestContext
+from leyden.serve.executors.batched import BatchedExecutor
+from leyden.serve.executors.executor import Executor, Reply, Request, Timing
+from leyden.serve.executors.single import SingleExecutor
+from leyden.serve.executors.streaming import StreamingExecutor
+from leyden.serve.faults import Fault
+
+
+class Heard:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.replies: dict[int, Reply] = {}
+        self.faults: dict[int, Fault] = {}
+        self.chunks: dict[int, list[bytes]] = {}
+        self.types: dict[int, str] = {}
+        self.ended: list[int] = []
+
+    def reply(self, request: Request, reply: Reply, timing: Timing) -> None:
+        assert request.number not in self.ended
+        assert min(timing) >= 0
+        self.replies[request.number] = reply
+        self.ended.append(request.number)
+
+    def fault(self, request: Request, fault: Fault) -> None:
+        assert request.number not in self.ended
+        self.faults[request.number] = fault
+        self.ended.append(request.number)
+
+    def chunk(self, request: Request, data: bytes, content_type: str) -> None:
+        assert request.number not in self.ended
+        self.chunks.setdefault(request.number, []).append(data)
+        self.types[request.number] = content_type
+
+    def end(self, request: Request, timing: Timing) -> None:
+        assert request.number not in self.ended
+        self.ended.append(request.number)
+
+
+def requests(*bodies: Any, gone: frozenset[int] = frozenset()) -> list[Request]:
+    return [
+        Request(number, json.dumps(body).encode(), "", RequestContext(f"r-{number}", is_cancelled=lambda number=number: number in gone))
+        for number, body in enumerate(bodies)
+    ]
+
+
+def done(kind: type[Executor], api: LitAPI, *bodies: Any, **options: Any) -> Heard:
+    heard = Heard()
+    kind(api, api.check()).run(requests(*bodies, **options), heard)
+    assert sorted(heard.ended) == list(range(len(bodies)))
+    return heard
+
+
+class Square(LitAPI):
+    def decode_request(self, request: Any) -> Any:
+        return float(request["input"])
+
+    def predict(self, x: Any) -> Any:
+        if x is not None and np.any(np.asarray(x) == 13):
+            raise ValueError("unlucky")
+        return np.asarray(x) ** 2
+
+    def encode_response(self, output: Any) -> Any:
+        if output == 49:
+            raise RuntimeError("no sevens")
+        return {"output": float(output)}
+
+
+@pytest.mark.parametrize("kind", [SingleExecutor, BatchedExecutor])
+def test_each_request_has_its_own_answer(kind: type[Executor]) -> None:
+    heard = done(kind, Square(), {"input": 2}, {"x": 1}, {"input": "a"}, {"input": 7}, {"input": 3}, gone=frozenset({4}))
+    assert heard.replies == {0: Reply(b'{"output":4.0}')}
+    assert {number: fault.status for number, fault in heard.faults.items()} == {1: 422, 2: 422, 3: 500, 4: 499}
+    assert heard.faults[1].message == "decode_request() raised KeyError: 'input'; the payload has keys ['x']"
+    assert heard.faults[3].message == "encode_response() raised RuntimeError: no sevens"
+
+
+def test_a_batch_that_cannot_be_computed_fails_together_and_one_alone_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "leyden.serve"):
+        heard = done(BatchedExecutor, Square(), {"input": 1}, {"input": 13})
+    assert {fault.message for fault in heard.faults.values()} == {"predict() raised ValueError: unlucky"}
+    assert "r-0: predict() failed" in caplog.text
+    assert "Traceback" in caplog.text
+    heard = done(SingleExecutor, Square(), {"input": 1}, {"input": 13})
+    assert list(heard.replies) == [0]
+    assert list(heard.faults) == [1]
+
+
+class Wrong(Square):
+    def unbatch(self, output: Any) -> Any:
+        return [output[0]]
+
+
+def test_outputs_that_are_not_as_many_as_requests() -> None:
+    heard = done(BatchedExecutor, Wrong(max_batch_size=4), {"input": 1}, {"input": 2})
+    assert {(fault.status, fault.detail) for fault in heard.faults.values()} == {(500, "Batch size mismatch")}
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
+def test_batches_and_single_requests_give_the_same(numbers: list[int]) -> None:
+    bodies = [{"input": number} for number in numbers if number not in (13, 7)]
+    if bodies:
+        assert done(SingleExecutor, Square(), *bodies).replies == done(BatchedExecutor, Square(), *bodies).replies
+
+
+class Contextual(LitAPI):
+    def decode_request(self, request: Any, context: Any) -> Any:
+        context["twice"] = 2 * request
+        return request
+
+    def predict(self, x: Any, context: Any) -> Any:
+        return [each["twice"] for each in context] if isinstance(context, list) else context["twice"]
+
+    def encode_response(self, output: Any, context: Any) -> Any:
+        return {"id": context.request_id, "output": output}
+
+
+@pytest.mark.parametrize("kind", [SingleExecutor, BatchedExecutor])
+def test_contexts_are_each_requests_own(kind: type[Executor]) -> None:
+    heard = done(kind, Contextual(), 1, 2, 3)
+    assert [json.loads(heard.replies[number].body) for number in range(3)] == [{"id": f"r-{n}", "output": 2 * (n + 1)} for n in range(3)]
+
+
+class Answers(LitAPI):
+    def predict(self, x: Any) -> Any:
+        from starlette.responses import Response
+
+        return Response("teapot", status_code=418, media_type="text/plain", headers={"X-Kind": "pot"}) if x else b"raw"
+
+
+def test_a_response_keeps_its_status_headers_and_body() -> None:
+    heard = done(SingleExecutor, Answers(), 1, 0)
+    assert heard.replies[0] == Reply(b"teapot", "text/plain; charset=utf-8", 418, (("x-kind", "pot"),))
+    assert heard.replies[1] == Reply(b"raw", "application/octet-stream")
+
+
+# -- streams ------------------------------------------------------------------------------------------------------
+
+
+class Counting(LitAPI):
+    closed = 0
+
+    def predict(self, x: Any) -> Iterator[Any]:
+        try:
+            for number in range(x):
+                if number == 5:
+                    raise ValueError("too far")
+                yield number
+        finally:
+            Counting.closed += 1
+
+
+class Lines(Counting):
+    def encode_response(self, output: Any) -> Iterator[Any]:
+        for number in output:
+            yield {"n": number}
+
+
+class Words(Counting):
+    def encode_response(self, output: Any) -> Iterator[Any]:
+        for number in output:
+            yield f"{number} "
+
+
+def test_streams_are_sent_piece_by_piece() -> None:
+    heard = done(StreamingExecutor, Lines(stream=True), 3, 0)
+    assert heard.chunks == {0: [b'{"n":0}\n', b'{"n":1}\n', b'{"n":2}\n']}
+    assert heard.types[0] == "application/x-ndjson"
+    heard = done(StreamingExecutor, Words(stream=True), 2)
+    assert heard.chunks[0] == [b"0 ", b"1 "]
+    assert heard.types[0].startswith("text/plain")
+    assert done(StreamingExecutor, Counting(stream=True), 2).chunks[0] == [b"0\n", b"1\n"]
+
+
+def test_a_stream_that_breaks_says_so_after_what_it_had() -> None:
+    heard = done(StreamingExecutor, Lines(stream=True), 9, 1)
+    assert len(heard.chunks[0]) == 5
+    assert heard.faults[0].message == "predict() raised ValueError: too far"
+    assert heard.chunks[1] == [b'{"n":0}\n']
+
+
+def test_a_client_that_leaves_ends_its_generator() -> None:
+    left = [False]
+    api, heard, before = Lines(stream=True), Heard(), Counting.closed
+
+    class Leaving(Heard):
+        def chunk(self, request: Request, data: bytes, content_type: str) -> None:
+            super().chunk(request, data, content_type)
+            left[0] = len(self.chunks[0]) == 2
+
+    heard = Leaving()
+    StreamingExecutor(api, api.check()).run([Request(0, b"4", "", RequestContext(is_cancelled=lambda: left[0]))], heard)
+    assert len(heard.chunks[0]) == 2
+    assert heard.ended == [0]
+    assert Counting.closed == before + 1
