@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.cli.data_jobs import add_commands
+from leyden.core.errors import ConfigError
 
 FORMATS = ("leyden", "litdata", "parquet", "arrow")
 
@@ -36,6 +37,12 @@ def add_parser(subparsers: Any) -> None:
     rewrite.add_argument("--chunk-bytes", metavar="SIZE", default="64MB", help="the most bytes of a file")
     rewrite.add_argument("--compression", metavar="NAME", help="of our own format and LitData's layout: zstd or zstd:LEVEL")
     rewrite.add_argument("--num-workers", metavar="N", type=int, default=0, help="worker processes; 0: none")
+    cut = _command(commands, "split", split, "write parts of a dataset, such as for training and validation, as datasets")
+    cut.add_argument("dst", metavar="DST", nargs="+", help="a folder or URL that is empty, for each part")
+    cut.add_argument("--splits", metavar="FRACTION", nargs="+", type=float, required=True, help="how much of the rows each part has")
+    cut.add_argument("--seed", metavar="N", type=int, default=42, help="of the draw")
+    cut.add_argument("--in-order", action="store_true", help="let the parts follow one another instead of drawing them")
+    cut.add_argument("--num-workers", metavar="N", type=int, default=0, help="worker processes; 0: none")
     add_commands(commands, _command)
 
 
@@ -85,6 +92,22 @@ def convert(args: argparse.Namespace) -> int:
     made = rewrite(args.uri, args.dst, args.to, chunk_bytes=args.chunk_bytes, compression=args.compression, num_workers=args.num_workers)
     facts = {"url": made.url, "num_rows": made.num_rows, "files": made.files, "num_bytes": made.num_bytes}
     print(json.dumps(facts) if args.json else f"wrote {made.num_rows:,} rows to {made.url} ({len(made.files)} files)")
+    return 0
+
+
+def split(args: argparse.Namespace) -> int:
+    """Write parts of a dataset."""
+    from leyden.data import StreamingDataset, train_test_split
+    from leyden.data import convert as rewrite
+
+    if len(args.dst) != len(args.splits):
+        raise ConfigError(f"--splits has {len(args.splits)} fractions for {len(args.dst)} places: give one for each DST.")
+    parts = train_test_split(StreamingDataset(args.uri), args.splits, seed=args.seed, shuffle=not args.in_order)
+    made = [rewrite(part, dst, num_workers=args.num_workers) for part, dst in zip(parts, args.dst, strict=True)]
+    if args.json:
+        print(json.dumps([{"url": part.url, "num_rows": part.num_rows, "num_bytes": part.num_bytes} for part in made]))
+    else:
+        print("\n".join(f"wrote {part.num_rows:,} rows to {part.url}" for part in made))
     return 0
 
 

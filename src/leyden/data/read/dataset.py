@@ -25,7 +25,7 @@ from leyden.data.placement import Place
 from leyden.data.read.columns import BINARY, Dense, Objects
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.opening import Opened, open_source
-from leyden.data.read.options import checked_choice, order_options, read_options, report_replaced, source_options
+from leyden.data.read.options import SourceOptions, checked_choice, order_options, read_options, report_replaced, source_options
 from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
@@ -190,6 +190,11 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
     def schema(self) -> Any:
         """The tree of a sample and its leaves."""
         return self._reading.source.schema
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """Where its files lie, and how they are opened."""
+        return self._source_options
 
     @property
     def version(self) -> int:

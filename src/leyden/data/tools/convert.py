@@ -4,24 +4,26 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from leyden.core.errors import ConfigError, ConflictError, closest, listed
 from leyden.core.storage import Storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import parse_bytes
 from leyden.data.format.chunk import ChunkEntry
-from leyden.data.format.hashing import digest128
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.versions import INDEX, commit, find_manifest, repair_index
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_write import LitdataSettings
-from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema
-from leyden.data.tools.opening import Access, live_rows, open_any
+from leyden.data.read.dataset import StreamingDataset
+from leyden.data.read.subset import Runs
+from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema, rows_within
+from leyden.data.tools.opening import Access, open_any
 from leyden.data.write.arguments import check_job
 from leyden.data.write.mapping import FilesJob, files_task
 from leyden.data.write.running import Running, do_units
 
 Target = Literal["leyden", "litdata", "parquet", "arrow"]
-JOB_DIGITS = 12
 
 
 class Converted(NamedTuple):
@@ -41,7 +43,7 @@ class Converted(NamedTuple):
 
 
 def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command line gives them
-    src: str,
+    src: "str | StreamingDataset",
     dst: str,
     to: Target = "leyden",
     *,
@@ -62,7 +64,8 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     The same call, run again, goes on where it was killed, or returns what it has made.
 
     Args:
-        src: A dataset of ours, LitData's or MosaicML's, Parquet files or tar shards.
+        src: A dataset of ours, LitData's or MosaicML's, Parquet files or tar shards; or a `StreamingDataset`, such as a part of
+            `train_test_split`, whose samples are written as they are stored, without its transform.
         dst: A folder or URL that is empty.
         to: `"leyden"`, `"litdata"`, `"parquet"` or `"arrow"` (IPC files).
         storage_options: Of both places.
@@ -85,8 +88,14 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
     check_job(on_error="raise", start_method=start_method, progress=progress)
     settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
-    writer = _writer(src, to, settings, Access(storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {}))
-    parts = cut_parts(writer.source.table.stored_bytes.tolist(), settings.chunk_bytes or 1)
+    if isinstance(src, StreamingDataset):
+        url, access, kept = _chosen(src)
+    else:
+        url, kept = src, None
+        access = Access(storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {})
+    writer = PartWriter(url, open_any(url, access).digest, access, to, settings, kept)
+    writer.check()
+    parts = cut_parts(_kept_bytes(writer), settings.chunk_bytes or 1)
     running = Running(num_workers=num_workers, start_method=start_method, retries=2, timeout=None, memory_limit=None, progress=progress)
     job = FilesJob(
         task=files_task(writer, dst, storage_options or {}),
@@ -101,15 +110,30 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     job.run(resume=resume)
     _complete(storage, writer, to)
     files = {entry.key: entry.size for entry in storage.list() if not entry.key.startswith("_leyden/")}
-    return Converted(dst, live_rows(writer.source), sorted(files, key=lambda name: (name == INDEX, name)), sum(files.values()))
+    return Converted(dst, writer.kept.num_rows, sorted(files, key=lambda name: (name == INDEX, name)), sum(files.values()))
 
 
-def _writer(src: str, to: Target, settings: LitdataSettings, access: Access) -> PartWriter:
-    source = open_any(src, access)
-    job = digest128(f"convert {source.digest} {settings.chunk_bytes} {settings.compression}".encode())[:JOB_DIGITS]
-    writer = PartWriter(src, source.digest, access, to, settings, job)
-    writer.check()
-    return writer
+def _chosen(dataset: StreamingDataset) -> tuple[str, Access, Runs]:
+    """Return where a dataset lies, how it is opened, and which of its rows are meant."""
+    if dataset.reading.windows is not None:
+        raise ConfigError("src= hands out windows of tokens, which are not what is stored. Open it without item_loader=TokensLoader(…).")
+    kept, options = dataset.selection, dataset.source_options
+    if kept.copy.any() or (np.diff(kept.first) <= 0).any():
+        raise ConfigError(
+            "src= has its samples in another order than they are stored in, or some of them twice. Write it with "
+            "optimize(…, inputs=StreamingDataLoader(…))."
+        )
+    access = Access(
+        storage_options=options.storage_options, encryption=options.encryption, serializers=options.serializers, version=dataset.version
+    )
+    return options.url, access, kept
+
+
+def _kept_bytes(writer: PartWriter) -> list[int]:
+    """Return how many bytes each block's kept rows have, about."""
+    table = writer.source.table
+    rows = [len(rows_within(writer.kept, first, count)) for first, count in zip(table.first_row.tolist(), table.rows.tolist(), strict=True)]
+    return (table.stored_bytes * np.array(rows, np.int64) // np.maximum(table.rows, 1)).astype(np.int64).tolist()
 
 
 def _complete(storage: Storage, writer: PartWriter, to: Target) -> None:

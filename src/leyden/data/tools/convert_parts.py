@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, ConflictError
 from leyden.core.optional import require
@@ -16,14 +17,17 @@ from leyden.data.format.block import PLAIN, Packing, pack_block
 from leyden.data.format.chunk import ChunkWriter, Origin
 from leyden.data.format.column import Column
 from leyden.data.format.compress import Compression
+from leyden.data.format.hashing import digest128
 from leyden.data.format.schema import Schema
 from leyden.data.interop.arrow_export import table_of
 from leyden.data.interop.columns import taken
 from leyden.data.interop.litdata_write import LitdataSettings, LitdataWriter
 from leyden.data.read.native import NativeSource
+from leyden.data.read.subset import Runs
 from leyden.data.tools.opening import Access, AnySource, open_any
 
 FACTS = "_leyden/convert"
+JOB_DIGITS = 12
 
 
 class Part(NamedTuple):
@@ -57,17 +61,41 @@ def cut_parts(sizes: Sequence[int], most_bytes: int) -> list[Part]:
     return [Part(number, first, stop) for number, (first, stop) in enumerate(pairwise(borders))]
 
 
-def columns_of(source: AnySource, blocks: Iterable[int] | None = None) -> Iterator[list[Column]]:
-    """Yield the columns of blocks, of all by default, without the rows that are deleted."""
-    deleted = source.deleted if isinstance(source, NativeSource) else None
+def columns_of(source: AnySource, kept: Runs, blocks: Iterable[int] | None = None) -> Iterator[list[Column]]:
+    """Yield the columns of blocks, of all by default, with the rows that are kept; blocks without any are not read."""
     for block in range(len(source.table.rows)) if blocks is None else blocks:
-        first, rows = int(source.table.first_row[block]), int(source.table.rows[block])
-        opened = source.open(block, source.fetch(block))
-        columns = [opened.column(number) for number in range(len(source.schema.leaves))]
-        gone = [] if deleted is None else deleted[(deleted >= first) & (deleted < first + rows)] - first
-        kept = np.setdiff1d(np.arange(rows), gone)
-        if len(kept):
-            yield columns if len(kept) == rows else [taken(column, kept) for column in columns]
+        rows = int(source.table.rows[block])
+        within = rows_within(kept, int(source.table.first_row[block]), rows)
+        if len(within):
+            opened = source.open(block, source.fetch(block))
+            columns = [opened.column(number) for number in range(len(source.schema.leaves))]
+            yield columns if len(within) == rows else [taken(column, within) for column in columns]
+
+
+def rows_within(kept: Runs, first: int, rows: int) -> NDArray[np.int64]:
+    """Return which rows of a block are kept, by their numbers within it.
+
+    Args:
+        kept: Ascending runs.
+        first: The block's first row.
+        rows: How many it has.
+
+    Example:
+        >>> rows_within(Runs(np.array([2, 9]), np.array([4, 3])), first=4, rows=6).tolist()
+        [0, 1, 5]
+    """
+    low = int(np.searchsorted(kept.first + kept.rows, first, side="right"))
+    high = int(np.searchsorted(kept.first, first + rows, side="left"))
+    pieces = [
+        np.arange(max(start, first), min(start + count, first + rows)) - first
+        for start, count in zip(kept.first[low:high].tolist(), kept.rows[low:high].tolist(), strict=True)
+    ]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
+def live_runs(source: AnySource) -> Runs:
+    """Return all rows of a source that are not deleted."""
+    return Runs.all_of(int(source.table.rows.sum()), source.deleted if isinstance(source, NativeSource) else None)
 
 
 def native_schema(source: AnySource) -> Schema:
@@ -96,12 +124,14 @@ class PartWriter:
         access: How it is opened.
         to: The format.
         settings: Bytes of a chunk, and the compression.
-        job: The id in the names of our own chunks.
+        kept: Which of its rows, ascending; all that are not deleted by default.
     """
 
-    def __init__(self, src: str, digest: str, access: Access, to: str, settings: LitdataSettings, job: str) -> None:
-        self._src, self._digest, self._access, self._to, self._job = src, digest, access, to, job
-        self.settings = settings
+    def __init__(self, src: str, digest: str, access: Access, to: str, settings: LitdataSettings, kept: Runs | None = None) -> None:
+        self._src, self._digest, self._access, self._to = src, digest, access, to
+        self.settings, self._kept = settings, kept
+        chosen = "" if kept is None else f" {kept.digest}"
+        self._job = digest128(f"convert {digest} {settings.chunk_bytes} {settings.compression}{chosen}".encode())[:JOB_DIGITS]
         self._source: AnySource | None = None
         self._head: list[Column] | None = None
 
@@ -122,10 +152,17 @@ class PartWriter:
         return self._source
 
     @property
+    def kept(self) -> Runs:
+        """The rows that are written."""
+        if self._kept is None:
+            self._kept = live_runs(self.source)
+        return self._kept
+
+    @property
     def head(self) -> list[Column] | None:
         """The columns of the first block that has rows: formats are settled by them. `None` if none has."""
         if self._head is None:
-            self._head = next(columns_of(self.source), None)
+            self._head = next(columns_of(self.source, self.kept), None)
         return self._head
 
     def __call__(self, part: Sequence[int], output_dir: str) -> None:
@@ -176,7 +213,7 @@ def _filled(writer: PartWriter, part: Part, folder: Path) -> Iterator[ChunkWrite
     compressible = [leaf.type not in UNCOMPRESSED for leaf in schema.leaves]
     packing = PLAIN if settings.compression is None else Packing(Compression(settings.compression), compressible, None)
     sequence, chunk = 0, None
-    for columns in columns_of(writer.source, range(part.first, part.stop)):
+    for columns in columns_of(writer.source, writer.kept, range(part.first, part.stop)):
         if chunk is None:
             chunk = ChunkWriter(folder / f"{sequence}.tmp", writer.native_origin(part, sequence), schema)
         block = pack_block(columns, number=len(chunk.blocks), chunk_id=chunk.origin.chunk_id, first_row=chunk.rows, packing=packing)
@@ -190,7 +227,8 @@ def _filled(writer: PartWriter, part: Part, folder: Path) -> Iterator[ChunkWrite
 
 def _litdata(writer: PartWriter, part: Part, folder: Path) -> Facts:
     layout, entries = writer.litdata_writer(part.number), list[Mapping[str, Any]]()
-    for chunks in _with_last((layout.add(columns) for columns in columns_of(writer.source, range(part.first, part.stop))), layout.finish):
+    parts = columns_of(writer.source, writer.kept, range(part.first, part.stop))
+    for chunks in _with_last((layout.add(columns) for columns in parts), layout.finish):
         for chunk in chunks:
             (folder / chunk.name).write_bytes(chunk.data)
             entries.append(chunk.entry)
@@ -219,7 +257,7 @@ def _table_file(writer: PartWriter, part: Part, path: Path, open_writer: Callabl
         return []
     schema, file = table_of(tree, leaves, head).schema, None
     try:
-        for columns in columns_of(writer.source, range(part.first, part.stop)):
+        for columns in columns_of(writer.source, writer.kept, range(part.first, part.stop)):
             file = file or open_writer(str(path), schema)
             file.write_table(table_of(tree, leaves, columns).cast(schema))
     finally:
