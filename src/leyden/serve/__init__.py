@@ -1,1 +1,23 @@
-"""Any model as a fast, well-behaved HTTP service. What stands so far are the parts without input and output: see the status page."""
+"""Any model as a fast, well-behaved HTTP service: what stands so far, on the way to servers. Names are loaded when they are used."""
+
+from typing import TYPE_CHECKING
+
+from leyden.core.lazy import exports
+
+if TYPE_CHECKING:
+    from leyden.core.autoscale import AutoscalePolicy as AutoscalePolicy
+    from leyden.core.autoscale import AutoscaleState as AutoscaleState
+    from leyden.core.autoscale import LoadSample as LoadSample
+    from leyden.core.autoscale import desired_replicas as desired_replicas
+    from leyden.serve.api import LitAPI as LitAPI
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "AutoscalePolicy": "leyden.core.autoscale",
+            "AutoscaleState": "leyden.core.autoscale",
+            "LitAPI": "leyden.serve.api",
+            "LoadSample": "leyden.core.autoscale",
+            "desired_replicas": "leyden.core.autoscale",
+        },
+    )

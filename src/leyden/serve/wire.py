@@ -1,35 +1,41 @@
-"""Frames between front ends and workers: what travels on a link, as bytes, with no socket in sight.
+"""The frames that front ends, workers and the supervisor exchange: bytes in, frames out, no sockets.
 
-A frame is a header of 16 bytes (`<IIIBBH`: payload bytes, stream, meta bytes, kind, flags, 0), then meta (a msgpack map, absent
-if there is nothing to say), then body. A payload has at most a mebibyte; a larger body is cut into frames that follow one
-another, all but the last with the flag `MORE`. Durations are time that is left, never a moment, as clocks differ.
+```
+header, 16 bytes, little-endian                                          payload, at most 1 MiB
+payload_bytes u32 | stream u32 | meta_bytes u32 | kind u8 | flags u8 | 0 u16 | meta: msgpack map | body: bytes, untouched
+```
 
-A peer that breaks these rules is not argued with: `LinkError`, and the link is closed.
+A body that does not fit goes out in several frames of one kind and stream: all but the last carry `MORE`, the first carries
+the meta with the number of all bytes, `n`, and the last carries the other flags. Frames of other streams may come between
+them. `Decoder` cuts bytes into frames, `Reassembler` joins bodies; both hold a bounded number of bytes whatever comes in.
+
+What the protocol does not allow is a `LinkError`: there is no way to find the next frame after a wrong one, so whoever reads
+closes the link, loudly. What the items of a meta mean is the business of those who send and read them.
 """
 
 import enum
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
-from leyden.core.errors import RemoteError
-from leyden.core.lazy import Later
+import msgspec
 
-HEADER = struct.Struct("<IIIBBH")
-MAX_PAYLOAD = 2**20
-VERSION = 1
-_msgpack: Any = Later("msgspec.msgpack")  # some milliseconds that `import leyden.serve` does not pay
-_NO_META: Mapping[str, Any] = {}
+from leyden.core.errors import ConfigError
+from leyden.serve.errors import LinkError
+
+HEADER: Final = struct.Struct("<IIIBBH")
+MAX_PAYLOAD_BYTES: Final = 1 << 20
+MORE, LAST_OF_BATCH = 1, 2  # flags; the rest is reserved
+LINK_STREAM: Final = 0  # the stream of frames that are about the link itself
+
+_FLAGS: Final = MORE | LAST_OF_BATCH
+_BUFFER_BYTES, _DIRECT_BYTES = 256 << 10, 64 << 10  # larger payloads are read into memory of their own: nothing is copied
+
+Buffer = bytes | bytearray | memoryview
 
 
-class LinkError(RemoteError):
-    """The other end of a link does not speak our language, or not in whole sentences: the link is closed."""
-
-    code = "serve.link"
-
-
+@final
 class Kind(enum.IntEnum):
-    """What a frame is about."""
+    """What a frame says."""
 
     HELLO = 1
     READY = 2
@@ -48,191 +54,297 @@ class Kind(enum.IntEnum):
     STATE = 15
 
 
-class Flag(enum.IntFlag):
-    """What else is true of a frame."""
-
-    NONE = 0
-    MORE = 1
-    LAST_OF_BATCH = 2
-
-
-_KINDS = {int(kind): kind for kind in Kind}
-_FLAGS = int(Flag.MORE | Flag.LAST_OF_BATCH)
+_KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
-    """One frame.
+    """One message, or one part of a large one.
 
     Args:
-        kind: What it is about.
-        stream: The request's number on this link; 0 is the link itself.
-        meta: What is said beside the body.
-        body: The bytes, or a part of them.
-        flags: What else is true.
+        kind: What it says.
+        stream: The request it belongs to; 0: the link.
+        flags: `MORE`, `LAST_OF_BATCH`.
+        meta: The facts beside the body.
+        body: The bytes; nothing else writes to their memory.
     """
 
     kind: Kind
     stream: int
-    meta: Mapping[str, Any] = _NO_META
-    body: bytes = b""
-    flags: int = 0
+    flags: int
+    meta: dict[str, Any]
+    body: Buffer
 
 
-def encode(
-    kind: int, stream: int, meta: Mapping[str, Any] | None = None, body: bytes | bytearray | memoryview = b"", flags: int = 0
-) -> list[bytes | bytearray | memoryview]:
-    """Return the buffers of a frame, or of several that carry a large body; the body itself is not copied.
+def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Buffer = b"", flags: int = 0) -> list[Buffer]:
+    """Return the buffers that say this, to be written one after the other; the body among them is not copied.
 
     Args:
-        kind: A `Kind`.
-        stream: The request's number; 0 is the link.
-        meta: A map of msgpack's types; it goes with the first frame.
-        body: Of any length.
-        flags: Of the last frame.
+        kind: What it says.
+        stream: The request it belongs to, `0` to `2**32 - 1`.
+        meta: The facts beside the body; of a body in several frames its `n` is set here.
+        body: Any number of bytes.
+        flags: `LAST_OF_BATCH`, or none: `MORE` is set here.
 
     Raises:
-        LinkError: The meta alone is longer than a payload may be.
+        ConfigError: The meta does not fit into a frame or cannot be packed, or a flag is not accepted.
 
     Example:
-        >>> frames = Decoder().feed(b"".join(encode(Kind.REQ, 7, {"d": 250}, b"{}")))
-        >>> frames[0].meta, frames[0].body
-        ({'d': 250}, b'{}')
+        >>> Decoder().feed(b"".join(encode(Kind.REQ, 7, {"ct": "text/plain"}, b"hello")))
+        [Frame(kind=<Kind.REQ: 3>, stream=7, flags=0, meta={'ct': 'text/plain'}, body=b'hello')]
     """
-    said = _msgpack.encode(meta) if meta else b""
-    room = MAX_PAYLOAD - len(said)
-    if room < 0:
-        raise LinkError(f"a frame's meta has {len(said):,} bytes, and a payload at most {MAX_PAYLOAD:,}.")
-    size = len(body)
-    if size <= room:
-        return (
-            [HEADER.pack(size + len(said), stream, len(said), kind, flags, 0) + said, body]
-            if size
-            else [HEADER.pack(len(said), stream, len(said), kind, flags, 0) + said]
-        )
-    view, start, buffers = memoryview(body), 0, list[bytes | bytearray | memoryview]()
-    while start < size:
-        piece = view[start : start + room]
-        start += len(piece)
-        now = flags if start == size else Flag.MORE
-        buffers += [HEADER.pack(len(piece) + len(said), stream, len(said), kind, now, 0) + said, piece]
-        said, room = b"", MAX_PAYLOAD
+    if flags & ~LAST_OF_BATCH:
+        raise ConfigError(f"flags={flags!r} is not accepted. Accepted are 0 and LAST_OF_BATCH; encode() sets MORE itself.")
+    packed = _packed(kind, meta) if meta else b""
+    payload_bytes = len(packed) + _size(body)
+    if payload_bytes > MAX_PAYLOAD_BYTES:
+        return _several(kind, stream, meta or {}, memoryview(body).cast("B"), flags)
+    head = HEADER.pack(payload_bytes, stream, len(packed), kind, flags, 0) + packed
+    return [head, body] if payload_bytes > len(packed) else [head]
+
+
+def _several(kind: Kind, stream: int, meta: dict[str, Any], body: memoryview, flags: int) -> list[Buffer]:
+    packed = _packed(kind, {**meta, "n": len(body)})
+    buffers: list[Buffer] = []
+    at = 0
+    while at < len(body):
+        stop = min(at + MAX_PAYLOAD_BYTES - len(packed), len(body))
+        said = flags if stop == len(body) else MORE
+        buffers += (HEADER.pack(len(packed) + stop - at, stream, len(packed), kind, said, 0) + packed, body[at:stop])
+        at, packed = stop, b""
     return buffers
+
+
+def _packed(kind: Kind, meta: dict[str, Any]) -> bytes:
+    try:
+        packed = _encode_meta(meta)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"The meta of {kind.name} cannot be packed: {error}. Accepted are the types of JSON, and bytes.") from error
+    if len(packed) > MAX_PAYLOAD_BYTES // 2:
+        raise ConfigError(
+            f"The meta of {kind.name} is {len(packed):,} bytes long. Accepted are {MAX_PAYLOAD_BYTES // 2:,}: "
+            "shorten its headers or its message, or send them as the body."
+        )
+    return packed
+
+
+def _size(body: Buffer) -> int:
+    return body.nbytes if isinstance(body, memoryview) else len(body)
+
+
+class _Large:
+    """A payload that is read straight into memory of its own."""
+
+    __slots__ = ("filled", "header", "payload")
+
+    def __init__(self, header: tuple[int, ...], begun: memoryview) -> None:
+        self.header = header
+        self.payload = memoryview(bytearray(header[0]))
+        self.payload[: len(begun)] = begun
+        self.filled = len(begun)
 
 
 @final
 class Decoder:
-    """Makes frames of bytes as they come, however they are cut. Keeps at most one frame that is not whole.
+    """Cuts what arrives on a link into frames.
+
+    Who reads a socket does it without a copy: `recv_into(decoder.space())`, then `decoder.filled(count)`. For bytes that
+    are there already, `feed` does both. At most 256 KiB and one payload are held.
 
     Example:
-        >>> decoder = Decoder()
-        >>> data = b"".join(encode(Kind.PING, 0))
-        >>> decoder.feed(data[:5]), [frame.kind.name for frame in decoder.feed(data[5:])]
-        ([], ['PING'])
+        >>> decoder, sent = Decoder(), encode(Kind.BYE, 0)[0]
+        >>> decoder.feed(sent[:5]), [frame.kind.name for frame in decoder.feed(sent[5:])]
+        ([], ['BYE'])
     """
 
     def __init__(self) -> None:
-        self._rest = bytearray()
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._held = 0  # bytes of the buffer that are no whole frame yet; they are at its start
+        self._large: _Large | None = None
+        self._broken: str | None = None
 
     @property
-    def is_within_frame(self) -> bool:
-        """Whether a part of a frame has come: a link that ends here was broken."""
-        return bool(self._rest)
+    def is_between_frames(self) -> bool:
+        """Whether a link that ends here ends well: nothing of a frame is held."""
+        return self._large is None and self._held == 0
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Return the frames that are whole now.
+    def space(self) -> memoryview:
+        """Return where the next bytes go; never empty, and of no use after the next `filled`."""
+        if self._large is not None:
+            return self._large.payload[self._large.filled :]
+        return self._buffer[self._held :]
+
+    def filled(self, count: int) -> list[Frame]:
+        """Return the frames that are whole now that so many bytes more lie in `space()`.
 
         Raises:
-            LinkError: These bytes are no frames.
+            LinkError: They are no frames. Frames before them in the same bytes are lost with the link, and every later call raises.
         """
-        if self._rest:
-            self._rest += data
-            frames, used = _frames(memoryview(self._rest))
-            if used:
-                self._rest = self._rest[used:]  # a new one: views of the old may still be held
-            return frames
-        frames, used = _frames(memoryview(data))
-        if used < len(data):
-            self._rest += memoryview(data)[used:]
+        if self._broken is not None:
+            raise LinkError(self._broken)
+        try:
+            return self._cut(self._held + count) if self._large is None else self._grown(self._large, count)
+        except LinkError as error:
+            self._broken = str(error)
+            self._large, self._held = None, 0
+            raise
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """Return the frames that are whole now that these bytes have come too.
+
+        Raises:
+            LinkError: They are no frames; from then on every call raises.
+        """
+        left = memoryview(data).cast("B")
+        frames: list[Frame] = []
+        while left:
+            space = self.space()
+            count = min(len(space), len(left))
+            space[:count] = left[:count]
+            frames += self.filled(count)
+            left = left[count:]
         return frames
 
+    def _cut(self, end: int) -> list[Frame]:
+        """Take the frames out of the first bytes of the buffer, and move what is left to its start."""
+        frames: list[Frame] = []
+        buffer, at = self._buffer, 0
+        while end - at >= HEADER.size:
+            header = HEADER.unpack_from(buffer, at)
+            _check(header)
+            start, stop = at + HEADER.size, at + HEADER.size + header[0]
+            if stop <= end:
+                middle = start + header[2]
+                frames.append(_frame(header, buffer[start:middle], bytes(buffer[middle:stop])))
+                at = stop
+            elif header[0] > _DIRECT_BYTES:
+                self._large = _Large(header, buffer[start:end])
+                at = end
+            else:
+                break
+        self._held = end - at
+        if 0 < at < end:
+            buffer[: end - at] = buffer[at:end]
+        return frames
 
-def _frames(data: memoryview) -> tuple[list[Frame], int]:
-    """Return all whole frames at the start of the data, and how many bytes they take."""
-    frames, start, size = list[Frame](), 0, len(data)
-    while size - start >= HEADER.size:
-        payload, stream, said, kind, flags, reserved = HEADER.unpack_from(data, start)
-        _check(payload, said, kind, flags, reserved)
-        begin = start + HEADER.size
-        end = begin + payload
-        if end > size:
-            break
-        meta = _meta(data[begin : begin + said]) if said else _NO_META
-        frames.append(Frame(_KINDS[kind], stream, meta, bytes(data[begin + said : end]), flags))
-        start = end
-    return frames, start
+    def _grown(self, large: _Large, count: int) -> list[Frame]:
+        large.filled += count
+        if large.filled < len(large.payload):
+            return []
+        self._large = None
+        middle = large.header[2]
+        return [_frame(large.header, large.payload[:middle], large.payload[middle:])]
 
 
-def _check(payload: int, said: int, kind: int, flags: int, reserved: int) -> None:
-    if payload > MAX_PAYLOAD or said > payload or kind not in _KINDS or flags & ~_FLAGS or reserved:
-        raise LinkError(
-            f"this is no frame: payload {payload:,}, meta {said:,}, kind {kind}, flags {flags}, reserved {reserved}. "
-            "The two ends run different versions of Leyden, or something else writes to the link."
-        )
+def _check(header: tuple[int, ...]) -> None:
+    payload_bytes, _, meta_bytes, kind, flags, reserved = header
+    if payload_bytes > MAX_PAYLOAD_BYTES:
+        raise _broken(f"a frame of {payload_bytes:,} bytes, where at most {MAX_PAYLOAD_BYTES:,} are allowed")
+    if meta_bytes > payload_bytes:
+        raise _broken(f"{meta_bytes:,} bytes of meta in a payload of {payload_bytes:,}")
+    if kind not in _KINDS:
+        raise _broken(f"a frame of kind {kind}, where 1 to {len(_KINDS)} are known")
+    if flags & ~_FLAGS or reserved:
+        raise _broken(f"reserved bits are set (flags {flags:#04x}, reserved {reserved:#06x})")
 
 
-def _meta(data: memoryview) -> Mapping[str, Any]:
+def _frame(header: tuple[int, ...], packed: memoryview, body: Buffer) -> Frame:
+    kind = _KINDS[header[3]]
     try:
-        found = _msgpack.decode(data)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise LinkError(f"a frame's meta is no msgpack ({error}).") from error
-    if not isinstance(found, dict) or not all(type(key) is str for key in found):
-        raise LinkError(f"a frame's meta is {type(found).__name__}, and has to be a map with text for keys.")
-    return found
+        meta = _decode_meta(packed) if packed else {}
+    except (ValueError, RecursionError) as error:  # msgspec's own errors and those of UTF-8 are ValueErrors
+        raise _broken(f"the meta of a {kind.name} is no msgpack map ({error})") from error
+    return Frame(kind, header[1], header[4], meta, body)
+
+
+def _no_extension(code: int, _: memoryview) -> object:
+    raise ValueError(f"an extension type, {code}")  # it would be a view of the buffer that the next bytes go to
+
+
+def _broken(found: str) -> LinkError:
+    return LinkError(
+        f"The link is broken: {found}. Close it and connect anew; if that happens again, the two ends are of different versions, "
+        "or somebody else writes to it."
+    )
+
+
+class _Open:
+    """A body of which parts are missing."""
+
+    __slots__ = ("body", "filled", "meta")
+
+    def __init__(self, meta: dict[str, Any], total: int) -> None:
+        self.meta = meta
+        self.body = memoryview(bytearray(total))
+        self.filled = 0
+
+    def add(self, part: Buffer) -> None:
+        stop = self.filled + len(part)
+        if stop > len(self.body):
+            raise _broken(f"a body of {len(self.body):,} bytes was announced, and {stop:,} came")
+        self.body[self.filled : stop] = part
+        self.filled = stop
 
 
 @final
-class Bodies:
-    """Puts bodies together that came in several frames: of each stream one at a time.
+class Reassembler:
+    """Joins the frames of large bodies; whole frames pass through.
 
     Args:
-        most_bytes: Of a body; what is longer breaks the link.
+        max_bytes: What all bodies that are begun and not complete may take together, each with 1 MiB for its meta.
+
+    Example:
+        >>> frames = Decoder().feed(b"".join(encode(Kind.REQ, 1, {"r": "x"}, bytes(3_000_000))))
+        >>> reassembler = Reassembler()
+        >>> [joined.meta for frame in frames if (joined := reassembler.add(frame))]
+        [{'r': 'x'}]
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._open: dict[int, tuple[Frame, list[bytes], int]] = {}
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self._max_bytes = max_bytes
+        self._open: dict[tuple[int, Kind], _Open] = {}
+        self._bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._open)
+    @property
+    def held_bytes(self) -> int:
+        """How much of `max_bytes` is taken."""
+        return self._bytes
 
-    def whole(self, frame: Frame) -> Frame | None:
-        """Return a frame with its whole body; `None` while more of it is to come.
+    def add(self, frame: Frame) -> Frame | None:
+        """Return a whole frame, without `MORE` and `n`; `None` while parts of it are missing.
 
         Raises:
-            LinkError: Frames of two kinds take turns within a body, or it is too long.
+            LinkError: The parts do not belong together, or are too many.
         """
-        has_more = frame.flags & Flag.MORE
-        known = self._open.get(frame.stream)
-        if known is None:
-            if not has_more:
+        key = (frame.stream, frame.kind)
+        begun = self._open.get(key) if self._open else None
+        if begun is None:
+            if not frame.flags & MORE:
                 return frame
-            known = self._open[frame.stream] = (frame, list[bytes](), 0)
-        first, pieces, size = known
-        size += len(frame.body)
-        if frame.kind is not first.kind or size > self._most_bytes:
-            raise LinkError(f"the body of stream {frame.stream} is broken: {frame.kind.name} within {first.kind.name}, {size:,} bytes.")
-        pieces.append(frame.body)
-        if has_more:
-            self._open[frame.stream] = (first, pieces, size)
+            begun = self._open[key] = self._begun(frame)
+        elif frame.meta:
+            raise _broken(f"a {frame.kind.name} with meta came within the body of another one of stream {frame.stream}")
+        begun.add(frame.body)
+        if frame.flags & MORE:
             return None
-        del self._open[frame.stream]
-        return first._replace(body=b"".join(pieces), flags=frame.flags)
+        return self._complete(key, begun, frame.flags)
 
-    def forget(self, stream: int) -> None:
-        """Drop what has come of a stream's body: it was cancelled."""
-        self._open.pop(stream, None)
+    def _begun(self, frame: Frame) -> _Open:
+        total = frame.meta.get("n")
+        if not isinstance(total, int) or isinstance(total, bool) or total < 0:
+            raise _broken(f"a {frame.kind.name} in several frames says n={total!r}, where the number of its bytes is due")
+        taken = self._bytes + total + MAX_PAYLOAD_BYTES  # the meta counts too, or a million bodies of one byte would cost nothing
+        if taken > self._max_bytes:
+            raise _broken(f"bodies that are not complete would take {taken:,} bytes, where {self._max_bytes:,} are allowed")
+        self._bytes = taken
+        return _Open({key: value for key, value in frame.meta.items() if key != "n"}, total)
+
+    def _complete(self, key: tuple[int, Kind], begun: _Open, flags: int) -> Frame:
+        if begun.filled != len(begun.body):
+            raise _broken(f"a body of {len(begun.body):,} bytes was announced, and it ended after {begun.filled:,}")
+        del self._open[key]
+        self._bytes -= len(begun.body) + MAX_PAYLOAD_BYTES
+        return Frame(key[1], key[0], flags, begun.meta, begun.body)
 
 
-def size_of(buffers: Sequence[bytes | bytearray | memoryview]) -> int:
-    """Return how many bytes buffers have together."""
-    return sum(map(len, buffers))
+_encode_meta: Final = msgspec.msgpack.Encoder().encode
+_decode_meta: Final = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extension).decode

@@ -148,7 +148,7 @@ def test_gpus_are_counted_as_cuda_would(tmp_path: Path) -> None:
 
 def test_these_modules_load_nothing_heavy() -> None:
     code = (
-        "import sys, leyden.serve.router, leyden.serve.wire, leyden.serve.metrics, leyden.serve.arguments\n"
+        "import sys, leyden.serve.router, leyden.serve.metrics, leyden.serve.arguments\n"
         "from leyden.serve.devices import present_devices\npresent_devices({})\n"
         "print(sorted({'torch', 'numpy', 'fastapi', 'uvicorn', 'pydantic', 'msgspec'} & set(sys.modules)))"
     )
