@@ -1,0 +1,28 @@
+"""Small APIs to try a server with: their models are one line, so what is left is the server.
+
+```python
+from leyden.serve.test_examples.simple import SimpleLitAPI
+```
+"""
+
+from typing import TYPE_CHECKING
+
+from leyden.core.lazy import exports
+
+if TYPE_CHECKING:
+    from leyden.serve.test_examples.openai import TestAPI as TestAPI
+    from leyden.serve.test_examples.simple import SimpleBatchedAPI as SimpleBatchedAPI
+    from leyden.serve.test_examples.simple import SimpleLitAPI as SimpleLitAPI
+    from leyden.serve.test_examples.simple import SimpleStreamAPI as SimpleStreamAPI
+    from leyden.serve.test_examples.simple import SimpleTorchAPI as SimpleTorchAPI
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "SimpleBatchedAPI": ".simple",
+            "SimpleLitAPI": ".simple",
+            "SimpleStreamAPI": ".simple",
+            "SimpleTorchAPI": ".simple",
+            "TestAPI": ".openai",
+        },
+    )
