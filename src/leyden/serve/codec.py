@@ -5,42 +5,26 @@ what users know stays true. What cannot be read is the client's mistake and says
 """
 
 import dataclasses
-import io
+import functools
 import json
 import math
 import sys
-import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any
 
 from leyden.core.lazy import Later
 from leyden.serve.faults import Fault
+from leyden.serve.forms import MULTIPART, URLENCODED, read_form
 from leyden.serve.hooks import HookPlan, InputKind
+from leyden.serve.typed import validated
 
 JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 _SEQUENCES: tuple[type, ...] = (list, tuple, set, frozenset)
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_ATOMS = frozenset({str, int, bool})
+_EXACT: Mapping[type, str] = {str: "__str__", int: "__int__", float: "__float__"}
+_FORMS = (URLENCODED, MULTIPART)
+_BRACKETS = (b"{", b"[")
 _msgspec: Any = Later("msgspec")
-_form_parser: Any = Later("python_multipart.multipart")
-
-
-class Upload(NamedTuple):
-    """A file of a form.
-
-    Args:
-        filename: As the client calls it.
-        content_type: As the client says.
-        file: The bytes, open for reading.
-    """
-
-    filename: str
-    content_type: str
-    file: io.BytesIO
-
-    def read(self) -> bytes:
-        """Return all bytes, from the beginning."""
-        return self.file.getvalue()
 
 
 def decode_body(body: bytes | bytearray | memoryview, content_type: str, plan: HookPlan) -> Any:
@@ -57,13 +41,26 @@ def decode_body(body: bytes | bytearray | memoryview, content_type: str, plan: H
     if plan.input is InputKind.RAW:
         return bytes(body)
     kind = content_type.partition(";")[0].strip().lower()
-    if kind in _FORMS:
+    is_form = kind in _FORMS
+    if is_form:
+        _refuse_json(body, kind)
         value: Any = read_form(bytes(body), content_type)
     elif kind in {"", "text/plain"} or kind == JSON or (kind.startswith("application/") and kind.endswith("+json")):
         value = read_json(body)
     else:
-        raise Fault(415, "request.unsupported_type", f"Content-Type {kind!r} is not read here. Send {JSON}, {_FORMS[0]} or {_FORMS[1]}.")
-    return validated(value, plan.input_type) if plan.input is InputKind.TYPED else value
+        raise Fault(415, "request.unsupported_type", f"Content-Type {kind!r} is not read here. Send {JSON}, {URLENCODED} or {MULTIPART}.")
+    return validated(value, plan.input_type, is_form=is_form) if plan.input is InputKind.TYPED else value
+
+
+def _refuse_json(body: bytes | bytearray | memoryview, kind: str) -> None:
+    """Tell who sends JSON as a form, as `curl -d` does by itself: it would be read as one field with a long name."""
+    if kind != URLENCODED or not bytes(body[:64]).lstrip().startswith(_BRACKETS):
+        return
+    try:
+        read_json(body)
+    except Fault:
+        return
+    raise Fault(415, "request.unsupported_type", f"The body is JSON, and its Content-Type {kind!r}. Send the header Content-Type: {JSON}.")
 
 
 # -- JSON ---------------------------------------------------------------------------------------------------------
@@ -103,86 +100,6 @@ def _read_slowly(body: bytes) -> Any:
         raise Fault(400, "request.invalid_json", f"The body is no JSON: {error}.") from None
 
 
-# -- forms --------------------------------------------------------------------------------------------------------
-
-
-def read_form(body: bytes, content_type: str) -> dict[str, Any]:
-    """Return a form's fields: text, or `Upload` for a file; a list where a name comes several times.
-
-    Raises:
-        Fault: 400 if it is no form.
-    """
-    found: dict[str, Any] = {}
-    if content_type.partition(";")[0].strip().lower() == _FORMS[0]:
-        try:
-            fields = parse_qsl(body.decode(), keep_blank_values=True)
-        except ValueError as error:
-            raise Fault(400, "request.invalid_form", f"The body is no form: {error}.") from error
-        for name, value in fields:
-            _keep(found, name, value)
-        return found
-
-    def on_field(field: Any) -> None:
-        _keep(found, _text(field.field_name), _text(field.value))
-
-    def on_file(file: Any) -> None:
-        file.file_object.seek(0)
-        kind = _text(getattr(file, "content_type", None)) or BYTES
-        _keep(found, _text(file.field_name), Upload(_text(file.file_name), kind, io.BytesIO(file.file_object.read())))
-        file.close()
-
-    headers = {"Content-Type": content_type.encode("latin-1", "replace"), "Content-Length": str(len(body)).encode()}
-    config = {"MAX_MEMORY_FILE_SIZE": max(len(body), 1)}  # all of it is in memory already
-    try:
-        parser = _form_parser.create_form_parser(headers, on_field, on_file, config=config)
-        parser.write(body)
-        parser.finalize()
-    except Exception as error:  # its errors have no common class, and every one is about the client's bytes
-        raise Fault(400, "request.invalid_form", f"The body is no form: {error}.") from error
-    return found
-
-
-def _keep(found: dict[str, Any], name: str, value: Any) -> None:
-    if name in found:
-        found[name] = [*found[name], value] if isinstance(found[name], list) else [found[name], value]
-    else:
-        found[name] = value
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-# -- typed input --------------------------------------------------------------------------------------------------
-
-
-def validated(value: Any, wanted: Any) -> Any:
-    """Return a value as the class that a hook names.
-
-    Raises:
-        Fault: 422, with a list of what is wrong where, as FastAPI gives it.
-    """
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is not None and isinstance(wanted, type) and issubclass(wanted, pydantic.BaseModel):
-        try:
-            return typing.cast("Any", wanted).model_validate(value)
-        except pydantic.ValidationError as error:
-            mistakes = [{**each, "loc": ["body", *each["loc"]]} for each in error.errors(include_url=False, include_context=False)]
-            raise _unfit(mistakes) from None
-    try:
-        return _msgspec.convert(value, wanted)
-    except _msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$")
-        steps = [step for step in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if step]
-        raise _unfit([{"type": "invalid", "loc": ["body", *steps], "msg": text, "input": value}]) from None
-
-
-def _unfit(mistakes: list[dict[str, Any]]) -> Fault:
-    first = mistakes[0]
-    where = ".".join(map(str, first["loc"]))
-    return Fault(422, "request.invalid", f"{where}: {first['msg']}", detail=json.loads(write_json(mistakes)))
-
-
 # -- answers ------------------------------------------------------------------------------------------------------
 
 
@@ -211,20 +128,32 @@ def write_json(value: Any) -> bytes:
         TypeError: It is nothing that JSON has.
     """
     try:
-        return _msgspec.json.encode(value, enc_hook=_plain)
-    except (OverflowError, ValueError, RecursionError):  # integers beyond 64 bits, lone surrogates
-        return json.dumps(_finite(value), default=_plain, separators=(",", ":")).encode()
+        return _encoder().encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # Keys that are bools or None, integers beyond 64 bits, lone surrogates; and what nobody can write, which is told here.
+        return json.dumps(_finite(value), separators=(",", ":")).encode()
+
+
+@functools.cache
+def _encoder() -> Any:
+    return _msgspec.json.Encoder(enc_hook=_plain)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of another library as one that JSON has."""
+    """Return a value that msgspec does not know as one that JSON has."""
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)  # as FastAPI does
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
+    if numpy is not None and isinstance(value, numpy.generic):
+        item = value.item()
+        return float(item) if isinstance(item, numpy.generic) else item  # a long double is its own item
+    if numpy is not None and isinstance(value, numpy.ndarray):
         return value.tolist()
     if torch is not None and isinstance(value, torch.Tensor):
         return value.detach().cpu().tolist()
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):  # a class that the user derived; a bool is a key, for the other writer
+            return getattr(kind, _EXACT[kind])(value)
     raise TypeError(
         f"{type(value).__module__}.{type(value).__qualname__} cannot be written as JSON. Return numbers, text, lists, dicts, arrays or "
         "bytes from encode_response()."
@@ -232,13 +161,20 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value whose floats JSON has, down to any depth: for the slow writer, which would write NaN."""
+    """Return a value in Python's own types and without NaN, down to any depth: for the writer of the standard library."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or type(value) in _ATOMS:
+        return value
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {_key(key): _finite(each) for key, each in value.items()}
     if isinstance(value, _SEQUENCES):
         return [_finite(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _finite(dataclasses.asdict(value))
-    return value if isinstance(value, str | int | None) else _finite(_plain(value))
+        return {field.name: _finite(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    plain = _msgspec.to_builtins(value, enc_hook=_plain)  # dates, enums, Structs, bytes, and what other libraries have
+    return plain if isinstance(plain, str | int) else _finite(plain)
+
+
+def _key(key: Any) -> Any:
+    return key if key is None or isinstance(key, str | int | float) else _msgspec.to_builtins(key, enc_hook=_plain)

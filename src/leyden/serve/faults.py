@@ -6,10 +6,12 @@ What a client did wrong is 4xx, whatever it was; what a hook did wrong is 500. F
 from collections.abc import Mapping
 from typing import Any, NamedTuple, final
 
-from leyden.core.errors import LeydenError
+from leyden.core.errors import LeydenError, listed
 
 _STATUSES = range(100, 600)
 _SAID = 300
+_KEYS = 20
+_JSON_TYPES = frozenset({dict, list, str, int, float, bool})  # not None: that is what an attribute is that was not set
 
 
 @final
@@ -31,10 +33,11 @@ class Fault(LeydenError):  # noqa: N818 - an answer, as HTTP has them
     code = "serve.fault"
 
     def __init__(self, status: int, code: str, message: str, *, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        message = message.encode("utf-8", "backslashreplace").decode()  # a client's lone surrogates travel in no frame
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.detail: Any = message if detail is None else detail
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers: Mapping[str, str] = {str(name): str(text) for name, text in (headers or {}).items()}
         self.is_bare = False
 
     @property
@@ -86,7 +89,14 @@ def fault_of(error: BaseException, call: HookCall) -> Fault:
         fault.is_bare = True
         return fault
     message = f"{call.hook}() raised {type(error).__name__}: {error}"[:_SAID]
-    if call.hook == "decode_request" and isinstance(error, LookupError | TypeError | ValueError):
-        keys = f"; the payload has keys {list(call.keys)}" if call.keys else ""
+    if call.hook == "decode_request" and _is_about_the_payload(error):
+        more = ", …" if len(call.keys) > _KEYS else ""
+        keys = f"; the payload has keys [{listed(key[:_KEYS] for key in call.keys[:_KEYS])}{more}]" if call.keys else ""
         return Fault(422, "request.invalid", message + keys)
     return Fault(500, "worker.failed", message, detail="Internal server error")
+
+
+def _is_about_the_payload(error: BaseException) -> bool:
+    if isinstance(error, AttributeError):  # request.get(…), and the client sent a list
+        return type(error.obj) in _JSON_TYPES
+    return isinstance(error, LookupError | TypeError | ValueError)

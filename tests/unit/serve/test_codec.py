@@ -1,6 +1,7 @@
 """Bodies in and out: JSON as Python reads and writes it, forms, typed values; and no mistake of a client is ever a 500."""
 
 import dataclasses
+import datetime
 import json
 import math
 import pickle
@@ -15,8 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.serve.codec import BYTES, JSON, Upload, decode_body, encode_value, read_form, read_json, write_json
+from leyden.serve.codec import BYTES, JSON, decode_body, encode_value, read_json, write_json
 from leyden.serve.faults import Fault, HookCall, fault_of
+from leyden.serve.forms import Upload, read_form
 from leyden.serve.hooks import Form, Hook, HookPlan, InputKind
 
 HOOK = Hook(Form.SYNC, wants_context=False, is_own=False)
@@ -63,6 +65,31 @@ def test_json_is_written_as_python_writes_it_but_for_what_is_no_json(value: Any)
         return {key: finite(inner) for key, inner in each.items()} if isinstance(each, dict) else each
 
     assert same(json.loads(write_json(value)), finite(value))
+
+
+WORDS = r"""
+0 -0 1 -1 01 1. .5 +1 -0.0 1e5 1E+5 1e400 1e-400 5e-324 0.1 9007199254740993.0 9223372036854775808 18446744073709551616 0x10 1_0
+NaN Infinity -Infinity -NaN nan true True null // [ ] { } , : ' \
+" "a" "\ud800" "\ud800\u0041" "\udc00\ud800" "\ud83d\ude00" "\x" "\/" "\u12" "é" "a":1
+"""
+PIECES = (*WORDS.split(), " ", "\n", "\t", "\x0b", "\x00", "\u00a0", "\ufeff", '"\x01"', '"\x7f"')
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6), st.sampled_from(["{}", "[{}]", '{{"a":{}}}', "{{{}:1}}", '{{"a":1,"a":{}}}']))
+def test_what_python_refuses_is_refused_and_what_it_reads_is_read_the_same(pieces: list[str], around: str) -> None:
+    text = around.format("".join(pieces)).encode()
+    try:
+        wanted = json.loads(text)
+    except ValueError:
+        assert status_of(lambda: read_json(text)) == 400
+    else:
+        assert same(read_json(text), wanted)
+
+
+@given(st.floats(allow_nan=False), st.text("0123456789", min_size=1, max_size=30), st.integers(-340, 320))
+def test_numbers_are_rounded_as_python_rounds_them(number: float, digits: str, exponent: int) -> None:
+    for text in (repr(number), f"1.{digits}e{exponent}", f"0.{digits}"):
+        assert repr(read_json(text.encode())) == repr(json.loads(text))
 
 
 @given(st.binary(max_size=60))
@@ -158,6 +185,25 @@ class Typed(TypedDict):
     tags: list[str]
 
 
+class Renamed(pydantic.BaseModel):
+    x: int = pydantic.Field(serialization_alias="ecks")
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+DERIVED = '{"null":["t",3,0.5,[4],{"x":1.0,"tags":[]},{"x":1.0,"tags":[]}]}'
+
+
 @pytest.mark.parametrize("wanted", [Model, Struct, Data, Typed])
 def test_typed_bodies_are_validated(wanted: Any) -> None:
     typed = plan(InputKind.TYPED, wanted)
@@ -188,6 +234,12 @@ def test_typed_bodies_are_validated(wanted: Any) -> None:
         (Struct(1.0), '{"x":1.0,"tags":[]}'),
         ([Data(1.0)], '[{"x":1.0,"tags":[]}]'),
         ({1: (True, None)}, '{"1":[true,null]}'),
+        ({True: 1, None: 2.0, 0.5: math.nan}, '{"true":1,"null":2.0,"0.5":null}'),
+        ({None: [Text("t"), Number(3), Real(0.5), {4}, Data(1.0), Struct(1.0)]}, DERIVED),
+        ({"when": datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC), True: b"x"}, '{"when":"2026-01-02T03:00:00Z","true":"eA=="}'),
+        ([np.longdouble(1.5), np.bool_(True), np.array(["a"])], '[1.5,true,["a"]]'),
+        ({np.int64(3): np.float64(math.inf)}, '{"3":null}'),
+        (Renamed(x=1), '{"ecks":1}'),
         ({"big": 2**70, "model": Model(x=1)}, '{"big":1180591620717411303424,"model":{"x":1.0,"tags":[]}}'),
     ],
 )
@@ -224,3 +276,31 @@ def test_what_hooks_raise_becomes_an_answer() -> None:
     again = pickle.loads(pickle.dumps(own))
     assert (again.status, again.body, again.headers) == (own.status, own.body, own.headers)
     assert fault_of(own, HookCall("predict")) is own
+
+
+def test_a_payload_of_another_shape_is_the_clients_mistake() -> None:
+    def raised(call: Callable[[], Any]) -> Fault:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - what a hook raises
+            return fault_of(error, HookCall("decode_request", tuple(map(str, range(1000)))))
+        raise AssertionError
+
+    payload: Any = [1]
+    assert raised(lambda: payload.get("input")).status == 422
+    assert raised(lambda: payload["input"]).status == 422
+    assert raised(lambda: object().missing).status == 500  # type: ignore[attr-defined]
+    assert raised(lambda: {}["x"]).message.endswith("'18', '19', …]")
+    assert fault_of(AttributeError("x"), HookCall("decode_request")).status == 500
+
+
+def test_what_a_client_sent_can_be_told_whatever_it_was() -> None:
+    fault = fault_of(ValueError("bad \ud800"), HookCall("decode_request", ("\ud800",)))
+    assert fault.message.encode()
+    assert json.loads(write_json(fault.body))["message"] == fault.message
+
+
+def test_headers_of_a_hooks_own_exception_are_text() -> None:
+    error = HTTPException()
+    error.headers = {"Retry-After": 5}  # type: ignore[dict-item]
+    assert fault_of(error, HookCall("predict")).headers == {"Retry-After": "5"}
