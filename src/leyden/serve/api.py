@@ -6,13 +6,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from leyden.core.autoscale import AutoscalePolicy
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError, listed
 from leyden.serve.arguments import checked_path
 from leyden.serve.codec import write_json
-from leyden.serve.hooks import HookPlan, plan_of
+from leyden.serve.hooks import Form, HookPlan, InputKind, form_of, misfit, plan_of
+from leyden.serve.typed import checked_type
 
 StreamFormat = Literal["auto", "ndjson", "sse", "text"]
 STREAM_FORMATS = ("auto", "ndjson", "sse", "text")
@@ -21,6 +22,11 @@ _NO_BATCHES: tuple[type, ...] = (str, dict, set)
 _GENERATOR = """
     def predict(self, x):
         for token in self.model(x):
+            yield token
+"""
+_ASYNC_GENERATOR = """
+    async def predict(self, x):
+        async for token in self.engine.generate(x):
             yield token
 """
 _ASYNC = """
@@ -92,7 +98,7 @@ class LitAPI:
         self.api_path = checked_path("api_path", api_path)
         self.stream, self.enable_async, self.idempotent = stream, enable_async, idempotent
         self.loop = _loop(loop)
-        self.spec, self.mcp, self.autoscale = spec, mcp, autoscale
+        self.spec, self.mcp, self.autoscale = spec, mcp, _policy(autoscale)
         if stream_format not in STREAM_FORMATS:
             raise ConfigError(f"stream_format={stream_format!r} is not accepted: it takes {listed(STREAM_FORMATS)}.")
         self.stream_format: StreamFormat = stream_format
@@ -195,11 +201,11 @@ class LitAPI:
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def check(self, timeout: float = math.inf) -> HookPlan:
+    def check(self, timeout: float | None = math.inf) -> HookPlan:
         """Return what the hooks are, after looking for every mistake that can be seen before a worker starts.
 
         Args:
-            timeout: The server's, in seconds.
+            timeout: The server's, in seconds; `False`, -1 and `None` are none.
 
         Raises:
             ConfigError: A hook or an argument does not go with the others; the message shows what would.
@@ -209,13 +215,31 @@ class LitAPI:
         plan = plan_of(self, LitAPI)
         if not plan.predict.is_own and self.spec is None and self.loop is None:
             raise ConfigError(f"{type(self).__name__} has no predict(). Write one:{_GENERATOR if self.stream else _plain_predict()}")
-        if self.batch_timeout > timeout:
-            raise ConfigError(f"batch_timeout must be less than request_timeout: {self.batch_timeout:g} s is more than {timeout:g} s.")
+        if timeout is not None and timeout is not False and self.batch_timeout > timeout != -1:
+            raise ConfigError(
+                f"batch_timeout must be less than request_timeout: {self.batch_timeout:g} s is more than {timeout:g} s. Lower "
+                "batch_timeout=, or raise LitServer(…, timeout=)."
+            )
+        self._check_calls(plan)
         self._check_async(plan)
         self._check_streams(plan)
         self._check_batches(plan)
         self._check_pickle()
         return plan
+
+    def _check_calls(self, plan: HookPlan) -> None:
+        for name in ("pre_setup", "setup", "warmup"):
+            if form_of(getattr(self, name)) is not Form.SYNC:
+                raise ConfigError(f"{name}() is {form_of(getattr(self, name)).value}, and nobody would wait for it. Write def {name}(…).")
+        for name, hook in plan.hooks().items():
+            reason = misfit(getattr(self, name), hook) if hook.is_own else ""
+            if reason:
+                raise ConfigError(
+                    f"{name}() cannot be called with what it gets: {reason}. Write def {name}(self, x), or def {name}(self, x, context) "
+                    "to know the request; give further arguments a default."
+                )
+        if plan.input is InputKind.TYPED:
+            checked_type(plan.input_type)
 
     def _check_async(self, plan: HookPlan) -> None:
         hooks = {name: hook for name, hook in plan.hooks().items() if hook.is_own}
@@ -227,7 +251,8 @@ class LitAPI:
                 )
             return
         if plan.predict.is_own and not plan.predict.form.is_async:
-            raise ConfigError(f"Async validation failed: predict() is {plan.predict.form.value}, and enable_async=True needs:{_ASYNC}")
+            shape = _ASYNC_GENERATOR if self.stream else _ASYNC
+            raise ConfigError(f"Async validation failed: predict() is {plan.predict.form.value}, and enable_async=True needs:{shape}")
         if self.max_batch_size > 1:
             raise ConfigError(
                 f"Async batching is not supported: max_batch_size={self.max_batch_size} with enable_async=True. Set max_batch_size=1; "
@@ -240,14 +265,15 @@ class LitAPI:
     def _check_streams(self, plan: HookPlan) -> None:
         predict, encode = plan.predict, plan.encode_response
         if not self.stream:
-            for name, hook in (("predict", predict), ("encode_response", encode)):
+            for name, hook in (("decode_request", plan.decode_request), ("predict", predict), ("encode_response", encode)):
                 if hook.is_own and hook.form.yields and self.spec is None:
                     raise ConfigError(
                         f"{name}() is {hook.form.value}, and stream is not set. Pass stream=True, or return instead of yield."
                     )
             return
         if predict.is_own and not predict.form.yields and self.loop is None:
-            raise ConfigError(f"predict() is {predict.form.value}, and stream=True needs a generator:{_GENERATOR}")
+            shape = _ASYNC_GENERATOR if self.enable_async else _GENERATOR
+            raise ConfigError(f"predict() is {predict.form.value}, and stream=True needs a generator:{shape}")
         if encode.is_own and not encode.form.yields and self.spec is None:
             raise ConfigError(
                 f"encode_response() is {encode.form.value}, and stream=True needs a generator:\n"
@@ -265,7 +291,7 @@ class LitAPI:
 
     def _check_pickle(self) -> None:
         try:
-            pickle.dumps(self)
+            pickle.Pickler(_Nowhere()).dump(self)  # type: ignore[arg-type]
         except Exception as error:
             for name, value in self.__dict__.items():
                 if not _pickles(value):
@@ -281,13 +307,22 @@ def stream_of_batches(outputs: Iterator[Any]) -> Iterator[list[Any]]:
         yield list(output)
 
 
+@final
+class _Nowhere:
+    """A file for what is only tried: a model in an attribute is not held a second time."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
 def _timed(init: Callable[..., None]) -> Callable[..., None]:
     """Return an `__init__` that tells if it takes long in a class without `setup`: it then runs here, not in the workers."""
 
     def timed(self: LitAPI, *args: Any, **kwargs: Any) -> None:
         start = time.monotonic()
         init(self, *args, **kwargs)
-        if time.monotonic() - start >= SLOW_INIT_SECONDS and type(self).setup is LitAPI.setup:
+        is_last = type(self).__init__ is timed  # not the one of a parent, which is counted in
+        if is_last and time.monotonic() - start >= SLOW_INIT_SECONDS and type(self).setup is LitAPI.setup:
             warnings.warn(
                 f"{type(self).__name__}.__init__ took {time.monotonic() - start:.1f} s. Load models in setup(self, device), which runs in "
                 "each worker.",
@@ -328,9 +363,15 @@ def _loop(loop: Any) -> Any:
     return loop
 
 
+def _policy(autoscale: Any) -> AutoscalePolicy | None:
+    if autoscale is None or isinstance(autoscale, AutoscalePolicy):
+        return autoscale
+    raise ConfigTypeError(f"autoscale={autoscale!r:.80} is not accepted: it takes AutoscalePolicy(min_replicas=…, max_replicas=…) or None.")
+
+
 def _pickles(value: Any) -> bool:
     try:
-        pickle.dumps(value)
+        pickle.Pickler(_Nowhere()).dump(value)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - whatever the user's object raises: it does not pickle
         return False
     return True

@@ -8,12 +8,16 @@ import enum
 import functools
 import inspect
 import sys
+import types
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 HOOKS = ("decode_request", "batch", "predict", "unbatch", "encode_response")
 CONTEXT = "context"
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_UNTYPED = ("Request", "Any", "dict")  # they say that nothing is validated
 
 
 class Form(enum.Enum):
@@ -50,11 +54,13 @@ class Hook(NamedTuple):
         form: How it answers.
         wants_context: Whether it has an argument `context`.
         is_own: Whether the user wrote it; else it is the default.
+        keywords: Its further arguments, beside the first one and `context`.
     """
 
     form: Form
     wants_context: bool
     is_own: bool
+    keywords: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +126,9 @@ def form_of(function: Callable[..., Any]) -> Form:
 
 def _hook(method: Callable[..., Any], default: Any) -> Hook:
     is_own = getattr(method, "__func__", method) is not default
-    return Hook(form_of(method), CONTEXT in _parameters(method), is_own)
+    parameters = _parameters(method)
+    keywords = tuple(name for name, each in list(parameters.items())[1:] if name != CONTEXT and each.kind in _NAMED)
+    return Hook(form_of(method), CONTEXT in parameters, is_own, keywords)
 
 
 def _plain(function: Any) -> Any:
@@ -142,25 +150,58 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
         return {}
 
 
-def _hints(function: Any) -> Mapping[str, Any]:
+def misfit(method: Callable[..., Any], hook: Hook) -> str:
+    """Return why a hook cannot be called with what it gets, one argument and maybe the context; nothing if it can.
+
+    Example:
+        >>> misfit(lambda x, size: x, Hook(Form.SYNC, wants_context=False, is_own=True))
+        "missing a required argument: 'size'"
+    """
+    try:
+        inspect.signature(method).bind(None, **({CONTEXT: None} if hook.wants_context else {}))
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # written in C, and without a signature
+        return ""
+    return ""
+
+
+def _hint(function: Any, name: str) -> Any:
+    """Return the type that an argument is annotated with, or its text if that is no name here; `None` without annotation.
+
+    One annotation is looked at by itself: another one may name what only type checkers import.
+    """
     plain = _plain(function)
     try:
-        return typing.get_type_hints(plain)
-    except Exception:  # noqa: BLE001 - a name of the user's that is not there now: what is written counts as it stands
-        return getattr(plain, "__annotations__", {})
+        written = getattr(plain, "__annotations__", {}).get(name)
+    except NameError:  # from Python 3.14 on, where annotations are not looked at before somebody asks
+        return None
+    alone: Any = types.SimpleNamespace(__annotations__={name: written})
+    try:
+        local = dict(inspect.getclosurevars(plain).nonlocals)
+        return typing.get_type_hints(alone, getattr(plain, "__globals__", {}), local).get(name)
+    except Exception:  # noqa: BLE001 - whatever stands in an annotation of the user's
+        return written
 
 
 def _input(decode: Callable[..., Any]) -> tuple[InputKind, Any]:
     """Return what the first argument of `decode_request` is annotated to be."""
     names = [name for name in _parameters(decode) if name != CONTEXT]
-    wanted = _hints(decode).get(names[0]) if names else None
+    wanted = _hint(decode, names[0]) if names else None
+    if isinstance(wanted, str) and wanted.rpartition(".")[2] not in _UNTYPED:
+        warnings.warn(
+            f"decode_request({names[0]}: {wanted}) gets JSON or a form as it is: {wanted!r} is no name at run time. Import it outside "
+            "`if TYPE_CHECKING`, at the top of the module.",
+            UserWarning,
+            stacklevel=2,
+        )
     if wanted is bytes:
         return InputKind.RAW, None
     return (InputKind.TYPED, wanted) if is_typed(wanted) else (InputKind.ANY, None)
 
 
 def _output(encode: Callable[..., Any]) -> Any:
-    found = _hints(encode).get("return")
+    found = _hint(encode, "return")
     return found if is_typed(found) else None
 
 

@@ -1,5 +1,6 @@
 """`LitAPI`: its defaults, and every mistake that is told before a worker starts."""
 
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -82,6 +83,7 @@ def test_batches_are_stacked_and_taken_apart() -> None:
         ({"loop": "manual"}, "loop must be an instance of LitLoop or 'auto'"),
         ({"stream_format": "xml"}, "stream_format='xml'"),
         ({"concurrency": 0}, "concurrency must be greater than 0"),
+        ({"autoscale": 3}, r"autoscale=3 is not accepted: it takes AutoscalePolicy"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
@@ -133,6 +135,86 @@ def test_streams_need_generators_everywhere() -> None:
         Encodes(stream=True).check()
     with pytest.raises(ConfigError, match=r"unbatch\(\) is a function, and a stream of batches needs a generator"):
         Unbatches(stream=True, max_batch_size=2).check()
+
+
+@pytest.mark.parametrize("timeout", [False, -1, None, 30, 2.0])
+def test_a_server_without_a_timeout_limits_no_batch(timeout: Any) -> None:
+    Plain(batch_timeout=2).check(timeout)
+
+
+class Two(LitAPI):
+    def predict(self, x: Any, size: int) -> Any:
+        return x
+
+
+class Nothing(LitAPI):
+    def predict(self) -> Any:
+        return 1
+
+
+class OnlyContext(LitAPI):
+    def predict(self, context: Any) -> Any:
+        return context
+
+
+class Further(Plain):
+    def predict(self, x: Any, size: int = 3, *, context: Any, **kwargs: Any) -> Any:
+        return x
+
+
+class AsyncSetup(Plain):
+    async def setup(self, device: Any) -> None:
+        self.model = device
+
+
+class Lazy(Plain):
+    def decode_request(self, request: Any) -> Any:
+        yield request
+
+
+@dataclasses.dataclass
+class One:
+    x: int
+
+
+@dataclasses.dataclass
+class Other:
+    y: int
+
+
+@dataclasses.dataclass
+class Either:
+    which: One | Other
+
+
+class Unclear(Plain):
+    def decode_request(self, request: Either) -> Any:
+        return request
+
+
+@pytest.mark.parametrize(
+    ("api", "told"),
+    [
+        (Two(), r"predict\(\) cannot be called with what it gets: missing a required argument: 'size'\. Write def predict\(self, x\)"),
+        (Nothing(), "too many positional arguments"),
+        (OnlyContext(), "multiple values for argument 'context'"),
+        (AsyncSetup(), r"setup\(\) is an async function, and nobody would wait for it"),
+        (Lazy(), r"decode_request\(\) is a generator, and stream is not set"),
+        (Unclear(), r"decode_request\(\) takes a Either, which cannot be validated"),
+        (Plain(enable_async=True, stream=True), r"Async validation failed[^$]*async for token"),
+        (Async(enable_async=True, stream=True), r"stream=True needs a generator:\n    async def predict[^$]*yield token"),
+    ],
+    ids=["two", "nothing", "context first", "async setup", "lazy", "unclear", "async stream", "no async stream"],
+)
+def test_hooks_that_would_fail_with_every_request_are_told(api: LitAPI, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        api.check()
+
+
+def test_hooks_may_have_further_arguments_with_defaults() -> None:
+    plan = Further().check()
+    assert plan.predict.wants_context
+    assert plan.predict.keywords == ("size",)
 
 
 class Mixed(LitAPI):
@@ -201,8 +283,15 @@ def test_a_slow_init_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
         def setup(self, device: Any) -> None:
             self.model = device
 
+    class Slower(Slow):
+        def __init__(self) -> None:
+            super().__init__()
+
     with pytest.warns(RuntimeWarning, match=r"Slow.__init__ took .* Load models in setup"):
         Slow()
+    with pytest.warns(RuntimeWarning, match=r"Slower.__init__ took") as told:
+        Slower()
+    assert len(told) == 1
     Prepared()
 
 

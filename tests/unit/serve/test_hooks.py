@@ -2,15 +2,13 @@
 
 import dataclasses
 import functools
-import math
 from typing import Any, TypedDict
 
 import msgspec
 import pydantic
 import pytest
 
-from leyden.serve.context import RequestContext
-from leyden.serve.hooks import Form, InputKind, form_of, plan_of
+from leyden.serve.hooks import Form, Hook, InputKind, form_of, misfit, plan_of
 
 
 class Base:
@@ -128,22 +126,33 @@ def test_bytes_are_raw_and_the_rest_is_json() -> None:
 
     assert plan_of(api(decode_request=raw), Base).input is InputKind.RAW
     assert plan_of(api(decode_request=plain), Base).input is InputKind.ANY
-    assert plan_of(api(decode_request=unknown), Base).input is InputKind.ANY
+    with pytest.warns(UserWarning, match="'NotThere' is no name at run time"):
+        assert plan_of(api(decode_request=unknown), Base).input is InputKind.ANY
 
 
-def test_a_context_says_what_is_known_of_its_request() -> None:
-    now, gone = [0.0], [False]
-    context = RequestContext(
-        "r-1", headers={"x-a": "b"}, deadline=5.0, priority=2, trace_id="t", is_cancelled=lambda: gone[0], clock=lambda: now[0]
-    )
-    assert (context.request_id, context.headers["x-a"], context.priority, context.trace_id) == ("r-1", "b", 2, "t")
-    assert (context.seconds_left, context.cancelled) == (5.0, False)
-    now[0] = 6.0
-    assert (context.seconds_left, context.cancelled) == (0.0, True)
-    now[0], gone[0] = 1.0, True
-    assert context.cancelled
-    context["temperature"] = 0
-    assert context == {"temperature": 0}
-    with pytest.raises(AttributeError):
-        context.cancelled = False  # type: ignore[misc]
-    assert RequestContext().seconds_left == math.inf
+def test_an_annotation_counts_by_itself_whatever_the_others_are() -> None:
+    def raw(self: Any, request: "bytes", context: "NotThere") -> "NotThere":  # type: ignore[name-defined]  # noqa: F821 - not there
+        return request
+
+    def quiet(self: Any, request: "fastapi.Request") -> Any:  # type: ignore[name-defined]  # noqa: F821 - as under TYPE_CHECKING
+        return request
+
+    class Local(pydantic.BaseModel):
+        x: int
+
+    def local(self: Any, request: "Local") -> Any:
+        return Local.model_validate(request)
+
+    assert plan_of(api(decode_request=raw), Base).input is InputKind.RAW
+    assert plan_of(api(decode_request=quiet), Base).input is InputKind.ANY
+    assert plan_of(api(decode_request=local), Base).input_type is Local
+
+
+def test_further_arguments_are_named() -> None:
+    def predict(self: Any, x: Any, context: Any, size: int = 1, *rest: Any, scale: float = 1.0, **more: Any) -> Any:
+        return x
+
+    hook = plan_of(api(predict=predict), Base).predict
+    assert hook.keywords == ("size", "scale")
+    assert not misfit(api(predict=predict).predict, hook)
+    assert not misfit(print, Hook(Form.SYNC, wants_context=False, is_own=True))
