@@ -69,8 +69,8 @@ def test_what_is_no_form_says_why(body: bytes, kind: str, told: str) -> None:
 
 def test_forms_of_nothing_but_names_cost_no_more_than_their_length(monkeypatch: pytest.MonkeyPatch) -> None:
     start = time.process_time()
-    assert len(read_form(b"&".join([b"a=1"] * 50_000), URLENCODED)["a"]) == 50_000
-    assert time.process_time() - start < 5  # one copy for each field would take minutes
+    assert len(read_form(b"&".join([b"a=1"] * 100_000), URLENCODED)["a"]) == 100_000
+    assert time.process_time() - start < 4  # 0.1 s; with a copy of the list for each field, 13 s
     monkeypatch.setattr(forms, "MAX_FIELDS", 3)
     for body, kind in ((b"a&b&c&d", URLENCODED), (part("a", b"1") * 4 + b"--x--\r\n", BOUNDARY)):
         with pytest.raises(Fault, match="fields"):
