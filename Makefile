@@ -1,13 +1,14 @@
 # The developer interface: `make help`. Every target makes the environment first, so a fresh clone needs nothing before it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-fast check fix docs bench clean
+.PHONY: help up demo test test-long test-fast check fix docs bench clean
 
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # One thread for each process: two processes with two threads each on two cores take longer than with one.
+# Three test processes: much of what they do is to wait for processes that they started.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `make up PYTHON=/path/to/python3.12` takes that one.
@@ -15,6 +16,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 EXTRAS := dev,demo,cli,loggers,float8,bitsandbytes,mpi,data,image,parquet,crypto,ray,pdf,mesh,tiff,nifti,serve
 INSTALL := $(BIN)/python -m checks.install
+PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder
 CODE := $(wildcard src tests benchmarks checks examples)
 
 help:  ## list the targets
@@ -42,11 +44,14 @@ demo: up  ## train on real data on one and two processes, with pictures of the c
 	@python examples/demo.py
 
 # `make check test` runs the gates of tests/architecture once.
-test: up  ## run all tests; ARGS="-k word" is handed to pytest
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(if $(filter check,$(MAKECMDGOALS)),--ignore tests/architecture) $(ARGS)
+test: up  ## run the tests, but for those marked long; ARGS="-k word" is handed to pytest
+	@$(PYTEST) -m "not long" --durations=10 $(if $(filter check,$(MAKECMDGOALS)),--ignore tests/architecture) $(ARGS)
+
+test-long: up  ## run all tests
+	@$(PYTEST) --durations=10 $(ARGS)
 
 test-fast: up  ## run what is quick: no test marked slow, no real processes
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/integration --ignore tests/e2e $(ARGS)
+	@$(PYTEST) -m "not slow and not long" --ignore tests/integration --ignore tests/e2e $(ARGS)
 
 check: up  ## lint, types, layers, sizes, spelling, and the gates that count instead of timing
 	@start=$$SECONDS; failed=; run() { "$$@" || failed="$$failed\n  $$*"; }; \

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,3 +65,26 @@ def noted(folder: str, number: int) -> None:
 
 def fails_to_begin(number: int) -> None:
     raise RuntimeError(f"worker {number} has no scratch disk")
+
+
+def numbered(number: int) -> dict[str, int]:
+    return {"x": number}
+
+
+def fails_at_13(sample: Any) -> Any:
+    if int(sample["x"]) == 13:
+        raise ValueError("13")
+    return sample
+
+
+def same(samples: Any) -> Any:
+    return samples
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+def point(number: int) -> Point:
+    return Point(number, number + 1)

@@ -64,7 +64,9 @@ class TokensLoader:
     mode: Literal["concat"] = "concat"
 
     def __post_init__(self) -> None:
-        if self.block_size is not None and (not isinstance(self.block_size, int) or self.block_size < 1):
+        if self.block_size is not None and (
+            isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1
+        ):
             raise ConfigError(f"block_size={self.block_size!r} is not accepted: it takes a whole number of tokens ≥ 1, such as 2049.")
         if self.mode != "concat":
             raise ConfigError(f"mode={self.mode!r} is not accepted: it takes 'concat'.")

@@ -48,6 +48,19 @@ class Place(NamedTuple):
         return cls(int(rank), int(world_size))
 
 
+def check_enough(rows: int | None, place: Place) -> None:
+    """Refuse more ranks than samples, where what fills no step of all ranks is left out: nobody would get any.
+
+    Raises:
+        ConfigError: There are.
+    """
+    if rows is not None and 0 < rows < place.world_size:
+        raise ConfigError(
+            f"{place.world_size} ranks for {rows} samples, and what is left over is dropped: no rank gets any. Take fewer ranks, or "
+            "last_batch='pad' of StreamingDataLoader."
+        )
+
+
 def find_place(environ: Mapping[str, str] | None = None) -> Place:
     """Return where this process stands, by `torch.distributed` if it runs, else by the launcher's variables.
 

@@ -47,7 +47,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize("to", ["leyden", "litdata", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    "to", ["leyden", pytest.param("litdata", marks=pytest.mark.long), "parquet", pytest.param("arrow", marks=pytest.mark.long)]
+)
 def test_killed_conversions_go_on_and_end_with_the_same_bytes(source: Path, tmp_path: Path, to: str) -> None:
     script = tmp_path / "convert.py"
     script.write_text(SCRIPT)

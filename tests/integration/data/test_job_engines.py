@@ -74,6 +74,7 @@ def test_actors_give_the_bytes_of_one_process_also_when_one_is_killed(cluster: N
     assert optimize(function, list(range(ROWS)), str(tmp_path / "ray"), engine="local").version == report.version, "it is the same job"
 
 
+@pytest.mark.long
 def test_ray_and_local_are_byte_identical(cluster: None, tmp_path: Path) -> None:
     for engine in ("local", RayEngine(2), "ray"):
         optimize(sample, list(range(ROWS)), str(tmp_path / str(engine)), engine=engine, num_workers=1)
@@ -89,6 +90,7 @@ def test_what_an_input_raises_is_raised(cluster: None, tmp_path: Path) -> None:
     assert (report.num_rows, report.skipped) == (19, 1)
 
 
+@pytest.mark.long
 def test_actors_that_keep_dying_are_an_error(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="actors of Ray died"):
         optimize(kills, list(range(20)), str(tmp_path / "a"), engine=RayEngine(1))

@@ -71,7 +71,15 @@ def test_bytes_do_not_depend_on_workers(script: Path, tmp_path: Path, expected: 
         assert chunks(tmp_path / str(workers)) == expected
 
 
-@pytest.mark.parametrize("step", ["data.pack.written:2", "data.done.after:65", "data.commit.before", "data.commit.between"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "data.pack.written:2",
+        pytest.param("data.done.after:65", marks=pytest.mark.long),
+        pytest.param("data.commit.before", marks=pytest.mark.long),
+        "data.commit.between",
+    ],
+)
 def test_a_killed_job_goes_on_with_the_same_bytes(script: Path, tmp_path: Path, expected: dict[str, bytes], step: str) -> None:
     assert run(script, "rows", tmp_path, 0, LEYDEN_FAILPOINT=f"{step}=kill") == -signal.SIGKILL
     assert run(script, "rows", tmp_path, 0) == 0

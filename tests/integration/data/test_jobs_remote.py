@@ -65,7 +65,7 @@ def keys(server: S3Server, url: str) -> list[str]:
     return sorted(entry.key for entry in open_storage(url, server.options).list() if not entry.key.startswith("_leyden/"))
 
 
-@pytest.mark.parametrize("layout", ["leyden", "litdata"])
+@pytest.mark.parametrize("layout", ["leyden", pytest.param("litdata", marks=pytest.mark.long)])
 def test_optimize_from_a_bucket_into_a_bucket(server: S3Server, script: Path, layout: str) -> None:
     url = f"s3://out/{layout}"
     assert run(server, script, layout, url, 0, LEYDEN_FAILPOINT="data.done.after:30=kill")[0] == -signal.SIGKILL
@@ -75,7 +75,14 @@ def test_optimize_from_a_bucket_into_a_bucket(server: S3Server, script: Path, la
     assert len(keys(server, url)) == 2, "one chunk and the index; what was packed is gone"
 
 
-@pytest.mark.parametrize("step", ["data.unit.written:3", "data.done.after:9", "data.map.move:50"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("data.unit.written:3", marks=pytest.mark.long),
+        pytest.param("data.done.after:9", marks=pytest.mark.long),
+        "data.map.move:50",
+    ],
+)
 def test_map_into_a_bucket_goes_on(server: S3Server, script: Path, step: str) -> None:
     url = f"s3://out/map-{step.partition(':')[0]}"
     assert run(server, script, "map", url, 0, LEYDEN_FAILPOINT=f"{step}=kill")[0] == -signal.SIGKILL

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from leyden.core.errors import ConfigError, RemoteError
-from leyden.data import StreamingDataLoader, StreamingDataset, optimize
+from leyden.data import StreamingDataLoader, StreamingDataset, dataset_update, optimize
 from leyden.data.errors import StalledError
 from tests.support import loader_parts
 from tests.support.array_dataset import numbers
@@ -272,3 +272,39 @@ def test_a_script_without_guard_is_told(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}, check=False)
     assert done.returncode != 0
     assert '__name__ == "__main__"' in done.stderr.strip().splitlines()[-1]
+
+
+def test_workers_that_stay_read_the_version_that_a_state_is_of(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    optimize(loader_parts.numbered, list(range(20)), folder, num_workers=0, verbose=False)
+    state = StreamingDataLoader(StreamingDataset(folder), batch_size=4).state_dict()
+    with dataset_update(folder) as update:
+        for row in range(20):
+            update[row] = {"x": row + 1000}
+        update.commit()
+    with processes(StreamingDataset(folder), num_workers=1, persistent_workers=True) as loader:
+        assert read(loader)[0] == [1000, 1001, 1002, 1003]
+        with pytest.warns(UserWarning, match="the state is of version 1"):
+            loader.load_state_dict(state)
+        assert read(loader)[0] == [0, 1, 2, 3]
+
+
+def test_trays_that_fail_give_their_memory_back() -> None:
+    held = []
+    with processes(numbers(40, transform=loader_parts.fails_at_13), num_workers=1, persistent_workers=True, prefetch_factor=4) as loader:
+        for _ in range(6):
+            loader.set_epoch(1)
+            with pytest.raises(ValueError, match="13"):
+                list(loader)
+            worker = loader._runner[1]._workers[0]  # type: ignore[index, union-attr]
+            held.append(len(worker._used))
+    assert max(held) <= 4, "no more than are on their way"
+
+
+def test_named_tuples_come_from_workers_in_their_class(tmp_path: Path) -> None:
+    optimize(loader_parts.point, list(range(8)), str(tmp_path), num_workers=0, verbose=False)
+    dataset = StreamingDataset(str(tmp_path))
+    with processes(dataset, num_workers=1, collate_fn=loader_parts.same) as loader:
+        first = next(iter(loader))[0]
+    assert type(first) is type(dataset[0])
+    assert (type(first).__name__, first._fields, tuple(first)) == ("Point", ("x", "y"), (0, 1))

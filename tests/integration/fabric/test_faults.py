@@ -46,7 +46,7 @@ def test_a_rank_that_raises_ends_the_run_and_its_traceback_is_shown_once(fault, 
     assert re.search(rf"rank 1 \(pid \d+\) failed with exit code 1: ValueError: {text}", finished.stderr)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_rank_takes_the_others_along(victim):
     with running_script(BROKEN, env={"FAULT": "none"}) as script:
         script.wait_for_output("pid", 2)

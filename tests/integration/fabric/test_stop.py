@@ -38,7 +38,7 @@ if __name__ == "__main__":
 )
 
 
-@pytest.mark.parametrize("told", ["first", "other", "all"])
+@pytest.mark.parametrize("told", ["first", "other", pytest.param("all", marks=pytest.mark.long)])
 def test_sigterm_stops_all_ranks_at_one_step_with_a_checkpoint(told):
     with running_script(STOPPED) as script:
         script.wait_for_output("running", 2)

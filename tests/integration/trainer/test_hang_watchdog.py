@@ -23,9 +23,10 @@ class Hanging(BoringModel):
 
 def main():
     log.configure("warning")
+    quiet = dict(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+    Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, **quiet).fit(BoringModel())  # so that all is imported
     dog = HangWatchdog(timeout_seconds=3.0, action={action!r})
-    Trainer(max_epochs=1, limit_train_batches=4, limit_val_batches=0, callbacks=dog, logger=False, accelerator="cpu",
-            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False).fit(Hanging())
+    Trainer(max_epochs=1, limit_train_batches=4, limit_val_batches=0, callbacks=dog, **quiet).fit(Hanging())
     print("done")
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def in_place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run_ranks(fitted, 2, args=(tmp_path_factory.mktemp("ranks"), "ddp"), timeout=100)[0]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork", "ddp_spawn"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_fork", marks=pytest.mark.long), "ddp_spawn"])
 def test_what_happened_in_started_processes_comes_home(tmp_path: Path, strategy: str, in_place: dict[str, Any]) -> None:
     with running_script(SCRIPT, args=[str(tmp_path), strategy]) as script:
         finished = script.wait()

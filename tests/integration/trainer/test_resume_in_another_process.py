@@ -61,9 +61,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "failpoint",
     [
-        "checkpoint.before_write:4",
+        pytest.param("checkpoint.before_write:4", marks=pytest.mark.long),
         "publish.written:6",  # complete beside its place: the rename is next
-        "checkpoint.before_remove:1",
+        pytest.param("checkpoint.before_remove:1", marks=pytest.mark.long),
     ],
 )
 def test_a_killed_save_costs_nothing_but_time(tmp_path: Path, unbroken: dict[str, Any], failpoint: str) -> None:

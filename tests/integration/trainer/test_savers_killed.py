@@ -24,10 +24,10 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("failpoint", "step"),
     [
-        ("checkpoint.before_write:2", 4),  # of the second epoch's file
-        ("checkpoint.after_write:2", 4),
+        pytest.param("checkpoint.before_write:2", 4, marks=pytest.mark.long),  # of the second epoch's file
+        pytest.param("checkpoint.after_write:2", 4, marks=pytest.mark.long),
         ("publish.renamed:3", 4),  # it is there, and `last` is still the old one
-        ("publish.written:4", 4),  # `last` is about to move
+        pytest.param("publish.written:4", 4, marks=pytest.mark.long),  # `last` is about to move
         ("checkpoint.before_remove:1", 8),  # `last` has moved, the old file is still there
     ],
 )

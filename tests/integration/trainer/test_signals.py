@@ -191,7 +191,9 @@ def pid_of(script: Any, rank: int) -> int:
     return int((script.folder / f"pid-{rank}").read_text())
 
 
-@pytest.mark.parametrize(("strategy", "told"), [("ddp", "other"), ("ddp_fork", "main"), ("ddp_spawn", "main")])
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("ddp", "other"), pytest.param("ddp_fork", "main", marks=pytest.mark.long), ("ddp_spawn", "main")]
+)
 def test_after_sigterm_all_ranks_end_with_143_and_nothing_is_left(strategy: str, told: str) -> None:
     with running_script(SCRIPT, args=two(strategy)) as script:
         script.wait_for_output("running", 2)

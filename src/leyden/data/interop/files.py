@@ -9,6 +9,7 @@ from typing import Any, final
 from urllib.parse import unquote
 
 from leyden.core.errors import CorruptDataError, NotFoundError
+from leyden.core.forks import restart_after_fork
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.read.fetch import read_range
 
@@ -28,8 +29,13 @@ class ForeignFiles:
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.url = url
         self.options = dict(options or {})
-        self._storage: Storage | None = None
         self._held: OrderedDict[tuple[str, str], memoryview] = OrderedDict()
+        restart_after_fork(self)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew in a forked process, with a client of its own."""
+        self._storage: Storage | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,7 +46,7 @@ class ForeignFiles:
 
     @property
     def storage(self) -> Storage:
-        """The root; a client is made when it is first asked for, so after any fork."""
+        """The root; a client is made when it is first asked for."""
         if self._storage is None:
             self._storage = open_storage(self.url, self.options)
         return self._storage

@@ -1,9 +1,10 @@
 """The arguments of `StreamingDataLoader`, checked."""
 
+import multiprocessing
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
-from leyden.data.read.options import checked_choice
+from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, listed
+from leyden.data.read.options import checked_choice, whole
 
 
 def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[int, int | None]:
@@ -11,22 +12,8 @@ def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[
     if batch_size is not None and global_batch_size is not None:
         raise ConfigError("batch_size and global_batch_size both say how large a batch is: pass one of them.")
     if global_batch_size is not None:
-        return 1, at_least("global_batch_size", global_batch_size, 1)
-    return at_least("batch_size", 1 if batch_size is None else batch_size, 1), None
-
-
-def at_least(name: str, value: Any, least: int) -> Any:
-    """Return a number that is large enough."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number ≥ {least}.")
-    return value
-
-
-def checked_bool(name: str, value: Any) -> bool:
-    """Return True or False."""
-    if not isinstance(value, bool):
-        raise ConfigTypeError(f"{name}={value!r} is not accepted: it takes True or False.")
-    return value
+        return 1, whole("global_batch_size", global_batch_size, 1)
+    return whole("batch_size", 1 if batch_size is None else batch_size, 1), None
 
 
 def checked_last_batch(last_batch: str, drop_last: bool | None) -> Any:  # noqa: FBT001 - as it was given
@@ -42,3 +29,18 @@ def refuse(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise UnsupportedError(f"{name}=… is not accepted: the order is the dataset's. Set seed= and shuffle= there, or use subset().")
+
+
+def checked_context(context: Any) -> Any:
+    """Return how worker processes are started: a name, a context of `multiprocessing`, or `None`."""
+    methods = multiprocessing.get_all_start_methods()
+    if context is None or hasattr(context, "get_start_method") or context in methods:
+        return context
+    raise ConfigError(f"multiprocessing_context={context!r} is not accepted: it takes one of {listed(methods)}, or a context.")
+
+
+def checked_function(name: str, function: Any) -> Any:
+    """Return a function, or `None`."""
+    if function is not None and not callable(function):
+        raise ConfigTypeError(f"{name}={function!r} is not accepted: it takes a function.")
+    return function

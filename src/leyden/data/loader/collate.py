@@ -5,7 +5,6 @@ the leaves' batches are put together follows from the tree alone, so it is worke
 """
 
 import sys
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, final
 
@@ -15,6 +14,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.optional import require
 from leyden.data.read.columns import BINARY, Dense, Objects, Ragged, TrayColumn
 from leyden.data.read.merging import Table
+from leyden.data.read.named import named
 from leyden.data.read.row import WITHOUT_NUMPY, Output, numpy_array, torch_tensor
 from leyden.data.read.source import Leaf
 
@@ -84,7 +84,7 @@ class Collator:
             keys = node["keys"]
             return lambda a, b: {key: child(a, b) for key, child in zip(keys, children, strict=True)}
         if kind == "namedtuple":
-            made = namedtuple(node["name"], node["fields"])  # type: ignore[misc]
+            made = named(node["name"], tuple(node["fields"]))
             return lambda a, b: made(*(child(a, b) for child in children))
         return lambda a, b: [child(a, b) for child in children]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, final
 
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.core.optional import require
-from leyden.data.loader.arguments import at_least, batch_sizes, checked_bool, checked_last_batch, refuse
+from leyden.data.loader.arguments import batch_sizes, checked_context, checked_function, checked_last_batch, refuse
 from leyden.data.loader.collate import Collator, RaggedChoice
 from leyden.data.loader.pin import pinned, pins
 from leyden.data.loader.processes import ProcessRunner
@@ -20,9 +20,10 @@ from leyden.data.loader.trace import span, trace_of
 from leyden.data.loader.trays import LastBatch, Steps, TraySize, tasks
 from leyden.data.loader.work import Work, batches_of
 from leyden.data.order.lanes import slice_for
+from leyden.data.placement import check_enough
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.iteration import Share
-from leyden.data.read.options import checked_choice
+from leyden.data.read.options import checked_choice, flag, number, positive, whole
 from leyden.data.read.states import Position, state_of
 from leyden.data.read.stream import Stream
 from leyden.data.read.streamed import Streamed
@@ -133,29 +134,30 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         self.dataset = dataset
         self.batch_size, self._global_size = batch_sizes(batch_size, global_batch_size)
         if shuffle is not None:
-            dataset.set_shuffle(checked_bool("shuffle", shuffle))
+            dataset.set_shuffle(flag("shuffle", shuffle))
         if drop_last is not None:
-            dataset.set_drop_last(checked_bool("drop_last", drop_last))
+            dataset.set_drop_last(flag("drop_last", drop_last))
         if output is not None:
             dataset.set_output(output)
         dataset.set_binary(binary)
         if dataset.output == "torch":
             require("torch", purpose='output="torch"; output="numpy" needs none')
-        self.num_workers = at_least("num_workers", num_workers, 0)
-        self.prefetch_factor = at_least("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1)
-        self.collate_fn, self.timeout = collate_fn, at_least("timeout", timeout, 0)
-        self.persistent_workers = persistent_workers
+        self.num_workers = whole("num_workers", num_workers, 0)
+        self.prefetch_factor = whole("prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1)
+        self.collate_fn, self.timeout = checked_function("collate_fn", collate_fn), number("timeout", timeout, 0)
+        self.persistent_workers = flag("persistent_workers", persistent_workers)
         self.pin_memory = pin_memory
         self._pins = pins(pin_memory)
         self._last: LastBatch | Literal["auto"] = checked_last_batch(last_batch, drop_last)
+        self._is_last_given = last_batch != "auto" or dataset.drop_last is not None
         self._collator = Collator(dataset.output, ragged)
         self._workers = _Workers(
             count=self.num_workers,
             kind=checked_choice("worker_kind", worker_kind, ("auto", "threads", "processes")),
             prefetch=self.prefetch_factor,
-            watch=Watch(float(timeout), stall_seconds),
-            context=multiprocessing_context,
-            init=worker_init_fn,
+            watch=Watch(self.timeout, positive("stall_seconds", stall_seconds)),
+            context=checked_context(multiprocessing_context),
+            init=checked_function("worker_init_fn", worker_init_fn),
             profile=Path(profile_dir or Path.cwd()) if profile_cprofile else None,
         )
         self._trace = trace_of(profile_batches, profile_skip_batches, profile_dir, cprofile=profile_cprofile, num_workers=num_workers)
@@ -194,7 +196,10 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         self._started, self._current_epoch = True, position.epoch
         self.dataset.begin(position)
         self._iteration = mine = object()
-        return self._batches(self._steps(position), mine)
+        steps = self._steps(position)
+        if steps.last == "drop":
+            check_enough(self.dataset.rows_in(steps.epoch, steps.size), self.dataset.place)
+        return self._batches(steps, mine)
 
     def _batches(self, steps: Steps, mine: object) -> Iterator[Any]:
         self._tell_last(steps)
@@ -215,9 +220,10 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             if self._iteration is mine:
                 self._cursor.position, self._started = Position(epoch=steps.epoch + 1), False
         finally:
-            self.dataset.forget_ahead()
-            if runner is not None:
-                self._let_go(runner)
+            if self._iteration is mine:  # or what is on its way belongs to the iteration that came after
+                self.dataset.forget_ahead()
+                if runner is not None:
+                    self._let_go(runner)
 
     def _run(self, runner: Runner, steps: Steps, stream: Stream, mine: object) -> Iterator[Any]:
         """Yield batches until the end, or until what is planned does not hold any more."""
@@ -254,7 +260,8 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             del made, batch_of
 
     def _runner_for(self, stream: Stream, steps: Steps) -> Runner:
-        key = (self.dataset.identity()["order"], self.dataset.output)
+        # Worker processes keep what they were started with: other data, another order or another rank needs other ones.
+        key = (self.dataset.identity()["order"], [id(reading) for reading in self.dataset.readings], self.dataset.place)
         if self._runner is not None:
             before, runner = self._runner
             if before == key:
@@ -365,7 +372,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
             ConflictError: It is of other data.
         """
         self._cursor.load(self.dataset.adopt(state))
-        if state.get("last_batch") and self._last == "auto":
+        if state.get("last_batch") and not self._is_last_given:
             self._last = checked_choice("last_batch", state["last_batch"], ("drop", "partial", "pad"))
         self._started = False
 

@@ -141,7 +141,7 @@ class ProcessRunner(Runner):
         if answer.ticket == 0:
             raise _raised(answer)
         wanted = worker.outstanding.pop(answer.ticket, None)
-        made = worker.unpacked(answer) if answer.kind == "done" else None
+        made = worker.unpacked(answer) if answer.kind == "done" else worker.give_back(answer.ticket)
         if wanted is None or wanted not in self._wanted:
             return  # forgotten meanwhile
         if answer.kind == "evicted":
@@ -268,6 +268,12 @@ class _Worker:
         if lease() is None and number not in free:
             free.append(number)  # nothing of it is left in the region
         return made
+
+    def give_back(self, ticket: int) -> None:
+        """Take back the region of a tray that could not be made."""
+        region = self._used.pop(ticket, None)
+        if region is not None:
+            self._free.append(region)
 
     def close(self) -> None:
         """Let the process end: it sees the pipe closed."""

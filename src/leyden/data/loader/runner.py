@@ -6,9 +6,10 @@ processes (`leyden.data.loader.processes`).
 
 import collections
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple, final
 
@@ -18,6 +19,7 @@ from leyden.data.loader.work import Made, Work
 from leyden.data.read.stream import Needs
 
 _log = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.5  # after which a thread that waits looks whether it is still wanted
 
 
 class Watch(NamedTuple):
@@ -62,6 +64,7 @@ class Runner(ABC):
 
     def __init__(self, work: Work, watch: Watch) -> None:
         self.work, self.watch = work, watch
+        self._is_closed = False
 
     @abstractmethod
     def room(self) -> int:
@@ -100,11 +103,17 @@ class Runner(ABC):
         self.watch.wait(lambda seconds: self._are_ready(needs, seconds), lambda: f"tray {task.number} waits for blocks {_told(needs)}")
 
     def _are_ready(self, needs: Needs, seconds: float) -> bool:
-        try:
-            self.work.stream.ready(needs, seconds)
-        except ChunkWaitTimeoutError:
-            return False
-        return True
+        until = time.monotonic() + seconds
+        while not self._is_closed:
+            left = until - time.monotonic()
+            try:
+                self.work.stream.ready(needs, max(0.0, min(left, _LOOK_SECONDS)))
+            except ChunkWaitTimeoutError:
+                if left > _LOOK_SECONDS:
+                    continue
+                return False
+            return True
+        raise CancelledError
 
 
 @final
@@ -179,7 +188,8 @@ class ThreadRunner(Runner):
 
     def close(self) -> None:
         self.forget()
-        self._pool.shutdown(cancel_futures=True)
+        self._is_closed = True  # a thread that waits for blocks sees it soon; nobody waits for the thread
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_done(future: "Future[Any]", seconds: float) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from leyden.core.errors import ConfigError
+from leyden.data.read.options import whole
 
 _log = logging.getLogger(__name__)
 FILE = "result.json"
@@ -105,6 +106,7 @@ def trace_of(batches: "int | bool", skip: int, folder: Any, *, cprofile: bool, n
         raise ConfigError("profile_batches and profile_cprofile would each slow down what the other measures: pass one of them.")
     if num_workers == 0:
         raise ConfigError("profiling shows what workers do, and num_workers=0 has none: pass num_workers=1 or more.")
-    if isinstance(skip, bool) or skip < 0:
-        raise ConfigError(f"profile_skip_batches={skip!r} is not accepted: it takes a number of batches ≥ 0.")
+    whole("profile_skip_batches", skip, 0)
+    if not isinstance(batches, bool):
+        whole("profile_batches", batches, 0)
     return Trace(2**62 if batches is True else int(batches), skip, folder or Path.cwd()) if batches else None

@@ -125,8 +125,9 @@ def _last(steps: Steps, stream: Stream, start: int, number: int) -> Task:
     total = start + len(real)
     count = len(real)
     if steps.last == "pad":
+        first = stream.known_from(steps.epoch)
         while count < steps.size:  # an epoch smaller than a batch goes round
-            rows.append(delivered(stream, steps.epoch, 0, min(steps.size - count, total)))
+            rows.append(delivered(stream, steps.epoch, first, min(steps.size - count, total - first)))
             count += len(rows[-1])
     low, high = slice_for(steps.rank, steps.world_size, count)
     padding = max(0, high - max(low, len(real)))

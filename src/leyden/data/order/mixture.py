@@ -49,6 +49,10 @@ class Turns(Protocol):
         """Return whose turn it is at positions `start` to `stop`, fewer at the end."""
         ...
 
+    def known_from(self, epoch: int) -> int:
+        """Return the position of an epoch from which on that is known."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -110,11 +114,9 @@ class Mixture:
             StateError: The position is before the last change of weights.
         """
         stop = min(stop, self.rows_in(epoch))
-        first = 0
-        if self._end == "never":  # one sequence over all epochs
-            epoch, first = 1, (epoch - 1) * (self._epoch_size or 0)
+        epoch, first = self._place(epoch)
         base = self._base(epoch)
-        if start + first < base.position:
+        if base.counts and start + first < base.position:
             raise StateError(
                 f"position {start} lies before the weights were changed, at {base.position}: what came before is not known any more. "
                 "Begin the epoch anew: reset()."
@@ -138,8 +140,8 @@ class Mixture:
             epoch: The epoch that is at work.
             position: The first position in it that was not handed out.
         """
-        if self._end == "never":
-            epoch, position = 1, position + (epoch - 1) * (self._epoch_size or 0)
+        epoch, first = self._place(epoch)
+        position += first
         base = self._base(epoch)
         counts = self._counts_at(epoch, self._phases(epoch), position - base.position) + np.array(base.counts or [0] * len(self._sizes))
         self._segment = Segment(epoch, position, tuple(int(count) for count in counts))
@@ -148,8 +150,14 @@ class Mixture:
 
     def begin(self, epoch: int) -> None:
         """Take note that an epoch is begun from its start: changes of weights within it are the rule from there."""
-        if self._end != "never" and self._segment.epoch == epoch:
+        own, first = self._place(epoch)
+        if self._segment.epoch == own and self._segment.position > first:
             self._segment, self._seen = Segment(), ()
+
+    def known_from(self, epoch: int) -> int:
+        """Return the position of an epoch from which on it is known whose turn it is: where the weights were changed."""
+        own, first = self._place(epoch)
+        return max(0, self._base(own).position - first)
 
     def state(self) -> dict[str, Any]:
         """Return what was changed, and when, as JSON values."""
@@ -165,6 +173,10 @@ class Mixture:
         base = state["base"]
         self._seed, self._quotas = state["seed"], np.array(state["quotas"], np.int64)
         self._segment, self._seen = Segment(base["epoch"], base["position"], tuple(base["counts"])), ()
+
+    def _place(self, epoch: int) -> tuple[int, int]:
+        """Return of which sequence an epoch is a part, and where it begins there: what never ends is one sequence."""
+        return (1, (epoch - 1) * (self._epoch_size or 0)) if self._end == "never" else (epoch, 0)
 
     def _base(self, epoch: int) -> Segment:
         return self._segment if self._segment.epoch == epoch else Segment()
@@ -207,6 +219,10 @@ class BatchedMixture:
         """Return how many positions an epoch has; whole batches."""
         return self._mixture.rows_in(epoch) * self._size
 
+    def known_from(self, epoch: int) -> int:
+        """Return the position of an epoch from which on it is known whose turn it is."""
+        return self._mixture.known_from(epoch) * self._size
+
     def picks(self, epoch: int, start: int, stop: int) -> Picks:
         """Return whose turn it is at positions `start` to `stop`, fewer at the end."""
         size = self._size
@@ -239,8 +255,8 @@ def counts_before(quotas: NDArray[np.int64], phases: NDArray[np.float64], time: 
     counts = np.zeros(len(quotas), np.int64)
     drawn = np.flatnonzero(quotas)
     quota, phase = quotas[drawn], phases[drawn]
-    found = np.maximum(np.ceil(time * quota - phase), 0).astype(np.int64)  # to within rounding, which the key decides
-    while (high := (found > 0) & (key_of(found - 1, phase, quota) >= time)).any():
+    found = np.ceil(time * quota - phase).astype(np.int64)  # to within rounding, which the key decides
+    while (high := key_of(found - 1, phase, quota) >= time).any():
         found -= high
     while (low := key_of(found, phase, quota) < time).any():
         found += low
@@ -249,9 +265,9 @@ def counts_before(quotas: NDArray[np.int64], phases: NDArray[np.float64], time: 
 
 
 def seek(quotas: NDArray[np.int64], phases: NDArray[np.float64], position: int) -> NDArray[np.int64]:
-    """Return how many picks each source has had when `position` picks were made."""
+    """Return how many picks each source has had when `position` picks were made; before the beginning they are negative."""
     total, sources = int(quotas.sum()), len(quotas)
-    low, high = max(0.0, (position - sources - 1) / total), (position + sources + 1) / total
+    low, high = (position - sources - 1) / total, (position + sources + 1) / total
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if not low < middle < high:

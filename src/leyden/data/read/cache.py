@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, final
 from leyden.core.clock import Clock, SystemClock
 from leyden.core.failpoints import failpoint
 from leyden.core.files import storage_error
+from leyden.core.forks import restart_after_fork
 from leyden.core.ids import new_id
 from leyden.data.read.owner import Owner
 from leyden.data.read.partial import Partial
@@ -44,7 +45,9 @@ _LONGEST_BLIND_BYTES = 256 * 2**20  # added by this process before it looks at w
 
 
 class Cache(Protocol):
-    """Where fetched blocks are kept. Safe to use from several threads."""
+    """Where fetched blocks are kept, up to `budget_bytes`. Safe to use from several threads."""
+
+    budget_bytes: int
 
     def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and, unless `size` is `None`, of that size."""
@@ -93,12 +96,17 @@ class DiskCache:
         self.folder = Path(folder)
         self.budget_bytes = budget_bytes
         self._clock = clock or SystemClock()
-        self._lock = threading.Lock()
         self._added = 0  # since the last look at the folder
         self._held = 0  # at that look
-        self._claims: dict[str, str] = {}
+        restart_after_fork(self)
+        self.restart()
         self._memory = MemoryCache(_LONGEST_BLIND_BYTES)  # for what a full disk does not take
         self._is_full_told = False
+
+    def restart(self) -> None:
+        """Begin anew in a forked process: the claims are the other one's."""
+        self._claims: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return (DiskCache, (self.folder, self.budget_bytes))
@@ -288,14 +296,19 @@ class MemoryCache:
     """
 
     def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
+        self.budget_bytes = budget_bytes
         self._held = 0
         self._blocks: collections.OrderedDict[str, tuple[memoryview, int]] = collections.OrderedDict()  # and what each costs
+        restart_after_fork(self)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew in a forked process: nobody there fetches what was claimed."""
         self._claimed: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (MemoryCache, (self._budget,))
+        return (MemoryCache, (self.budget_bytes,))
 
     def look(self, key: str, size: int | None) -> memoryview | None:
         """Return the block if it is here and, unless `size` is `None`, of that size."""
@@ -321,7 +334,7 @@ class MemoryCache:
             self._forget(key)
             self._blocks[key] = view, size
             self._held += size
-            while self._held > self._budget and len(self._blocks) > 1:
+            while self._held > self.budget_bytes and len(self._blocks) > 1:
                 self._forget(next(iter(self._blocks)))
         self.release(key)
         return view

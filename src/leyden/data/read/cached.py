@@ -92,6 +92,11 @@ class CachedSource:
         """Whether other processes of the node find its blocks too."""
         return isinstance(self._cache, DiskCache)
 
+    @property
+    def cache_bytes(self) -> int:
+        """How much the cache holds."""
+        return self._cache.budget_bytes
+
     def is_here(self, block: int) -> bool:
         """Return whether a block is in the cache at this moment."""
         return self._look(block) is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from leyden.data.order.mixture import Turns
 from leyden.data.read.columns import Arena
 from leyden.data.read.merging import Table, interleaved
-from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray
+from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray, all_ready
 
 
 class MixedTray(NamedTuple):
@@ -65,6 +65,10 @@ class MixedStream:
         """Return how many positions an epoch has."""
         return self._mixture.rows_in(epoch)
 
+    def known_from(self, epoch: int) -> int:
+        """Return the position of an epoch from which on the rows are known: where the weights were changed."""
+        return self._mixture.known_from(epoch)
+
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at positions, fewer at the end."""
         picks = self._mixture.picks(epoch, start, stop)
@@ -96,14 +100,16 @@ class MixedStream:
 
     def ahead(self, needs: Needs) -> None:
         """Start to fetch blocks."""
-        for index, part in enumerate(self._parts):
-            part.ahead(Needs(needs.part[needs.part == index], needs.block[needs.part == index]))
+        for part, own in self._by_part(needs):
+            part.ahead(own)
 
     def ready(self, needs: Needs, timeout: float | None = None) -> None:
         """Wait until blocks are at hand; all sources are asked before one is waited for."""
         self.ahead(needs)
-        for index, part in enumerate(self._parts):
-            part.ready(Needs(needs.part[needs.part == index], needs.block[needs.part == index]), timeout)
+        all_ready(self._by_part(needs), timeout)
+
+    def _by_part(self, needs: Needs) -> list[tuple[DatasetStream, Needs]]:
+        return [(part, Needs(needs.part[needs.part == index], needs.block[needs.part == index])) for index, part in enumerate(self._parts)]
 
     def never_fetch(self) -> None:
         """Take note that this process must not touch the object store."""

@@ -37,6 +37,11 @@ class Cursor:
         """Let the next iteration begin there."""
         self.loaded = position
 
+    def use_up(self) -> None:
+        """Take note that others went on from the loaded position: next comes that epoch, from its start."""
+        if self.loaded is not None:
+            self.position, self.handed_out, self.loaded = Position(epoch=self.loaded.epoch), 0, None
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be of this epoch, from its start; a loaded position of the same epoch stays."""
         if self.loaded is not None and self.loaded.epoch != epoch:

@@ -6,18 +6,16 @@ The class is a facade: arguments go to frozen options, the data to a `Reading`, 
 
 import contextlib
 import copy
-import mmap
-import multiprocessing.context
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leyden.core.errors import ConfigError, NotFoundError, StateError
+from leyden.core.errors import ConfigError, ConfigTypeError, NotFoundError, StateError
 from leyden.core.lazy import Later
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, TokensLoader
@@ -29,12 +27,11 @@ from leyden.data.read.options import SourceOptions, checked_choice, order_option
 from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
-from leyden.data.read.states import Position, checked_state, order_changes
+from leyden.data.read.states import Position, checked_state, order_changes, recognised
 from leyden.data.read.stream import DatasetStream, Rows, SequentialOrder
 from leyden.data.read.streamed import Streamed
 from leyden.data.read.subset import Runs, choose_unit_blocks, subsampled, unit_borders
 from leyden.data.read.tokens import TokenWindows, window_schema
-from leyden.data.read.torch_seam import current_worker
 from leyden.data.read.transform import Transform, keys_of
 
 _TOKEN_UNIT_BLOCKS = 8
@@ -151,8 +148,6 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         self._begin_at_the_start()
 
     def _open(self, opened: Opened) -> None:
-        self._num_workers = 0
-        self._touched = mmap.mmap(-1, 1)  # shared with forked workers, which set it
         self._find_key = opened.find_key
         self._reading = self._at_work(opened)
         seed = self._order_options.seed if self._order_options.shuffle else None
@@ -222,7 +217,7 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
             return self.get_by_key(index)
-        if isinstance(index, int | np.integer):
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
             return self._samples(self._checked([int(index)]))[0]
         return self._samples(self._checked(index))
 
@@ -338,9 +333,9 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         return self._options.output
 
     @property
-    def place(self) -> Place:
-        """Which share this process reads."""
-        return self._options.place or super().place
+    def given_place(self) -> Place | None:
+        """The share that the arguments say."""
+        return self._options.place
 
     def stream(self, global_batch_size: int = 1) -> DatasetStream:
         """Return the order and the arrays of this dataset, for a loader."""
@@ -350,11 +345,6 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
 
     def _by_number(self) -> DatasetStream:
         return DatasetStream(self._reading, SequentialOrder(self._runs))
-
-    def __iter__(self) -> Iterator[Any]:
-        if current_worker() is not None:
-            self._touched[0] = 1
-        return super().__iter__()
 
     def _samples(self, indices: NDArray[np.int64]) -> list[Any]:
         return self._read(Rows.of_one(*self._runs.at(indices), np.zeros(len(indices), np.int32)))
@@ -367,14 +357,24 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
             return values
         return self._transform.apply_all(values, keys_of(self._cursor.epoch, rows))
 
-    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+    def _checked(self, indices: Any) -> NDArray[np.int64]:
         if isinstance(indices, slice):
             return np.arange(*indices.indices(self.num_rows))
-        found = np.asarray(indices, np.int64).reshape(-1)
+        found = self._numbers(indices)
         wrong = found[(found < -self.num_rows) | (found >= self.num_rows)]
         if len(wrong):
             raise IndexError(f"index {wrong[0]} is out of range: the dataset has {self.num_rows} samples.")
         return np.where(found < 0, found + self.num_rows, found)
+
+    def _numbers(self, indices: Any) -> NDArray[np.int64]:
+        found = np.asarray(indices).reshape(-1)
+        if found.dtype == bool:
+            if len(found) != self.num_rows:
+                raise IndexError(f"a mask of {len(found)} values does not fit: the dataset has {self.num_rows} samples.")
+            return np.flatnonzero(found)
+        if len(found) and not np.issubdtype(found.dtype, np.integer):
+            raise ConfigTypeError(f"index {indices!r:.80} is not accepted: it takes whole numbers, a slice, or a mask of True and False.")
+        return found.astype(np.int64)
 
     def set_shuffle(self, shuffle: bool) -> None:  # noqa: FBT001 - the documented signature
         """Set `shuffle`."""
@@ -400,28 +400,6 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
         """Set `batch_size`."""
         self._options = replace(self._options, batch_size=batch_size)
 
-    def set_num_workers(self, num_workers: int) -> None:
-        """Say how many workers of torch's `DataLoader` iterate this dataset: `state_dict` takes it for its default."""
-        self._num_workers = num_workers
-
-    def state_dict(self, num_samples_yielded: int | None = None, num_workers: int = 0, batch_size: int = 1) -> dict[str, Any]:
-        """Return where this rank stands, to go on from there later, also with another world size.
-
-        Args:
-            num_samples_yielded: How many samples of the epoch this rank got; by default what this object has handed out.
-            num_workers: Workers of torch's `DataLoader` that iterated.
-            batch_size: Its batch size.
-
-        Raises:
-            StateError: torch's workers iterated, and it is not said how many samples came.
-        """
-        if num_samples_yielded is None and self._touched[0]:
-            raise StateError(
-                "workers of torch's DataLoader iterated this dataset, and only they know how far. Pass "
-                "state_dict(num_samples_yielded=…, num_workers=…, batch_size=…), or use StreamingDataLoader."
-            )
-        return super().state_dict(num_samples_yielded, num_workers or self._num_workers, batch_size)
-
     def adopt(self, state: Mapping[str, Any]) -> Position:
         """Check a state, take over the order that it says, and return its position.
 
@@ -429,7 +407,7 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
             ConfigError: It is no state of ours.
             ConflictError: It is of other data.
         """
-        self.open_version_of(state.get("dataset"))
+        self.open_version_of(recognised(state)["dataset"])
         position, changes = checked_state(state, self.identity(), is_forced=self._options.force_override_state)
         self._order_options = replace(self._order_options, **changes)
         return position
@@ -473,11 +451,3 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
                 "block_size": windows.block_size if windows else None,
             },
         }
-
-    def __getstate__(self) -> dict[str, Any]:
-        if multiprocessing.context.get_spawning_popen() is not None:
-            self._touched[0] = 1  # on its way to a worker, which does not share our memory
-        return {**super().__getstate__(), "_touched": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _touched=mmap.mmap(-1, 1))

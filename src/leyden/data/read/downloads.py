@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from leyden.core.errors import StorageError
+from leyden.core.forks import restart_after_fork
 from leyden.core.storage import Storage, open_storage
 from leyden.data.read.fetch import AHEAD, URGENT, Fetcher, read_range
 from leyden.data.read.indexer import FileMetadata
@@ -44,11 +45,19 @@ class Downloads:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None, policy: DownloadPolicy) -> None:
         self.url, self.options, self.policy = url, options, policy
+        restart_after_fork(self)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, without a client and threads."""
         self._storage: Storage | None = None
         self._fetcher: Fetcher | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "options": self.options, "policy": self.policy, "_storage": None, "_fetcher": None}
+        return {"url": self.url, "options": self.options, "policy": self.policy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def _threads(self) -> Fetcher:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from leyden.core import settings
 from leyden.core.errors import ConfigError
@@ -47,16 +48,27 @@ def cache_budget(given: "int | float | str | None", folder: Path) -> int:
     return parse_bytes(value if isinstance(value, str) else _whole(value), "max_cache_size")
 
 
+def checked_cache_size(given: Any) -> Any:
+    """Return `max_cache_size` as it was given; 0 is no cache on the disk.
+
+    Raises:
+        ConfigError: It is none of what `cache_budget` takes.
+    """
+    if given is not None and given != 0:
+        cache_budget(given, Path.cwd())
+    return given
+
+
 def _fraction(value: "int | float | str") -> float | None:
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     return number if 0 < number < 1 else None
 
 
 def _whole(value: "int | float") -> int:
-    if isinstance(value, bool) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise ConfigError(f"max_cache_size={value!r} is not accepted: it takes bytes, text such as '100GB', or a fraction below 1.")
     return int(value)
 

@@ -18,7 +18,7 @@ from leyden.data.read.transform import Applies, keys_of
 _TRAY_BYTES = 4 * 2**20
 _MOST_ROWS = 4096
 ENDLESS = 2**62  # positions of a stream without an end
-_PLANNED_ROWS = 2048  # at once, when looking ahead
+_PLANNED_ROWS = 2048  # at most at once, when looking ahead
 
 
 @final
@@ -111,9 +111,8 @@ def samples_of(share: Share, stream: Stream, row_bytes: int, transform: Applies 
         if transform is None:
             yield from tray.values(0, len(rows))
             continue
-        keys = keys_of(share.epoch, rows)
-        for index, key in enumerate(keys):
-            yield transform.apply_all(tray.values(index, index + 1), [key])[0]
+        for sample, key in zip(tray.values(0, len(rows)), keys_of(share.epoch, rows), strict=True):
+            yield transform.apply_all([sample], [key])[0]
 
 
 @final
@@ -125,14 +124,15 @@ class Ahead:
         stream: Where they are from.
         look_ahead: What counts the bytes.
         bases: Where the blocks of each source begin in a numbering of all of them; sorted, from 0.
+        row_bytes: About how large a row is.
     """
 
-    def __init__(self, share: Share, stream: Stream, look_ahead: LookAhead, bases: "tuple[int, ...]" = (0,)) -> None:
+    def __init__(self, share: Share, stream: Stream, look_ahead: LookAhead, bases: "tuple[int, ...]" = (0,), row_bytes: int = 0) -> None:
         self._stream = stream
         self._bases = np.array(bases, np.int64)
         self._look_ahead = look_ahead
-        # Rows of about one kilobyte make trays of a fixed number of rows: what is planned here is never gathered.
-        self._planned = share.trays(stream, _TRAY_BYTES // _PLANNED_ROWS)
+        small = max(1, 4 * _TRAY_BYTES // max(1, look_ahead.budget_bytes))  # at most a quarter of what may be ahead is planned at once
+        self._planned = share.trays(stream, max(row_bytes * small, _TRAY_BYTES // _PLANNED_ROWS))
         self._position = 0
         self._used = 0
 

@@ -72,6 +72,7 @@ class CombinedStreamingDataset(SeveralDatasets):
         self._pending: list[float] | None = None
         self._mixture: Mixture | None = None
         self._size = 1  # of a global batch, which a mixture of whole batches is made for
+        self._is_bound = False  # whether positions of the epoch at work count batches of that size
         if not self._existing().rows_in(1):
             warnings.warn("a dataset of the mixture is empty, so the mixture is.", stacklevel=2)
 
@@ -119,6 +120,7 @@ class CombinedStreamingDataset(SeveralDatasets):
 
     def begin(self, position: Position) -> None:
         """Take note that an iteration begins at a position."""
+        self._is_bound = position.consumed > 0 and self._is_bound
         if position.consumed == 0:
             self._existing().begin(position.epoch)
         self.settle(position)
@@ -131,6 +133,11 @@ class CombinedStreamingDataset(SeveralDatasets):
         """
         parts = [dataset.stream() for dataset in self.datasets]
         if self.batching_method == "per_stream" and global_batch_size != self._size:
+            if self._is_bound:
+                raise ConflictError(
+                    f"the state was taken with batches of {self._size} samples of all ranks together, each from one dataset, and now they "
+                    f"have {global_batch_size}. Pass StreamingDataLoader(global_batch_size={self._size}), or begin an epoch: set_epoch(…)."
+                )
             self._size, self._mixture = global_batch_size, None
         mixture = self._existing()
         return MixedStream(parts, BatchedMixture(mixture, self._size) if self.batching_method == "per_stream" else mixture)
@@ -156,7 +163,19 @@ class CombinedStreamingDataset(SeveralDatasets):
         sizes = [dataset.num_rows // size for dataset in self.datasets]
         quotas = sizes if self._end == "all" else quotas_of(self._weights)
         epoch_size = None if self._epoch_size is None else self._epoch_size // size
+        self._check_batches(size, sizes, epoch_size)
         return Mixture(sizes, quotas, seed=self._seed, end=self._end, epoch_size=epoch_size)
+
+    def _check_batches(self, size: int, sizes: Sequence[int], epoch_size: int | None) -> None:
+        """Refuse whole batches of one dataset each that some dataset never fills."""
+        short = [dataset for dataset, count in zip(self.datasets, sizes, strict=True) if not count]
+        if size > 1 and short and (self._end != "all" or len(short) == len(sizes)):
+            raise ConfigError(
+                f"batching_method='per_stream' with batches of {size} samples of all ranks together: {short[0]!r} fills none. Take smaller "
+                "batches, or batching_method='stratified'."
+            )
+        if epoch_size == 0:
+            raise ConfigError(f"epoch_size={self._epoch_size} holds no batch of {size} samples of all ranks together: make it larger.")
 
     @property
     def row_transform(self) -> Applies | None:
@@ -173,13 +192,14 @@ class CombinedStreamingDataset(SeveralDatasets):
         if not isinstance(theirs, Mapping) or len(theirs["quotas"]) != len(self.datasets):
             raise ConfigTypeError("the state is not one of a mixture of these datasets.")
         size = self._size if self.batching_method == "per_stream" else 1
-        if theirs["batch"] != size and state["consumed"]:
-            if self.batching_method != "per_stream" or self._mixture is None or theirs["batch"] == 1:
-                raise ConflictError(
-                    f"the state is of batching_method={'per_stream' if theirs['batch'] > 1 else 'stratified'!r} with global batches of "
-                    f"{theirs['batch']}: pass the same here."
-                )
+        if theirs["batch"] != size and state["consumed"] and self.batching_method != "per_stream":
+            raise ConflictError(
+                f"the state is of batching_method='per_stream' with batches of {theirs['batch']} samples of all ranks together: pass the "
+                "same."
+            )
+        if theirs["batch"] != size:
             self._size, self._mixture = theirs["batch"], None
+        self._is_bound = self.batching_method == "per_stream" and state["consumed"] > 0
         if self._is_forced:
             if theirs["quotas"] != self._existing().state()["quotas"]:
                 self._pending = list(self._weights)  # ours hold from the loaded position on

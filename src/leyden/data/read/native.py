@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError
+from leyden.core.forks import restart_after_fork
 from leyden.core.lazy import Later
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format import deletes
@@ -84,14 +85,19 @@ class NativeSource:
         self._first_block = np.searchsorted(main.chunk, np.arange(len(self.chunk_names) + 1))
         self._start()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """Begin anew in a forked process, with a client of its own."""
         self._storage: Storage | None = None
+        self._lock = threading.Lock()
+
+    def _start(self) -> None:
+        restart_after_fork(self)
+        self.restart()
         self._maps: collections.OrderedDict[str, memoryview] = collections.OrderedDict()
         self._headers: dict[str, bytes] = {}
         self._chunk_ciphers: dict[bytes, Any] = {}
         self._key_index: KeyIndex | None = None
         self._deleted: NDArray[np.int64] | None = None
-        self._lock = threading.Lock()
         self._checked = np.zeros((len(self.table.rows), len(self.schema.leaves)), bool)
         self._open_ciphers()
 

@@ -1,6 +1,7 @@
 """The arguments of `StreamingDataset`, checked once and kept as one frozen configuration."""
 
 import configparser
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, listed
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, ParquetLoader, PyTreeLoader, TokensLoader, parse_bytes, place_of
 from leyden.data.placement import Place
+from leyden.data.read.folders import checked_cache_size
 
 LOOK_AHEAD_BYTES = 64_000_000  # of one `max_pre_download`
 _MOST_LANES = 2**16
@@ -70,17 +74,16 @@ def order_options(*, seed: Any, shuffle: Any, order: str, lanes: int, window: in
     Raises:
         ConfigError: One is not accepted.
     """
-    if not isinstance(shuffle, bool):
-        raise ConfigTypeError(f"shuffle={shuffle!r} is not accepted: it takes True or False.")
+    flag("shuffle", shuffle)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ConfigTypeError(f"seed={seed!r} is not accepted: it takes a whole number.")
     checked_choice("order", order, ("auto", "sequential", "lanes"))
+    whole("lanes", lanes, 1)
+    whole("window", window, 1)
     if order == "sequential" and shuffle:
         raise ConfigError("order='sequential' with shuffle=True contradict each other: leave order='auto', or shuffle=False.")
-    if not 1 <= lanes <= _MOST_LANES or lanes & (lanes - 1):
+    if lanes > _MOST_LANES or lanes & (lanes - 1):
         raise ConfigError(f"lanes={lanes!r} is not accepted: it takes a power of two up to {_MOST_LANES}, such as 64.")
-    if window < 1:
-        raise ConfigError(f"window={window!r} is not accepted: it takes a number of units ≥ 1, such as 4.")
     is_lanes = shuffle or order == "lanes"
     return OrderOptions(seed=seed, shuffle=shuffle, kind="lanes" if is_lanes else "sequential", lanes=lanes, window=window)
 
@@ -106,6 +109,11 @@ def source_options(
         if loader.pre_load_chunk or not loader.low_memory:
             warnings.warn("ParquetLoader(pre_load_chunk=…, low_memory=…) have no effect: row groups are fetched ahead.", stacklevel=4)
         columns = columns or loader.columns
+    if isinstance(columns, str):
+        raise ConfigTypeError(f"columns={columns!r} is not accepted: it takes a list of names, such as [{columns!r}].")
+    for name in ("storage_options", "session_options", "serializers"):
+        if given[name] is not None and not isinstance(given[name], Mapping):
+            raise ConfigTypeError(f"{name}={given[name]!r} is not accepted: it takes a dict.")
     folder = given["cache_dir"]
     if isinstance(folder, Dir):
         folder = folder.path
@@ -114,15 +122,15 @@ def source_options(
     return SourceOptions(
         url=place_of(input_dir),
         cache_dir=None if folder is None else os.fspath(folder),
-        max_cache_size=given["max_cache_size"],
+        max_cache_size=checked_cache_size(given["max_cache_size"]),
         storage_options={**(given["storage_options"] or {}), **session(given["session_options"])},
         index_path=given["index_path"],
-        version=given["version"],
+        version=None if given["version"] is None else whole("version", given["version"], 1),
         encryption=given["encryption"],
         item_loader=loader,
         columns=None if columns is None else tuple(columns),
         serializers=dict(given["serializers"] or {}),
-        trust=given["trust"],
+        trust=flag("trust", given["trust"]),
         verify=checked_choice("verify", given["verify"], ("first", "always", "never")),
         ram_bytes=parse_bytes(given["ram_bytes"], "ram_bytes"),
     )
@@ -134,24 +142,23 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     Raises:
         ConfigError: An argument is not accepted.
     """
-    ahead = given["prefetch_bytes"]
-    if isinstance(given["subsample"], bool) or not given["subsample"] > 0:
-        raise ConfigError(f"subsample={given['subsample']!r} is not accepted: it takes a number > 0; 0.1 is a tenth, 2 is every row twice.")
-    if given["batch_size"] is not None and given["batch_size"] < 1:
-        raise ConfigError(f"batch_size={given['batch_size']!r} is not accepted: it takes a number ≥ 1.")
-    if given["connections"] < 1:
-        raise ConfigError(f"connections={given['connections']!r} is not accepted: it takes a number ≥ 1, such as 16.")
+    ahead, units = given["prefetch_bytes"], whole("max_pre_download", given["max_pre_download"], 0)
+    subsample = given["subsample"]
+    if isinstance(subsample, bool) or not isinstance(subsample, int | float | np.number) or not 0 < subsample < math.inf:
+        raise ConfigError(f"subsample={subsample!r} is not accepted: it takes a number > 0; 0.1 is a tenth, 2 is every row twice.")
+    if not isinstance(given["decode"], (bool, Mapping)):
+        raise ConfigTypeError(f"decode={given['decode']!r} is not accepted: it takes True, False, or a dict of them by leaf.")
     return ReadOptions(
         decode=given["decode"],
         output=checked_choice("output", given["output"], ("torch", "numpy")),
-        drop_last=given["drop_last"],
+        drop_last=None if given["drop_last"] is None else flag("drop_last", given["drop_last"]),
         subsample=float(given["subsample"]),
-        batch_size=given["batch_size"],
+        batch_size=None if given["batch_size"] is None else whole("batch_size", given["batch_size"], 1),
         place=Place.checked(given["rank"], given["world_size"]),
-        connections=given["connections"],
-        ahead_bytes=given["max_pre_download"] * LOOK_AHEAD_BYTES if ahead is None else parse_bytes(ahead, "prefetch_bytes"),
+        connections=whole("connections", given["connections"], 1),
+        ahead_bytes=units * LOOK_AHEAD_BYTES if ahead is None else parse_bytes(ahead, "prefetch_bytes"),
         ram_bytes=parse_bytes(given["ram_bytes"], "ram_bytes"),
-        force_override_state=given["force_override_state_dict"],
+        force_override_state=flag("force_override_state_dict", given["force_override_state_dict"]),
     )
 
 
@@ -203,6 +210,54 @@ def profile_credentials(profile: str) -> dict[str, str]:
         raise ConfigError(f"profile_name={profile!r}: ~/.aws/credentials has no such profile; there are {listed(parser.sections())}.")
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     return {name: parser[profile][name] for name in names if name in parser[profile]}
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number that is large enough.
+
+    Raises:
+        ConfigError: It is not.
+
+    Example:
+        >>> whole("lanes", 64, 1)
+        64
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes a whole number ≥ {least}.")
+    return int(value)
+
+
+def number(name: str, value: Any, least: float) -> float:
+    """Return a number that is large enough.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= least:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number ≥ {least:g}.")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a number above 0.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not number(name, value, 0) > 0:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number > 0.")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False.
+
+    Raises:
+        ConfigTypeError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigTypeError(f"{name}={value!r} is not accepted: it takes True or False.")
+    return value
 
 
 def checked_choice(name: str, value: Any, choices: Sequence[str]) -> Any:

@@ -1,5 +1,6 @@
 """`Reading`: a source at work in this process: its opened blocks, what its leaves become, and its fetches."""
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, final
@@ -7,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.core.forks import restart_after_fork
 from leyden.data.format.table import BlockTable
 from leyden.data.read.blocks import KeptBlock, OpenBlocks
 from leyden.data.read.cached import CachedSource
@@ -40,6 +42,11 @@ class Reading:
         self._start()
 
     def _start(self) -> None:
+        restart_after_fork(self)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, without threads and opened blocks."""
         self._blocks = OpenBlocks(self.source, self._ram_bytes)
         self._fetcher: Fetcher | None = None
         self._supply: Supply | None = None
@@ -57,6 +64,16 @@ class Reading:
     def table(self) -> BlockTable:
         """The blocks, with the rows that this reading has: windows, of tokens."""
         return self.source.table if self.windows is None else self.windows.table
+
+    @property
+    def row_bytes(self) -> int:
+        """About how large a stored row is."""
+        return int(self.table.stored_bytes.sum()) // max(1, int(self.table.rows.sum()))
+
+    @property
+    def cache_bytes(self) -> int:
+        """How much the cache holds of what is fetched; without an end if nothing is."""
+        return self.source.cache_bytes if isinstance(self.source, CachedSource) else sys.maxsize
 
     @property
     def is_remote(self) -> bool:
@@ -97,7 +114,7 @@ class Reading:
 
     @property
     def supply(self) -> Supply:
-        """The fetches of a remote source; its threads start at first use, so after any fork."""
+        """The fetches of a remote source; its threads start at first use."""
         with self._lock:
             if self._supply is None:
                 if not isinstance(self.source, CachedSource):

@@ -5,19 +5,21 @@ done per column (`tolist` makes a thousand Python numbers at once), building per
 """
 
 import copy
+import difflib
 import sys
-from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, final
 
 import numpy as np
 
+from leyden.core.errors import ConfigError, listed
 from leyden.core.optional import require
 from leyden.data.codecs.registry import decoder
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.read.columns import BINARY, Dense, Objects, Ragged, TrayColumn
 from leyden.data.read.gather import Wanted
+from leyden.data.read.named import named
 from leyden.data.read.source import Leaf
 from leyden.data.types import Graph
 
@@ -64,11 +66,17 @@ class Samples:
                 is_decoded = decode or leaf.type in _NO_MEDIA if isinstance(decode, bool) else decode.get(leaf.name, True)
                 self.wanted.append(_wanted(index, leaf, is_decoded=is_decoded, serializers=serializers, trust=trust))
                 self.leaves.append(leaf)
+        _refuse_unknown("columns", columns or (), leaves)
+        _refuse_unknown("decode", () if isinstance(decode, bool) else decode, leaves)
         self.tree = prune(tree, {leaf.name for leaf in self.leaves})
+        self._build: Build | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_build": None}  # functions that were made here cannot be sent
 
     def with_output(self, output: Output) -> "Samples":
         """Return the same with arrays of the other library."""
-        other = copy.copy(self)
+        other = copy.copy(self)  # without what was compiled
         other.output = output
         return other
 
@@ -80,14 +88,16 @@ class Samples:
 
     def values(self, columns: Sequence[TrayColumn], start: int, stop: int) -> list[Any]:
         """Return rows `start` to `stop` as samples."""
-        names = [leaf.name for leaf in self.leaves]
-        build = compile_tree(self.tree, {name: place for place, name in enumerate(names)}, self.output)
-        converted = [self._converted(leaf, column.slice(start, stop)) for leaf, column in zip(self.wanted, columns, strict=True)]
+        if self._build is None:
+            self._build = compile_tree(self.tree, {leaf.name: place for place, leaf in enumerate(self.leaves)}, self.output)
+        build = self._build
+        leaves = zip(self.wanted, columns, strict=True)
+        converted = [self._converted(place, leaf, column.slice(start, stop)) for place, (leaf, column) in enumerate(leaves)]
         return [build(row) for row in zip(*converted, strict=True)] if converted else [build(()) for _ in range(stop - start)]
 
-    def _converted(self, leaf: Wanted, column: TrayColumn) -> list[Any]:
+    def _converted(self, place: int, leaf: Wanted, column: TrayColumn) -> list[Any]:
         """Return the values of one leaf, one per row."""
-        of = self.leaves[self.wanted.index(leaf)].of if leaf.type == "array" else "torch"
+        of = self.leaves[place].of if leaf.type == "array" else "torch"
         if isinstance(column, Objects):
             return [self._leaf_array(row, leaf.dtype or "", of) if isinstance(row, np.ndarray) else row for row in column.values]
         if isinstance(column, Ragged) and column.dtype == BINARY:
@@ -143,7 +153,7 @@ def compile_tree(node: Any, places: Mapping[str, int], output: Output = "torch")
     if kind == "dict":
         return _dict_of(node, places, children)
     if kind == "namedtuple":
-        made = namedtuple(node["name"], node["fields"])  # type: ignore[misc]
+        made = named(node["name"], tuple(node["fields"]))
         return lambda row: made(*(child(row) for child in children))
     if kind == "graph":
         fields = node.get("keys") or [leaf_name(child["name"]) for child in node["children"]]
@@ -193,6 +203,16 @@ def leaf_name(path: str) -> str:
         'a/b'
     """
     return path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+
+
+def _refuse_unknown(argument: str, names: Iterable[str], leaves: Sequence[Leaf]) -> None:
+    unknown = next((name for name in names if not any(is_below(leaf.name, name) for leaf in leaves)), None)
+    if unknown is not None:
+        known = [leaf.name for leaf in leaves]
+        near = difflib.get_close_matches(str(unknown), known, 1)
+        raise ConfigError(
+            f"{argument}: this dataset has no leaf {unknown!r}{f', but {near[0]!r}' if near else ''}. It has {listed(known)}."
+        )
 
 
 def _wanted(index: int, leaf: Leaf, *, is_decoded: bool, serializers: Mapping[str, Serializer] | None, trust: bool) -> Wanted:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from leyden.core.errors import ConfigError, ConfigTypeError, ConflictError
+from leyden.data.placement import Place
 from leyden.data.read.dataset import StreamingDataset
 from leyden.data.read.reading import Reading
-from leyden.data.read.states import FORMAT, Position
+from leyden.data.read.states import Position, recognised
 from leyden.data.read.streamed import Streamed
 
 
@@ -23,6 +24,13 @@ class SeveralDatasets(Streamed):
         if wrong is not None or not datasets:
             raise ConfigTypeError(f"datasets={wrong or datasets!r:.80}: a list of StreamingDataset is accepted, with at least one.")
         self.datasets = list(datasets)
+        self._given_place = _place_of_all(self.datasets)
+        changed = next((each for each in self.datasets if each.batch_transform is not None), None)
+        if changed is not None:
+            raise ConfigError(
+                f"{changed!r} has a batch_transform, and a batch of several datasets is not its own. Give the loader a collate_fn, or the "
+                "dataset a transform of each sample."
+            )
         self.batch_size: int | None = None
         self._drop_last: bool | None = None
         self._is_forced = force_override_state_dict
@@ -43,6 +51,11 @@ class SeveralDatasets(Streamed):
         """How many samples an epoch has, for all ranks together; `None` without an end."""
         share = self._share(Position(epoch=self._cursor.epoch))
         return self.rows_in(share.epoch, share.size)
+
+    @property
+    def given_place(self) -> Place | None:
+        """The share that the datasets' arguments say."""
+        return self._given_place
 
     @property
     def readings(self) -> Sequence[Reading]:
@@ -99,8 +112,7 @@ class SeveralDatasets(Streamed):
             ConfigError: It is no state of ours.
             ConflictError: It is of other data.
         """
-        if state.get("format") != FORMAT or "consumed" not in state:
-            raise ConfigError(f"this is no state of a dataset of Leyden: its keys are {sorted(state)}.")
+        recognised(state)
         if isinstance(state["dataset"], list) and len(state["dataset"]) == len(self.datasets):
             for dataset, theirs in zip(self.datasets, state["dataset"], strict=True):
                 dataset.open_version_of(theirs)
@@ -116,3 +128,12 @@ class SeveralDatasets(Streamed):
         """Return what a state must agree with."""
         found = [dataset.identity() for dataset in self.datasets]
         return {"order": [each["order"] for each in found], "dataset": [each["dataset"] for each in found], **self._own_identity()}
+
+
+def _place_of_all(datasets: Sequence[StreamingDataset]) -> Place | None:
+    """Return the share that was given to the datasets; they must agree."""
+    given = {dataset.given_place for dataset in datasets}
+    if len(given) > 1:
+        told = [None if place is None else tuple(place) for place in (dataset.given_place for dataset in datasets)]
+        raise ConfigError(f"the datasets were given different shares (rank, world_size): {told}. Give all the same, or none.")
+    return given.pop()

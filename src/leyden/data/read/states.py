@@ -9,6 +9,7 @@ from leyden.core.errors import ConfigError, ConflictError, StateError
 from leyden.data.read.iteration import Share
 
 FORMAT = 1
+_KEYS = {"current_epoch", "consumed", "within", "dataset", "order"}
 _DATA = ("digest", "selection", "num_rows", "block_size")
 _ORDER = ("seed", "shuffle", "lanes", "window")
 
@@ -72,6 +73,18 @@ def state_of(position: Position, share: Share, identity: Mapping[str, Any]) -> d
     }
 
 
+def recognised(state: Any) -> Mapping[str, Any]:
+    """Return a state, if it is one of ours.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    told = f"its keys are {sorted(map(str, state))}" if isinstance(state, Mapping) else f"it is {state!r:.80}"
+    if not isinstance(state, Mapping) or state.get("format") != FORMAT or not set(state) >= _KEYS:
+        raise ConfigError(f"this is no state of a dataset of Leyden: {told}. Pass what state_dict() returned.")
+    return state
+
+
 def checked_state(state: Mapping[str, Any], identity: Mapping[str, Any], *, is_forced: bool) -> tuple[Position, dict[str, Any]]:
     """Return the position of a state, and the order's values that it changes.
 
@@ -84,9 +97,10 @@ def checked_state(state: Mapping[str, Any], identity: Mapping[str, Any], *, is_f
         ConfigError: It is no state of ours.
         ConflictError: It is of other data.
     """
-    if state.get("format") != FORMAT or "consumed" not in state:
-        raise ConfigError(f"this is no state of a dataset of Leyden: its keys are {sorted(state)}.")
-    theirs, ours = state["dataset"], identity["dataset"]
+    known = recognised(state)
+    theirs, ours = known["dataset"], identity["dataset"]
+    if not isinstance(theirs, Mapping):
+        raise ConflictError(f"the state is of {len(theirs)} datasets that were read together, and this is one.")
     wrong = {
         name: (theirs.get(name), ours[name]) for name in ("digest", "selection", "num_rows", "block_size") if theirs.get(name) != ours[name]
     }

@@ -4,7 +4,8 @@ A loader plans, waits and gathers by this seam; whether rows come from one datas
 bucket, is behind it. Everything is per tray (many rows), nothing per sample.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, final
 
@@ -142,6 +143,10 @@ class Stream(Protocol):
         """Return how many positions an epoch has, for all ranks; `None` if it has no end."""
         ...
 
+    def known_from(self, epoch: int) -> int:
+        """Return the position of an epoch from which on its rows are known."""
+        ...
+
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at global positions, in the order of positions; fewer at the end."""
         ...
@@ -194,6 +199,13 @@ def delivered_to(stream: Stream, epoch: int, span: tuple[int, int], size: int, p
     return rows.cut(order[:, low:high].reshape(-1))
 
 
+def all_ready(parts: "Iterable[tuple[DatasetStream, Needs]]", timeout: float | None) -> None:
+    """Wait until the blocks of several datasets are at hand; `timeout` is for all of them."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for part, needs in parts:
+        part.ready(needs, None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+
 @final
 class DatasetStream:
     """One dataset as a stream.
@@ -211,6 +223,11 @@ class DatasetStream:
         """Return how many positions an epoch has."""
         del epoch
         return self.order.num_rows
+
+    def known_from(self, epoch: int) -> int:
+        """Return the first position of an epoch."""
+        del epoch
+        return 0
 
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows at positions, fewer at the end."""

@@ -4,22 +4,27 @@ A subclass says what its order and arrays are (`stream`), what a state must agre
 reads (`readings`); a loader asks for the same things.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from leyden.data.placement import Place, find_place
+from leyden.core.errors import StateError
+from leyden.data.placement import Place, check_enough, find_place
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.iteration import Ahead, Share, samples_of
 from leyden.data.read.reading import Reading
 from leyden.data.read.states import Position, state_of
 from leyden.data.read.stream import Stream
 from leyden.data.read.supply import LookAhead
-from leyden.data.read.torch_seam import Worker, current_worker, register
+from leyden.data.read.torch_seam import Traces, Worker, current_worker, register
 from leyden.data.read.transform import Applies, Transform
+
+_MOST_ROWS_AHEAD = 2**20
+_SPARE = 4  # by which rows may be smaller than they are on average
 
 
 class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
@@ -32,6 +37,9 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
     def _begin_at_the_start(self) -> None:
         self._place: Place | None = None
         self._cursor = Cursor()
+        self._loads = 0  # how many states were loaded
+        self._num_workers = 0
+        self._traces = Traces()
         register(type(self))
 
     @abstractmethod
@@ -102,9 +110,14 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         return 1
 
     @property
+    def given_place(self) -> Place | None:
+        """The share that the arguments say."""
+        return None
+
+    @property
     def place(self) -> Place:
         """Which share this process reads."""
-        return self._place or find_place()
+        return self.given_place or self._place or find_place()
 
     @property
     def is_remote(self) -> bool:
@@ -114,8 +127,7 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
     @property
     def row_bytes(self) -> int:
         """About how large a stored row is."""
-        tables = [reading.table for reading in self.readings]
-        return sum(int(table.stored_bytes.sum()) // max(1, int(table.rows.sum())) for table in tables)
+        return sum(reading.row_bytes for reading in self.readings)
 
     @property
     def current_epoch(self) -> int:
@@ -136,7 +148,9 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
             return None
         sizes = [reading.table.stored_bytes for reading in self.readings]
         bases = np.cumsum([0, *(len(each) for each in sizes[:-1])])
-        return Ahead(share, stream, LookAhead(np.concatenate(sizes), self.ahead_bytes), tuple(bases.tolist()))
+        budget = min([self.ahead_bytes, *(reading.cache_bytes // 2 for reading in self.readings)])
+        most_rows = min(_MOST_ROWS_AHEAD, _SPARE * budget // max(1, min(reading.row_bytes for reading in self.readings)))
+        return Ahead(share, stream, LookAhead(np.concatenate(sizes), budget, most_rows), tuple(bases.tolist()), self.row_bytes)
 
     def rows_in(self, epoch: int, global_batch_size: int = 1) -> int | None:
         """Return how many samples an epoch has for all ranks together; `None` without an end. Nothing moves.
@@ -162,9 +176,22 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
     def __iter__(self) -> Iterator[Any]:
         register(type(self))
         worker = current_worker()
+        if worker is None:
+            self._heed_workers()
+        elif not self._traces.begins(self._loads, worker):
+            self._cursor.use_up()
         position = self._cursor.begin()
         self.begin(position)
-        return self._iterate(self._share(position, worker), position.within)
+        share = self._share(position, worker)
+        if share.drop_last:
+            check_enough(self.rows_in(share.epoch, share.size), self.place)
+        is_first = worker is None or worker.number == 0  # the step that was begun is the first worker's
+        return self._iterate(share, position.within if is_first else 0)
+
+    def _heed_workers(self) -> None:
+        """Forget the loaded position if workers of torch's loader, which have copies of this, went on from it."""
+        if self._traces.was_begun(self._loads):
+            self._cursor.use_up()
 
     def _iterate(self, share: Share, skip: int) -> Iterator[Any]:
         is_over = False
@@ -204,7 +231,12 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be of this epoch, from its start; a loaded position of the same epoch stays."""
+        self._heed_workers()
         self._cursor.set_epoch(epoch)
+
+    def set_num_workers(self, num_workers: int) -> None:
+        """Say how many workers of torch's `DataLoader` iterate this dataset: `state_dict` takes it for its default."""
+        self._num_workers = num_workers
 
     def set_placement(self, rank: int, world_size: int) -> None:
         """Say which share this process reads; what the dataset was given goes before."""
@@ -225,6 +257,13 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
         Raises:
             StateError: torch's workers iterated, and it is not said how many samples came.
         """
+        if num_samples_yielded is None and self._traces.has_iterated:
+            raise StateError(
+                "workers of torch's DataLoader iterated this dataset, and only they know how far. Pass "
+                "state_dict(num_samples_yielded=…, num_workers=…, batch_size=…), or use StreamingDataLoader."
+            )
+        self._heed_workers()
+        num_workers = num_workers or self._num_workers
         share = self._share(Position(epoch=1))
         position = self._cursor.now()
         if num_samples_yielded is not None:
@@ -241,6 +280,7 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
             ConflictError: It is of other data.
         """
         self._cursor.load(self.adopt(state))
+        self._loads += 1
 
     def close(self) -> None:
         """End the threads that fetch. The dataset can be used again; they start anew."""
@@ -248,4 +288,16 @@ class Streamed(ABC):  # noqa: SIZE003 - what users ask, and what loaders ask
             reading.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_place": self.place}
+        place = self.place  # a worker of a rank may not be able to find it
+        return {**self.__dict__, "_place": place if place.world_size > 1 else self._place}
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _cursor=copy.copy(self._cursor), _traces=Traces())
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = copy.copy(self)
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(other.__dict__, memo))
+        return other

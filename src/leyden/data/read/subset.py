@@ -165,9 +165,10 @@ def split_runs(runs: Runs, splits: Sequence[float], borders: NDArray[np.int64], 
     Raises:
         ConfigError: A fraction is not in [0, 1], or their sum exceeds 1.
     """
+    splits = splits.tolist() if isinstance(splits, np.ndarray) else splits
     if any(isinstance(part, bool) or not isinstance(part, int | float) for part in splits):
         raise ConfigError(f"splits={list(splits)!r} is not accepted. Each split should be a float. For example [0.9, 0.1].")
-    if not splits or any(not 0 <= part <= 1 for part in splits) or sum(splits) > 1 + _ROUNDING:
+    if not len(splits) or any(not 0 <= part <= 1 for part in splits) or sum(splits) > 1 + _ROUNDING:
         raise ConfigError(f"splits={list(splits)!r} is not accepted: each is in [0, 1], and their sum is at most 1, such as [0.9, 0.1].")
     pieces = runs.cut(borders)
     count = len(pieces.first)
@@ -177,6 +178,8 @@ def split_runs(runs: Runs, splits: Sequence[float], borders: NDArray[np.int64], 
     for part in splits:
         stop = min(start + int(runs.num_rows * part + _ROUNDING), runs.num_rows)
         parts.append(pieces.permuted_between(order, start, stop))
+        if start == stop and part:
+            raise ConfigError(f"a split of {part} of {runs.num_rows} rows is empty: take a larger one, or 0 for none.")
         if start == stop:
             warnings.warn(f"a split of {part} of {runs.num_rows} rows is empty.", stacklevel=3)
         start = stop

@@ -4,7 +4,9 @@ Blocks that are needed one after another and lie side by side are fetched with o
 request of a stream is one block, so that the first batch does not wait for bytes it does not need.
 """
 
+import collections
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -61,7 +63,7 @@ class Supply:
 
         Args:
             blocks: Their numbers.
-            timeout: Seconds for each.
+            timeout: Seconds for all of them.
 
         Raises:
             ChunkWaitTimeoutError: They did not come in time.
@@ -71,9 +73,10 @@ class Supply:
         self.ahead(missing, is_urgent=True)
         with self._lock:
             futures = {block: self._coming[block] for block in missing if block in self._coming}
+        deadline = None if timeout is None else time.monotonic() + timeout
         for block, future in futures.items():
             try:
-                future.result(timeout)
+                future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except FutureTimeoutError as error:
                 raise ChunkWaitTimeoutError(f"block {block} did not arrive within {timeout} s.") from error
 
@@ -94,7 +97,9 @@ class Supply:
         finally:
             with self._lock:
                 for block in range(first, first + count):
-                    self._coming.pop(block, None)
+                    future = self._coming.pop(block, None)
+                    if future is not None:
+                        self._early.discard(future)
 
     def _joined(self, blocks: Sequence[int]) -> Iterable[tuple[int, int]]:
         """Return runs of neighbours; the very first is a single block."""
@@ -122,30 +127,40 @@ class LookAhead:
     Args:
         stored_bytes: int64 (blocks,), of each block.
         budget_bytes: How far to look ahead.
+        most_rows: How many rows at most, whatever their blocks are: some sources come again and again, or never.
     """
 
-    def __init__(self, stored_bytes: NDArray[np.int64], budget_bytes: int) -> None:
+    def __init__(self, stored_bytes: NDArray[np.int64], budget_bytes: int, most_rows: int = 2**20) -> None:
         self._bytes = stored_bytes
-        self._budget = budget_bytes
-        self._asked: dict[int, int] = {}  # block -> when it was last needed, in rows from the start
-        self._ahead: list[tuple[int, int]] = []  # (needed from this row on, bytes)
-        self._outstanding = 0
+        self.budget_bytes = budget_bytes
+        self._most_rows = most_rows
+        self._last_need: dict[int, int] = {}  # of each block that is ahead, in rows from the start
+        self._ahead: collections.deque[tuple[int, list[int]]] = collections.deque()  # what each stretch of rows needs
+        self._outstanding = self._used = self._planned = 0
 
     def is_satisfied(self) -> bool:
-        """Return whether enough is on its way."""
-        return self._outstanding >= self._budget
+        """Return whether enough is on its way: the budget, or all blocks, or those of very many rows."""
+        return (
+            self._outstanding >= self.budget_bytes
+            or len(self._last_need) == len(self._bytes)
+            or self._planned - self._used > self._most_rows
+        )
 
-    def ask(self, position: int, blocks: Iterable[int]) -> list[int]:
-        """Return those blocks, first needed at `position`, that were not asked for before, and count them as on their way."""
-        new = [block for block in blocks if block not in self._asked]
-        for block in new:
-            self._asked[block] = position
-        size = int(self._bytes[new].sum()) if new else 0
-        self._ahead.append((position, size))
-        self._outstanding += size
+    def ask(self, position: int, blocks: Sequence[int]) -> list[int]:
+        """Return those blocks, needed at `position`, that are not ahead already, and count them as on their way."""
+        new = [block for block in blocks if block not in self._last_need]
+        self._last_need.update(dict.fromkeys(blocks, position))
+        self._outstanding += int(self._bytes[new].sum()) if new else 0
+        self._ahead.append((position, list(blocks)))
+        self._planned = position
         return new
 
     def use(self, position: int) -> None:
-        """Take note that all rows before `position` were read: their blocks make room for others."""
+        """Take note that all rows before `position` were read: blocks that none of the rows to come needs make room for others."""
+        self._used = position
         while self._ahead and self._ahead[0][0] < position:
-            self._outstanding -= self._ahead.pop(0)[1]
+            needed_at, blocks = self._ahead.popleft()
+            for block in blocks:
+                if self._last_need.get(block) == needed_at:
+                    del self._last_need[block]
+                    self._outstanding -= int(self._bytes[block])

@@ -13,10 +13,10 @@ from leyden.data.read.columns import Arena
 from leyden.data.read.dataset import StreamingDataset
 from leyden.data.read.merging import Table, side_by_side
 from leyden.data.read.several import SeveralDatasets
-from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray
+from leyden.data.read.stream import DatasetStream, Needs, Rows, Tray, all_ready
 from leyden.data.read.transform import Key, Transform, takes_rng
 
-GOES_ROUND = 0  # in `Rows.copy` of a zip: the epoch of each dataset follows from the position
+GOES_ROUND = 0  # in `Rows.copy` of a zip: the epoch of each dataset follows from the position; else it is one less
 
 
 class ZippedTray(NamedTuple):
@@ -41,7 +41,7 @@ class ZippedTray(NamedTuple):
 
 @final
 class ZippedStream:
-    """Several datasets side by side; a row is a position, whose epoch (or `GOES_ROUND`) stands in `copy`.
+    """Several datasets side by side; a row is a position; in `copy` stands its epoch + 1, or `GOES_ROUND`.
 
     Args:
         parts: The datasets' streams.
@@ -61,11 +61,16 @@ class ZippedStream:
         del epoch
         return self._num_rows
 
+    def known_from(self, epoch: int) -> int:
+        """Return the first position of an epoch."""
+        del epoch
+        return 0
+
     def positions(self, epoch: int, start: int, stop: int) -> Rows:
         """Return positions of the zip as rows."""
         found = np.arange(start, stop if self._num_rows is None else min(stop, self._num_rows))
         if self._length is None:
-            return Rows(np.zeros(len(found), np.int32), found, np.full(len(found), epoch), np.zeros(len(found), np.int32))
+            return Rows(np.zeros(len(found), np.int32), found, np.full(len(found), epoch + 1), np.zeros(len(found), np.int32))
         first = (epoch - 1) * self._num_rows if self._resumes and self._num_rows is not None else 0
         return Rows.of_one(found + first, np.full(len(found), GOES_ROUND), np.zeros(len(found), np.int32))
 
@@ -89,8 +94,7 @@ class ZippedStream:
     def ready(self, needs: Needs, timeout: float | None = None) -> None:
         """Wait until blocks are at hand."""
         self.ahead(needs)
-        for part, own in self._by_part(needs):
-            part.ready(own, timeout)
+        all_ready(self._by_part(needs), timeout)
 
     def never_fetch(self) -> None:
         """Take note that this process must not touch the object store."""
@@ -107,7 +111,7 @@ class ZippedStream:
     def _rows_of(self, index: int, rows: Rows) -> Rows:
         """Return the rows of one dataset at positions of the zip."""
         size = self._sizes[index]
-        epochs = np.where(rows.copy == GOES_ROUND, 1 + rows.row // size, rows.copy)
+        epochs = np.where(rows.copy == GOES_ROUND, 1 + rows.row // size, rows.copy - 1)
         places = rows.row % size
         pieces: list[Rows] = []
         order: list[NDArray[np.int64]] = []

@@ -54,7 +54,7 @@ class StreamedFeed(Feed):
         return found
 
     def has_ended(self) -> bool:
-        return self._ended.is_set() and self._ready.empty()
+        return self._ended.is_set() and self._ready.empty() and self._error is None  # an error is still to be raised by `more`
 
     def wait(self, seconds: float) -> None:
         self._something.wait(seconds)

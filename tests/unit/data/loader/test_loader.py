@@ -1,16 +1,20 @@
 """`StreamingDataLoader`: arguments, batches for any ranks and sizes, resuming anywhere, epochs. Inline and in threads."""
 
+import gc
 import itertools
+import threading
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from leyden.core.errors import ConfigError, ConflictError, StateError
+from leyden.core.errors import ConfigError, ConfigTypeError, ConflictError, StateError
 from leyden.data import CombinedStreamingDataset, ParallelStreamingDataset, StreamingDataLoader
+from leyden.data.read.stream import DatasetStream
 from tests.support.array_dataset import dataset_of, numbers
 from tests.support.loader_parts import doubled, negated, total, with_draws, with_global_draws
 
@@ -35,6 +39,7 @@ def global_batches(by_rank: list[list[list[int]]]) -> list[list[int]]:
 @pytest.mark.filterwarnings("ignore:.*samples are shared:UserWarning", "ignore:.*does not divide:UserWarning")
 @given(rows=st.integers(1, 70), ranks=st.integers(1, 6), size=st.integers(6, 20), last=st.sampled_from(["drop", "partial", "pad"]))
 def test_global_batches_are_the_same_for_any_ranks(rows: int, ranks: int, size: int, last: str) -> None:
+    assume(last != "drop" or ranks <= rows)  # else nobody would get any, which is refused
     alone = shares(rows, 1, last, size)[0]
     assert global_batches(shares(rows, ranks, last, size)) == alone
     seen = list(itertools.chain.from_iterable(alone))
@@ -351,3 +356,90 @@ def test_pinning_says_when_there_is_nothing_to_pin_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.warns(UserWarning, match="no accelerator"):
         StreamingDataLoader(numbers(4), pin_memory=True)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_iteration_that_is_let_go_leaves_the_next_one_alone(kept: bool) -> None:
+    loader = StreamingDataLoader(numbers(100), batch_size=1, num_workers=2, persistent_workers=kept)
+    first = iter(loader)
+    next(first)
+    second = iter(loader)
+    found = [next(second)["x"].item() for _ in range(9)]
+    del first
+    gc.collect()
+    assert found + [batch["x"].item() for batch in second] == list(range(100))
+    loader.close()
+
+
+def test_a_break_does_not_wait_for_what_is_fetched() -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    class Waits(DatasetStream):
+        def gather(self, rows: Any, arena: Any = None) -> Any:
+            if rows.row[0] > 8:
+                began.set()
+                assert go_on.wait(30)
+            return super().gather(rows, arena)
+
+    with patch("leyden.data.read.dataset.DatasetStream", Waits):
+        loader = StreamingDataLoader(numbers(40), batch_size=4, num_workers=2)
+        batches = iter(loader)
+        next(batches)
+        assert began.wait(30)
+        loader.close()  # which would wait for the thread, and the thread for us
+    go_on.set()
+
+
+def test_what_was_asked_for_wins_over_a_loaded_state() -> None:
+    state = StreamingDataLoader(numbers(3), batch_size=2).state_dict()
+    for loader in (
+        StreamingDataLoader(numbers(3), batch_size=2, drop_last=True),
+        StreamingDataLoader(numbers(3, drop_last=True), batch_size=2),
+    ):
+        loader.load_state_dict(state)
+        assert (len(loader), loader.drop_last) == (1, True)
+
+
+@pytest.mark.parametrize("last", ["pad", "partial"])
+def test_the_last_batch_is_filled_after_a_change_of_weights(last: Any) -> None:
+    parts = [numbers(100), numbers(30)]
+    mix = CombinedStreamingDataset(parts, weights=[0.5, 0.5], iterate_over_all=False)
+    sizes = []
+    for number, batch in enumerate(StreamingDataLoader(mix, batch_size=7, last_batch=last)):
+        sizes.append(len(batch["x"]))
+        if number == 1:
+            mix.set_weights([0.8, 0.2])
+    assert set(sizes[:-1]) == {7}
+    assert (sizes[-1] == 7) is (last == "pad")
+
+
+def test_more_ranks_than_samples_are_refused_where_the_rest_is_dropped() -> None:
+    few = numbers(3, rank=0, world_size=4)
+    for read in (lambda: list(few), lambda: list(StreamingDataLoader(few))):
+        with pytest.raises(ConfigError, match="4 ranks for 3 samples"):
+            read()
+    assert [len(batch["x"]) for batch in StreamingDataLoader(few, last_batch="pad")] == [1]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"batch_size": 2.5},
+        {"batch_size": "4"},
+        {"global_batch_size": 6.0},
+        {"num_workers": 1.5},
+        {"prefetch_factor": 1.5},
+        {"timeout": "x"},
+        {"stall_seconds": -1},
+        {"stall_seconds": "x"},
+        {"multiprocessing_context": "bogus"},
+        {"persistent_workers": "x"},
+        {"collate_fn": 3},
+        {"worker_init_fn": 3},
+        {"profile_batches": -1, "num_workers": 1},
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_told(argument: dict[str, Any]) -> None:
+    (name, value), *_ = argument.items()
+    with pytest.raises((ConfigError, ConfigTypeError), match=f"{name}={value!r} is not accepted"):
+        StreamingDataLoader(numbers(4), **argument)

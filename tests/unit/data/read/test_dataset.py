@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 import random
+import re
 import sys
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.core.errors import ConfigError, ConflictError, NotFoundError, StateError, UnsupportedError
+from leyden.core.errors import ConfigError, ConfigTypeError, ConflictError, NotFoundError, StateError, UnsupportedError
+from leyden.data import CombinedStreamingDataset
 from leyden.data.config import ParquetLoader, TokensLoader
 from leyden.data.read.dataset import StreamingDataset
 from tests.support.array_dataset import dataset_of, numbers, opened, xs
@@ -386,3 +388,79 @@ def test_a_failing_transform_names_its_row() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         list(numbers(10, transform=fails))
     assert raised.value.__notes__ == ["while transforming row 7 (copy 0) in epoch 1"]
+
+
+def test_a_mask_chooses_and_fractions_do_not() -> None:
+    dataset = numbers(20)
+    assert xs(dataset.subset(np.arange(20) >= 18)) == [18, 19]
+    assert xs(dataset.subset([])) == []
+    with pytest.raises(IndexError, match="a mask of 3 values does not fit: the dataset has 20 samples"):
+        dataset.subset(np.array([True, False, True]))
+    for index in (1.7, [1.7], None):
+        with pytest.raises(ConfigTypeError, match="is not accepted: it takes whole numbers"):
+            dataset[index]
+
+
+def test_copies_find_their_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = numbers(20)
+    others = [dataset.subset(range(20)), copy.copy(dataset), copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert [len(other) for other in others] == [10] * 4
+
+
+def test_a_copy_stands_where_it_was_made_and_goes_its_own_way() -> None:
+    dataset = numbers(6)
+    iterator = iter(dataset)
+    next(iterator)
+    other = copy.copy(dataset)
+    next(iterator)
+    assert (other.state_dict()["consumed"], dataset.state_dict()["consumed"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("subsample", "0.5"),
+        ("subsample", float("inf")),
+        ("batch_size", "4"),
+        ("batch_size", 2.5),
+        ("connections", None),
+        ("lanes", "64"),
+        ("lanes", 8.0),
+        ("window", None),
+        ("max_pre_download", -1),
+        ("version", "1"),
+        ("version", 0),
+        ("drop_last", "yes"),
+        ("max_cache_size", "x"),
+        ("max_cache_size", []),
+        ("trust", "no"),
+        ("decode", "no"),
+        ("storage_options", "x"),
+        ("serializers", 3),
+        ("columns", "x"),
+        ("force_override_state_dict", 1),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_told(argument: str, value: Any) -> None:
+    with pytest.raises((ConfigError, ConfigTypeError), match=f"{argument}={re.escape(repr(value))} is not accepted"):
+        numbers(4, **{argument: value})
+
+
+@pytest.mark.parametrize("argument", [{"columns": ["x", "y"]}, {"decode": {"y": False}}])
+def test_leaves_that_are_not_there_are_told(argument: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"this dataset has no leaf 'y'. It has 'x'"):
+        numbers(4, **argument)
+
+
+@pytest.mark.parametrize("state", [None, 3, {}, {"format": 1, "consumed": 0}, {"dataset": {}, "num_samples_yielded": 3}])
+def test_what_is_no_state_is_told(state: Any) -> None:
+    with pytest.raises(ConfigError, match="this is no state of a dataset of Leyden"):
+        numbers(4).load_state_dict(state)
+
+
+def test_a_state_of_several_datasets_is_none_of_one() -> None:
+    several = CombinedStreamingDataset([numbers(4), numbers(4)]).state_dict()
+    with pytest.raises(ConflictError, match="of 2 datasets that were read together, and this is one"):
+        numbers(4).load_state_dict(several)

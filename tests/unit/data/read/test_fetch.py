@@ -4,11 +4,13 @@ import gc
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from leyden.core.errors import CorruptDataError, NotFoundError, StorageError
 from leyden.core.storage import Storage, open_storage
 from leyden.data.read.fetch import AHEAD, URGENT, Fetcher, Patience, read_range
+from leyden.data.read.supply import LookAhead
 from tests.support.fake_clock import FakeClock
 
 
@@ -132,3 +134,23 @@ def test_a_forgotten_fetcher_ends_its_threads() -> None:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_looking_ahead_ends_when_all_is_ahead_and_asks_again_for_what_was_used() -> None:
+    ahead = LookAhead(np.full(3, 10), budget_bytes=1000)
+    assert ahead.ask(0, [0, 1]) == [0, 1]
+    assert not ahead.is_satisfied()
+    assert ahead.ask(8, [1, 2]) == [2]
+    assert ahead.is_satisfied(), "there is nothing else"
+    ahead.use(4)  # block 0 is behind, block 1 is needed again
+    assert not ahead.is_satisfied()
+    assert ahead.ask(16, [0, 1]) == [0]
+
+
+def test_looking_ahead_ends_after_very_many_rows() -> None:
+    ahead = LookAhead(np.full(3, 10), budget_bytes=1000, most_rows=100)
+    ahead.ask(0, [0])
+    ahead.ask(101, [0])
+    assert ahead.is_satisfied()
+    ahead.use(50)
+    assert not ahead.is_satisfied()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from leyden.core.errors import ConfigError, ConflictError
-from leyden.data import CombinedStreamingDataset, StreamingDataset
+from leyden.data import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset
 from leyden.data.philox import SampleRng
 from tests.support.array_dataset import dataset_of
 
@@ -133,3 +133,56 @@ def test_a_state_of_other_datasets_is_refused() -> None:
     state = CombinedStreamingDataset(sources(5, 5)).state_dict()
     with pytest.raises(ConflictError, match="other datasets"):
         CombinedStreamingDataset(sources(5, 6)).load_state_dict(state)
+
+
+def test_the_epoch_before_the_first_comes_before_it() -> None:
+    mix = CombinedStreamingDataset(sources(80, 40, shuffle=True), repeat=True, epoch_size=120, iterate_over_all=False, weights=[2, 1])
+    epochs = []
+    for epoch in (-1, 0, 1, 2):
+        mix.set_epoch(epoch)
+        epochs.append(numbers_of(mix))
+    assert all(sorted(each) == [*range(80), *range(1000, 1040)] for each in epochs)
+    assert len({tuple(each) for each in epochs}) == 4
+
+
+def test_an_epoch_is_begun_anew_after_a_change_of_weights() -> None:
+    mix = CombinedStreamingDataset(sources(100, 30), weights=[0.5, 0.5], repeat=True, epoch_size=60, iterate_over_all=False)
+    iterator = iter(mix)
+    list(itertools.islice(iterator, 10))
+    mix.set_weights([0.9, 0.1])
+    list(itertools.islice(iterator, 5))
+    iterator.close()  # type: ignore[attr-defined]
+    mix.reset()
+    again = numbers_of(mix)
+    assert len(again) == 60
+    assert sum(number < 1000 for number in again) == 54
+
+
+def test_a_dataset_that_fills_no_batch_of_its_own_is_told() -> None:
+    small: dict[str, Any] = {"batching_method": "per_stream", "repeat": True, "iterate_over_all": False}
+    with pytest.raises(ConfigError, match=r"batches of 4 samples .* fills none"):
+        len(StreamingDataLoader(CombinedStreamingDataset(sources(20, 3), epoch_size=40, **small), batch_size=4))
+    with pytest.raises(ConfigError, match="epoch_size=3 holds no batch of 4"):
+        len(StreamingDataLoader(CombinedStreamingDataset(sources(20, 8), epoch_size=3, **small), batch_size=4))
+    rest = CombinedStreamingDataset(sources(20, 3), batching_method="per_stream")
+    assert len(list(StreamingDataLoader(rest, batch_size=4))) == 5, "what fills no batch is left out"
+
+
+@pytest.mark.parametrize("later", [4, 8, 6, 2])
+def test_batches_of_one_dataset_each_are_gone_on_with_as_they_were(later: int) -> None:
+    def loader(size: int) -> StreamingDataLoader:
+        return StreamingDataLoader(CombinedStreamingDataset(sources(100, 30), batching_method="per_stream"), batch_size=size)
+
+    first = loader(4)
+    iterator = iter(first)
+    seen = [number for _ in range(5) for number in next(iterator)["x"].tolist()]
+    second = loader(later)
+    second.load_state_dict(first.state_dict())
+    if later != 4:
+        with pytest.raises(ConflictError, match=r"batches of 4 samples .* now they have"):
+            list(second)
+        second.set_epoch(2)
+        assert len(list(second)) == len(loader(later))
+    else:
+        rest = [number for batch in second for number in batch["x"].tolist()]
+        assert sorted(seen + rest) == sorted(number for batch in loader(4) for number in batch["x"].tolist())

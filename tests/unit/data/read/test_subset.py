@@ -101,6 +101,10 @@ def test_splits_that_are_no_fractions_are_refused(splits: list[float], message: 
 
 def test_an_empty_part_warns_and_other_things_cannot_be_split() -> None:
     with pytest.warns(UserWarning, match="is empty"):
+        train_test_split(numbers(10), [1.0, 0.0], shuffle=False)
+    with pytest.raises(ConfigError, match=r"a split of 0.01 of 10 rows is empty"):
         train_test_split(numbers(10), [0.01], shuffle=False)
+    with pytest.raises(ConfigError, match="should be a float"):
+        train_test_split(numbers(10), ["a"], shuffle=False)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="only a StreamingDataset can be split"):
         train_test_split([1, 2], [0.5])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from leyden.core.errors import ConfigError, ConflictError
@@ -50,6 +50,7 @@ def test_ranks_share_the_zip_and_a_state_goes_on(sizes: list[int], length: int, 
         dataset.set_placement(rank, size)
         return dataset
 
+    assume(world <= length)  # else nobody would get any, which is refused
     alone = pairs(make(0, 1))
     steps = min(steps, length // world)
     found: list[tuple[int, ...]] = []
@@ -98,3 +99,27 @@ def test_wrong_arguments_and_states_are_refused() -> None:
     state = ParallelStreamingDataset([numbers(3)]).state_dict()
     with pytest.raises(ConflictError, match="other datasets"):
         ParallelStreamingDataset([numbers(4)]).load_state_dict(state)
+
+
+def test_the_epoch_before_the_first_is_another_one() -> None:
+    dataset = ParallelStreamingDataset([numbers(20, shuffle=True), numbers(20)])
+    found = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        found.append([first for first, _ in pairs(dataset)])
+    alone = numbers(20, shuffle=True)
+    alone.set_epoch(0)
+    assert found[0] == [int(sample["x"]) for sample in alone]
+    assert found[0] != found[1]
+
+
+def test_the_share_that_the_datasets_were_given_is_read() -> None:
+    zipped = ParallelStreamingDataset([numbers(20, rank=1, world_size=2), numbers(20, rank=1, world_size=2)])
+    assert pairs(zipped) == [(number, number) for number in range(1, 20, 2)]
+    with pytest.raises(ConfigError, match=r"different shares \(rank, world_size\): \[\(1, 2\), None\]"):
+        ParallelStreamingDataset([numbers(20, rank=1, world_size=2), numbers(20)])
+
+
+def test_a_batch_transform_of_one_dataset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has a batch_transform, and a batch of several datasets is not its own"):
+        ParallelStreamingDataset([numbers(20, batch_transform=dict), numbers(20)])

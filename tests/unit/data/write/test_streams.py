@@ -14,8 +14,12 @@ import torch
 from leyden import data as ld
 from leyden.core.errors import ConfigError
 from leyden.core.failpoints import InjectedError, armed
+from leyden.core.storage import open_storage
 from leyden.data.errors import DatasetExistsError, UnitFailedError
+from leyden.data.write.journal import Journal
 from leyden.data.write.packed import PackedInputs, dumps, packed
+from leyden.data.write.streaming import StreamedFeed
+from leyden.data.write.streams import InputStream
 
 COUNT = 1300  # two units and a part
 
@@ -192,3 +196,15 @@ def test_tensors_are_packed_alike_and_without_what_they_are_a_view_of() -> None:
     assert torch.equal(found[0], whole[1:3])
     assert found[1].shape == (0, 2)
     assert found[3].item() is True
+
+
+def test_what_the_iterator_raised_comes_before_the_end_of_the_inputs(tmp_path: Path) -> None:
+    def inputs() -> Iterator[int]:
+        raise ValueError("torn")
+        yield 1
+
+    feed = StreamedFeed(Journal(open_storage(tmp_path), "job"), InputStream(inputs(), threading.Event()))
+    feed.close()  # the thread has ended
+    assert not feed.has_ended(), "or the driver would take the inputs for complete"
+    with pytest.raises(ValueError, match="torn"):
+        feed.more()
