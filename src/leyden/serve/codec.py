@@ -136,10 +136,10 @@ def write_json(value: Any) -> bytes:
 
 @functools.cache
 def _encoder() -> Any:
-    return _msgspec.json.Encoder(enc_hook=_plain)
+    return _msgspec.json.Encoder(enc_hook=to_plain)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Return a value that msgspec does not know as one that JSON has."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)  # as FastAPI does
@@ -172,9 +172,9 @@ def _finite(value: Any) -> Any:
         return [_finite(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _finite(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    plain = _msgspec.to_builtins(value, enc_hook=_plain)  # dates, enums, Structs, bytes, and what other libraries have
+    plain = _msgspec.to_builtins(value, enc_hook=to_plain)  # dates, enums, Structs, bytes, and what other libraries have
     return plain if isinstance(plain, str | int) else _finite(plain)
 
 
 def _key(key: Any) -> Any:
-    return key if key is None or isinstance(key, str | int | float) else _msgspec.to_builtins(key, enc_hook=_plain)
+    return key if key is None or isinstance(key, str | int | float) else _msgspec.to_builtins(key, enc_hook=to_plain)
