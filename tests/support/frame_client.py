@@ -100,9 +100,19 @@ class RunningWorker:
 
     def __init__(self, process: BaseProcess, control: Wire, address: str) -> None:
         self.process, self.control, self.address = process, control, address
+        self._clients: list[FrameClient] = []
 
     def connect(self, **options: Any) -> FrameClient:
-        return FrameClient(self.address, **options)
+        """Connect a front end, which is closed with the worker if not before."""
+        self._clients.append(FrameClient(self.address, **options))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.process.kill()
+        self.process.join()
+        self.process.close()
 
     def logged(self) -> tuple[str, Any]:
         """Return the next value for the loggers."""
@@ -128,9 +138,7 @@ def starting_worker(api: LitAPI, callbacks: Sequence[Callback] = (), **options: 
         try:
             yield worker
         finally:
-            process.kill()
-            process.join()
-            process.close()
+            worker.close()
 
 
 @contextlib.contextmanager

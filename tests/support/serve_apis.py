@@ -64,14 +64,6 @@ class Stream(LitAPI):
             self.log("closed", True)
 
 
-class Forever(LitAPI):
-    """A stream that ends with its client."""
-
-    def predict(self, x: Any, context: Any) -> Iterator[str]:
-        while True:
-            yield "again "
-
-
 class AsyncEcho(LitAPI):
     """Answers at once, or when somebody asks it to wake the others."""
 
@@ -148,3 +140,11 @@ class Broken(LitAPI):
 
     def predict(self, x: Any) -> Any:
         return x
+
+
+class Slow(LitAPI):
+    """Computes for longer than any test waits, and looks at nothing."""
+
+    def predict(self, x: Any) -> Any:
+        os.write(1, b"computing\n")
+        time.sleep(1000)
