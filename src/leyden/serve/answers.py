@@ -23,6 +23,7 @@ from leyden.serve.wire import Kind
 
 _SAID = 2000
 _STREAM = 0xFFFFFFFF
+_RES, _CHUNK = Kind.RES, Kind.CHUNK  # a member of an enum costs 0.3 µs in Python 3.11
 _logger = get_logger(__name__)
 
 
@@ -61,7 +62,7 @@ class Answers:
         if reply.headers:
             facts["h"] = reply.headers
         try:
-            self._desk.send(front, Kind.RES, request.number & _STREAM, facts, reply.body)
+            self._desk.send(front, _RES, request.number & _STREAM, facts, reply.body)
         except ConfigError as error:
             self._send_fault(front, request, _unsendable(error, request), {})
         self._desk.answered(front, request)
@@ -89,7 +90,7 @@ class Answers:
         is_first = not request.has_chunks
         request.has_chunks = True
         request.unread_bytes += len(data)
-        self._desk.send(front, Kind.CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
+        self._desk.send(front, _CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
         if self._desk.on_dirty is None:  # else it is flushed by an event loop
             # At once: the next piece may be long in coming, and nobody else would send this one meanwhile.
             self._desk.flush()

@@ -31,6 +31,7 @@ GLANCE_SECONDS = 0.001
 GRACE_SECONDS = 1.0
 _MOST_UNSENT = 4 << 20  # of a front end that does not read: its next batches wait
 _BACKLOG = 128
+_REQ = Kind.REQ  # a member of an enum costs 0.3 µs in Python 3.11
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EXPIRED = Fault(504, "queue.expired", "Request timed out")
 _TOO_LATE = Fault(504, "deadline.exceeded", "The deadline of this request is over.")
@@ -111,9 +112,10 @@ class Desk:
             timeout: How long to wait for something to come; `None` is as long as it takes.
         """
         self.settle()
-        for key, mask in self._selector.select(self._patience(timeout) if self._is_draining else timeout):
-            key.data(mask)
+        found = self._selector.select(self._patience(timeout) if self._is_draining else timeout)
         self._looked = time.monotonic()
+        for key, mask in found:
+            key.data(mask)
         if self._has_leavers:
             self._see_off()
 
@@ -163,7 +165,7 @@ class Desk:
         kind = frame.kind
         if not front.is_greeted:
             self._greet(front, frame)
-        elif kind is Kind.REQ:
+        elif kind is _REQ:
             self._put_down(front, frame)
         elif kind is Kind.CANCEL:
             request = self._requests.get(front.number << 32 | frame.stream)
@@ -204,9 +206,10 @@ class Desk:
         if number in self._requests or frame.stream == LINK_STREAM:
             raise LinkError(f"{front.name} sent a request of number {frame.stream}, which is in use. The link is closed.")
         request = Request(number, frame.body, meta.get("ct", ""), facts=meta, look=self.glance)
-        if "d" in meta or "q" in meta:
-            now = time.monotonic()
-            request.deadline, request.expires = now + _seconds(front, meta, "d"), now + _seconds(front, meta, "q")
+        if "q" in meta:
+            request.expires = self._looked + _seconds(front, meta, "q")
+        if "d" in meta:
+            request.deadline = self._looked + _seconds(front, meta, "d")
         self._requests[number] = request
         front.owed += 1
         front.open.append(request)
@@ -239,12 +242,12 @@ class Desk:
         most = self._max_batch_size if most is None else most
         taken = list[Request]()
         for _ in range(len(self._turns)):
-            if len(taken) == most:
-                break
             front = self._turns[0]
             self._turns.rotate(-1)
             if front.batches and front.link.unsent_bytes <= _MOST_UNSENT:
                 self._take_from(front, most, taken)
+                if len(taken) == most:
+                    break
         return taken
 
     def _take_from(self, front: Front, most: int, taken: list[Request]) -> None:
@@ -269,7 +272,7 @@ class Desk:
             return False
         if request.expires == request.deadline == math.inf:
             return True
-        now = time.monotonic()
+        now = self._looked  # a millisecond ago, at most
         if now < request.expires and now < request.deadline:
             return True
         self.refuse(request, _TOO_LATE if now >= request.deadline else _EXPIRED)
@@ -362,10 +365,8 @@ class Desk:
 
 
 def _seconds(front: Front, meta: dict[str, Any], name: str) -> float:
-    """Return a time that is left, which the meta has in milliseconds; infinite if it has none."""
-    left = meta.get(name)
-    if left is None:
-        return math.inf
+    """Return a time that is left, which the meta has in milliseconds."""
+    left = meta[name]
     if not isinstance(left, int | float):
         raise LinkError(f"{front.name} says {name}={left!r}, where milliseconds are due. The link is closed.")
     return left / 1000

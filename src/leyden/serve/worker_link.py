@@ -41,7 +41,7 @@ class WorkerLink:
         self._socket = sock
         self._decoder, self._parts = Decoder(), Reassembler()
         self._unsent: list[Buffer] = []
-        self.unsent_bytes = 0
+        self.unsent_bytes = 0  # after the last flush
         self.is_ended = False  # nothing comes any more, or nothing can be sent
 
     def fileno(self) -> int:
@@ -70,23 +70,20 @@ class WorkerLink:
             frames += decoder.filled(count)
             if count < len(space):  # there is no more: asking again would cost as much as reading did
                 break
-        if not any(frame.flags for frame in frames) and not self._parts.held_bytes:
-            return frames
         add = self._parts.add
         return [whole for frame in frames if (whole := add(frame)) is not None]
 
-    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Buffer = b"", flags: int = 0) -> None:
+    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: bytes | bytearray = b"", flags: int = 0) -> None:
         """Say something with the next `flush`.
 
         Raises:
             ConfigError: The meta cannot be packed, or is too long.
         """
-        for buffer in encode(kind, stream, meta, body, flags):
-            self._unsent.append(buffer)
-            self.unsent_bytes += buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+        self._unsent += encode(kind, stream, meta, body, flags)
 
     def flush(self) -> None:
         """Write as much as the other end takes now; `unsent_bytes` says what is left."""
+        self.unsent_bytes = sum(map(len, self._unsent))
         while self._unsent and not self.is_ended:
             if self.unsent_bytes <= _JOIN_BYTES and len(self._unsent) > 1:
                 self._unsent = [b"".join(self._unsent)]
@@ -109,14 +106,14 @@ class WorkerLink:
             return
         whole = 0
         for buffer in self._unsent:
-            size = memoryview(buffer).nbytes
+            size = len(buffer)
             if size > sent:
                 break
             sent -= size
             whole += 1
         del self._unsent[:whole]
         if sent:
-            self._unsent[0] = memoryview(self._unsent[0]).cast("B")[sent:]
+            self._unsent[0] = memoryview(self._unsent[0])[sent:]
 
     def flush_all(self, seconds: float) -> None:
         """Write everything, or give up after so many seconds: for last words."""

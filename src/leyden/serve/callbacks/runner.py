@@ -1,13 +1,41 @@
 """`CallbackRunner`: calls callbacks, and lets none of them harm a request."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from leyden.core.errors import ConfigTypeError
 from leyden.core.log import get_logger
-from leyden.serve.callbacks.callback import Callback
+from leyden.serve.callbacks.callback import Callback, EventTypes
 
 _logger = get_logger(__name__)
+
+
+def _tell_nobody() -> None:
+    """Tell no callback."""
+
+
+class StepEvents(NamedTuple):
+    """Functions that tell callbacks of the steps of a batch; bound once, as looking up an event costs more than a small model.
+
+    Args:
+        before_decode: Of `decode_request`.
+        after_decode: Of `decode_request`.
+        before_predict: Of `predict`.
+        after_predict: Of `predict`.
+        before_encode: Of `encode_response`.
+        after_encode: Of `encode_response`.
+    """
+
+    before_decode: Callable[[], None] = _tell_nobody
+    after_decode: Callable[[], None] = _tell_nobody
+    before_predict: Callable[[], None] = _tell_nobody
+    after_predict: Callable[[], None] = _tell_nobody
+    before_encode: Callable[[], None] = _tell_nobody
+    after_encode: Callable[[], None] = _tell_nobody
+
+
+NO_EVENTS = StepEvents()
 
 
 @final
@@ -46,16 +74,16 @@ class CallbackRunner:
             except Exception:  # the user's code may raise anything: requests are unaffected
                 _logger.exception("%s.%s() failed", type(callback).__name__, event_name)
 
-    def told_about(self, lit_api: Any) -> Callable[[str], None]:
-        """Return a function that tells all callbacks of an event of an API; one that does nothing if there is none."""
+    def steps_of(self, lit_api: Any) -> StepEvents:
+        """Return what tells all callbacks of the steps of an API."""
+        events = (
+            EventTypes.BEFORE_DECODE_REQUEST,
+            EventTypes.AFTER_DECODE_REQUEST,
+            EventTypes.BEFORE_PREDICT,
+            EventTypes.AFTER_PREDICT,
+            EventTypes.BEFORE_ENCODE_RESPONSE,
+            EventTypes.AFTER_ENCODE_RESPONSE,
+        )
         if not self._callbacks:
-            return _tell_nobody
-
-        def tell(event: str) -> None:
-            self.trigger_event(event, lit_api=lit_api)
-
-        return tell
-
-
-def _tell_nobody(event: str) -> None:
-    """Tell no callback."""
+            return NO_EVENTS
+        return StepEvents(*(functools.partial(self.trigger_event, event, lit_api=lit_api) for event in events))

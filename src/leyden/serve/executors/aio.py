@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, final
 
 from leyden.core.optional import installed, require
-from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, called, chunk_of, reply_of, undecoded
@@ -74,23 +73,23 @@ class AsyncExecutor(Executor):
     async def _one(self, request: Request, sink: Sink) -> None:
         hook, watch = "decode_request", Stopwatch()
         try:
-            self.tell(EventTypes.BEFORE_DECODE_REQUEST)
+            self.events.before_decode()
             value = await self._decoded(request)
-            self.tell(EventTypes.AFTER_DECODE_REQUEST)
+            self.events.after_decode()
             decode = watch.lap()
             hook = "predict"
-            self.tell(EventTypes.BEFORE_PREDICT)
+            self.events.before_predict()
             if self.plan.predict.form is Form.ASYNC_GENERATOR:
                 await self._stream(value, request, sink)
-                self.tell(EventTypes.AFTER_PREDICT)
+                self.events.after_predict()
                 return sink.end(request, Timing(decode, watch.lap()))
             output = await called(self.api.predict, self.plan.predict, value, request)
-            self.tell(EventTypes.AFTER_PREDICT)
+            self.events.after_predict()
             predict = watch.lap()
             hook = "encode_response"
-            self.tell(EventTypes.BEFORE_ENCODE_RESPONSE)
+            self.events.before_encode()
             reply = reply_of(await self._encoded(output, request))
-            self.tell(EventTypes.AFTER_ENCODE_RESPONSE)
+            self.events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
             return sink.fault(request, answered(error, HookCall(hook), request))
         return sink.reply(request, reply, Timing(decode, predict, watch.lap()))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, called_for_all
 from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import Fault, HookCall
@@ -26,7 +25,7 @@ class BatchedExecutor(Executor):
                 sink.fault(request, fault)
             return
         predict, encode = watch.lap(), 0.0
-        self.tell(EventTypes.BEFORE_ENCODE_RESPONSE)
+        self.events.before_encode()
         for request, output in zip(kept, outputs, strict=True):
             try:
                 reply = self.encode(output, request)
@@ -35,7 +34,7 @@ class BatchedExecutor(Executor):
             else:
                 encode += watch.lap()
                 sink.reply(request, reply, Timing(decode, predict, encode))
-        self.tell(EventTypes.AFTER_ENCODE_RESPONSE)
+        self.events.after_encode()
 
     def _computed(self, requests: Sequence[Request], inputs: Sequence[Any]) -> list[Any]:
         """Return one output for each request.
@@ -48,9 +47,9 @@ class BatchedExecutor(Executor):
         try:
             batch = called_for_all(api.batch, plan.batch, inputs, requests)
             hook = "predict"
-            self.tell(EventTypes.BEFORE_PREDICT)
+            self.events.before_predict()
             output = called_for_all(api.predict, plan.predict, batch, requests)
-            self.tell(EventTypes.AFTER_PREDICT)
+            self.events.after_predict()
             hook = "unbatch"
             outputs = list(called_for_all(api.unbatch, plan.unbatch, output, requests))
         except Exception as error:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 from leyden.serve.api import stream_of_batches
-from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.executors.batched import mismatch
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, called_for_all, chunk_of
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
@@ -23,11 +22,11 @@ class BatchedStreamingExecutor(Executor):
             return
         open_ones = dict(enumerate(kept))
         try:
-            self.tell(EventTypes.BEFORE_PREDICT)
-            self.tell(EventTypes.BEFORE_ENCODE_RESPONSE)
+            self.events.before_predict()
+            self.events.before_encode()
             self._send_all(self._steps(inputs, kept), open_ones, len(kept), sink)
-            self.tell(EventTypes.AFTER_PREDICT)
-            self.tell(EventTypes.AFTER_ENCODE_RESPONSE)
+            self.events.after_predict()
+            self.events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
             fault = answered(error, HookCall("predict"), kept[0])
             for request in open_ones.values():

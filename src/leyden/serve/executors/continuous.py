@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, final
 
 from leyden.core.log import get_logger
-from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.executors.executor import Executor, answered, called, chunk_of
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
@@ -140,9 +139,9 @@ class ContinuousExecutor(Executor):
             return False
         self._has_begun = True
         try:
-            self.tell(EventTypes.BEFORE_PREDICT)
+            self.events.before_predict()
             self._outputs = list(self._loop.step(self._outputs, self.api, self.api.spec) or [])
-            self.tell(EventTypes.AFTER_PREDICT)
+            self.events.after_predict()
         except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
             self._fail_all(error, sink)
             return True

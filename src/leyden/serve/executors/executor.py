@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from leyden.core.log import get_logger
-from leyden.serve.callbacks.callback import EventTypes
-from leyden.serve.callbacks.runner import CallbackRunner
-from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value
+from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
+from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
 from leyden.serve.executors.requests import GONE, Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
@@ -31,7 +30,7 @@ class Executor(ABC):
 
     def __init__(self, api: Any, plan: HookPlan, callbacks: CallbackRunner | None = None) -> None:
         self.api, self.plan = api, plan
-        self.tell = _tell_nobody if callbacks is None else callbacks.told_about(api)
+        self.events = NO_EVENTS if callbacks is None else callbacks.steps_of(api)
 
     @abstractmethod
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
@@ -45,7 +44,7 @@ class Executor(ABC):
         Those that nobody waits for any more are left out, those that are wrong are answered.
         """
         kept, inputs = list[Request](), list[Any]()
-        self.tell(EventTypes.BEFORE_DECODE_REQUEST)
+        self.events.before_decode()
         for request in requests:
             if request.is_cancelled():
                 sink.fault(request, GONE)
@@ -56,7 +55,7 @@ class Executor(ABC):
                 sink.fault(request, answered(error, HookCall("decode_request"), request))
             else:
                 kept.append(request)
-        self.tell(EventTypes.AFTER_DECODE_REQUEST)
+        self.events.after_decode()
         return kept, inputs
 
     def decode(self, request: Request) -> Any:
@@ -74,10 +73,6 @@ class Executor(ABC):
         """Return the answer that `encode_response` makes of an output."""
         hook = self.plan.encode_response
         return reply_of(called(self.api.encode_response, hook, output, request) if hook.is_own else output)
-
-
-def _tell_nobody(event: str) -> None:
-    """Tell no callback."""
 
 
 def called(function: Callable[..., Any], hook: Hook, value: Any, request: Request) -> Any:
@@ -111,11 +106,12 @@ def reply_of(value: Any) -> Reply:
         >>> reply_of({"output": 1})
         Reply(body=b'{"output":1}', content_type='application/json', status=200, headers=())
     """
-    if type(value) is not dict:  # which is the usual answer, and has neither
-        body, status = getattr(value, "body", None), getattr(value, "status_code", None)
-        if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
-            headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
-            return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
+    if type(value) is dict:  # the usual answer
+        return Reply(write_json(value))
+    body, status = getattr(value, "body", None), getattr(value, "status_code", None)
+    if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
+        headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
+        return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
     return Reply(*encode_value(value))
 
 

@@ -1,10 +1,10 @@
 """`SingleExecutor`: one request after another."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import final
 
-from leyden.serve.callbacks.callback import EventTypes
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, called
+from leyden.serve.executors.executor import Executor, answered, called
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
@@ -21,23 +21,23 @@ class SingleExecutor(Executor):
                 self._one(request, sink)
 
     def _one(self, request: Request, sink: Sink) -> None:
-        tell, watch = self.tell, Stopwatch()
+        events, began = self.events, perf_counter()
         hook = "decode_request"
         try:
-            tell(EventTypes.BEFORE_DECODE_REQUEST)
+            events.before_decode()
             value = self.decode(request)
-            tell(EventTypes.AFTER_DECODE_REQUEST)
-            decode = watch.lap()
+            events.after_decode()
+            decoded = perf_counter()
             hook = "predict"
-            tell(EventTypes.BEFORE_PREDICT)
+            events.before_predict()
             output = called(self.api.predict, self.plan.predict, value, request)
-            tell(EventTypes.AFTER_PREDICT)
-            predict = watch.lap()
+            events.after_predict()
+            predicted = perf_counter()
             hook = "encode_response"
-            tell(EventTypes.BEFORE_ENCODE_RESPONSE)
+            events.before_encode()
             reply = self.encode(output, request)
-            tell(EventTypes.AFTER_ENCODE_RESPONSE)
+            events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
             sink.fault(request, answered(error, HookCall(hook), request))
         else:
-            sink.reply(request, reply, Timing(decode, predict, watch.lap()))
+            sink.reply(request, reply, Timing(decoded - began, predicted - decoded, perf_counter() - predicted))

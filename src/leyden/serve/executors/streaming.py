@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
-from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, called, chunk_of
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 from leyden.serve.faults import HookCall
@@ -21,11 +20,11 @@ class StreamingExecutor(Executor):
             if not kept:
                 continue
             try:
-                self.tell(EventTypes.BEFORE_PREDICT)
-                self.tell(EventTypes.BEFORE_ENCODE_RESPONSE)
+                self.events.before_predict()
+                self.events.before_encode()
                 send_all(self._pieces(inputs[0], request), request, self.api, sink)
-                self.tell(EventTypes.AFTER_PREDICT)
-                self.tell(EventTypes.AFTER_ENCODE_RESPONSE)
+                self.events.after_predict()
+                self.events.after_encode()
             except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
                 sink.fault(request, answered(error, HookCall("predict"), request))
             else:
