@@ -227,7 +227,7 @@ class Desk:
         if not isinstance(count, int) or count < 0:
             raise LinkError(f"{front.name} says that n={count!r} bytes were read. The link is closed.")
         if request is not None:
-            request.unread_bytes -= count
+            request.unread_bytes = max(0, request.unread_bytes - count)
             if request.on_read is not None:
                 request.on_read()
 

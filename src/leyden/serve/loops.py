@@ -6,14 +6,13 @@ for one step at a time. Its methods call the API's hooks of the same names: writ
 
 import dataclasses
 import enum
-from abc import ABC, abstractmethod
 from typing import Any, final
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, UnsupportedError
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.executors.continuous import ContinuousExecutor
 from leyden.serve.executors.executor import Executor
-from leyden.serve.hooks import HookPlan
+from leyden.serve.hooks import HookPlan, plan_of
 
 HOOKS = ("add_request", "has_capacity", "has_active_requests", "step")
 
@@ -42,15 +41,31 @@ class Output:
     status: LitAPIStatus = LitAPIStatus.OK
 
 
-class LitLoop(ABC):
-    """How a worker goes through the requests of an API: `LitAPI(loop=…)`."""
+class LitLoop:
+    """How a worker goes through the requests of an API: `LitAPI(loop=…)`.
 
-    def pre_setup(self, lit_api: Any, spec: Any = None) -> None:  # noqa: B027 - one that serves all has nothing to refuse
-        """Refuse what this loop cannot serve; called when the server is made."""
+    A loop says so by the executor that it makes; loops that read queues themselves, in `run`, are not called.
+    """
 
-    @abstractmethod
+    def pre_setup(self, lit_api: Any, spec: Any = None) -> None:
+        """Refuse what this loop cannot serve; called when the server is made.
+
+        Raises:
+            ConfigError: The loop, or the API, lacks a method.
+        """
+        if type(self).executor is LitLoop.executor:
+            self.executor(lit_api, plan_of(lit_api, type(lit_api)))
+
     def executor(self, lit_api: Any, plan: HookPlan, callbacks: CallbackRunner | None = None) -> Executor:
-        """Return what does the requests, in a worker."""
+        """Return what does the requests, in a worker.
+
+        Raises:
+            UnsupportedError: The loop has none.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} has no executor(), and run() of a LitLoop is not called. Subclass ContinuousBatchingLoop and override "
+            "its step(), or write executor(self, lit_api, plan, callbacks)."
+        )
 
 
 class ContinuousBatchingLoop(LitLoop):

@@ -15,6 +15,7 @@ it with its parent, even while a model computes.
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import os
 import pickle
 import signal
@@ -125,6 +126,8 @@ def _set_up(spec: WorkerSpec, control: ControlLine) -> Executor:
     api.setup(spec.device)
     runner.trigger_event(EventTypes.AFTER_SETUP, lit_api=api)
     api.warmup()
+    gc.collect()
+    gc.freeze()  # a loaded model is hundreds of thousands of objects that stay: walking through them would stop requests for 100 ms
     return executor_for(api, plan, runner)
 
 
