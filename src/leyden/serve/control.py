@@ -43,6 +43,7 @@ class ControlLine:
         self._leave = leave
         self._encode = msgspec.msgpack.Encoder(enc_hook=to_plain).encode
         self._has_dropped = False
+        self.must_drain = False
         self.on_drain: Callable[[], None] = _stay
 
     def hear(self, _mask: int = 0) -> None:
@@ -54,6 +55,7 @@ class ControlLine:
             self._leave(ORPHANED)
             return
         if any(frame.kind is Kind.DRAIN for frame in frames):
+            self.must_drain = True
             self.on_drain()
         if self.link.is_ended:
             self._leave(ORPHANED)

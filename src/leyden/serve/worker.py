@@ -88,12 +88,17 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     if spec.dies_with_parent:
         _die_with_parent()
     control = ControlLine(sock)
+    control.hear()  # the parent may have ended before the kernel knew
     began = time.monotonic()
+    doing = "Loading the API"
     try:
-        executor = _set_up(spec, control)
+        api, callbacks = pickle.loads(spec.packed)  # noqa: S301 - written by our own supervisor
+        doing = "setup()"
+        executor = _set_up(api, CallbackRunner(callbacks), spec, control)
+        doing = f"Listening at {spec.address}"
         listener = _listening(spec.address)
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises, SystemExit too: the supervisor must know
-        _leave(control, f"setup() raised {_said(error)}", error, SETUP_FAILED)
+        _leave(control, f"{doing} raised {_said(error)}", error, SETUP_FAILED)
     try:
         _work(spec, executor, listener, control, time.monotonic() - began)
     except BaseException as error:  # noqa: BLE001 - a boundary: what ends a process is told
@@ -103,10 +108,12 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
 
 def _work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control: ControlLine, setup_seconds: float) -> None:
     api: LitAPI = executor.api
-    shape = {"api": spec.api, "mb": api.max_batch_size, "stream": api.stream, "conc": api.concurrency if api.enable_async else 1}
+    shape = {"api": spec.api, "mb": api.max_batch_size, "stream": api.stream, "conc": executor.concurrency}
     desk = Desk(listener, Greeting(spec.name, spec.token, shape), api.max_batch_size)
     desk.watch(control.link, control.hear)
     control.on_drain = desk.drain
+    if control.must_drain:
+        desk.drain()
     control.ready({"address": spec.address, "setup_seconds": setup_seconds})
     try:
         serve(desk, executor, Answers(desk, api.max_stream_buffer_bytes, spec.stall_seconds))
@@ -115,9 +122,7 @@ def _work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control
             Path(spec.address).unlink()
 
 
-def _set_up(spec: WorkerSpec, control: ControlLine) -> Executor:
-    api, callbacks = pickle.loads(spec.packed)  # noqa: S301 - written by our own supervisor
-    runner = CallbackRunner(callbacks)
+def _set_up(api: LitAPI, runner: CallbackRunner, spec: WorkerSpec, control: ControlLine) -> Executor:
     if spec.logs:
         api._send_log = control.log
     api.device = spec.device

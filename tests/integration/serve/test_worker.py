@@ -411,6 +411,27 @@ def test_a_setup_that_raises_is_told_with_its_traceback() -> None:
         assert worker.wait() == SETUP_FAILED
 
 
+def test_an_api_that_cannot_be_loaded_is_told() -> None:
+    api = Echo()
+    api.__class__ = type("Gone", (Echo,), {"__module__": "no.such.module", "__reduce__": lambda self: (_load, ())})
+    with starting_worker(api) as worker:
+        state = worker.control.expect(Kind.STATE)
+        assert state.meta["message"] == "Loading the API raised ImportError: no such module"
+        assert worker.wait() == SETUP_FAILED
+
+
+def _load() -> None:
+    raise ImportError("no such module")
+
+
+def test_a_worker_that_is_told_to_drain_while_it_is_set_up_leaves_after_that() -> None:
+    with starting_worker(Echo()) as worker:
+        worker.control.send(Kind.DRAIN)
+        assert worker.control.expect(Kind.STATE).meta["state"] == "ready"
+        worker.control.expect(Kind.BYE)
+        assert worker.wait() == 0
+
+
 def test_the_end_of_the_control_line_ends_a_worker() -> None:
     with running_worker(Echo(), dies_with_parent=False) as worker:
         client = worker.connect()

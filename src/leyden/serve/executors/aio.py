@@ -11,7 +11,7 @@ from typing import Any, final
 from leyden.core.optional import installed, require
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, called, chunk_of, reply_of, undecoded
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of, reply_of, undecoded
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 from leyden.serve.faults import HookCall
 from leyden.serve.hooks import Form, HookPlan
@@ -31,6 +31,10 @@ class AsyncExecutor(Executor):
         super().__init__(api, plan, callbacks)
         self._tasks: dict[asyncio.Task[None], Request] = {}
         self.on_room: Callable[[], None] = _do_nothing  # called whenever a request has ended
+
+    @property
+    def concurrency(self) -> int:
+        return self.api.concurrency
 
     @property
     def room(self) -> int:
@@ -91,7 +95,8 @@ class AsyncExecutor(Executor):
             reply = reply_of(await self._encoded(output, request))
             self.events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
-            return sink.fault(request, answered(error, HookCall(hook), request))
+            call = broken_by(error, self.api) if hook == "predict" else HookCall(hook)
+            return sink.fault(request, answered(error, call, request))
         return sink.reply(request, reply, Timing(decode, predict, watch.lap()))
 
     # -- hooks -----------------------------------------------------------------------------------------------------

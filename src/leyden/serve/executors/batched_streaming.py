@@ -5,7 +5,7 @@ from typing import Any, final
 
 from leyden.serve.api import stream_of_batches
 from leyden.serve.executors.batched import mismatch
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, called_for_all, chunk_of
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all, chunk_of
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
@@ -28,7 +28,7 @@ class BatchedStreamingExecutor(Executor):
             self.events.after_predict()
             self.events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
-            fault = answered(error, HookCall("predict"), kept[0])
+            fault = answered(error, broken_by(error, self.api), kept[0])
             for request in open_ones.values():
                 sink.fault(request, fault)
         else:

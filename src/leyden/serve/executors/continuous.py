@@ -82,6 +82,11 @@ class ContinuousExecutor(Executor):
         self._outputs: Any = None
         self._has_begun = self._has_failed = False  # the steps of those that are active; the last step
 
+    @property
+    def concurrency(self) -> int:
+        # What it really has room for, only the loop knows: what is too much waits in the worker.
+        return self.api.max_batch_size if self.api.max_batch_size > 1 else self.api.concurrency
+
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
         waiting = list(reversed(requests))
         while waiting or self._active or self._ending:

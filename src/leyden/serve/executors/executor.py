@@ -7,6 +7,7 @@ Whatever a hook raises ends the requests that it was about and nobody else; it i
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any, final
 
 from leyden.core.log import get_logger
@@ -31,6 +32,11 @@ class Executor(ABC):
     def __init__(self, api: Any, plan: HookPlan, callbacks: CallbackRunner | None = None) -> None:
         self.api, self.plan = api, plan
         self.events = NO_EVENTS if callbacks is None else callbacks.steps_of(api)
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests it has begun at once, each for itself; 1 if it takes batch after batch."""
+        return 1
 
     @abstractmethod
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
@@ -89,6 +95,20 @@ def undecoded(error: Exception, value: Any, request: Request) -> Fault:
     """Return the answer to what `decode_request` raised about a value."""
     keys = tuple(map(str, value)) if isinstance(value, dict) else ()
     return answered(error, HookCall("decode_request", keys), request)
+
+
+def broken_by(error: BaseException, api: Any) -> HookCall:
+    """Return which hook of a stream raised: generators run in each other, so that only the traceback knows."""
+    hooks = {code: name for name in ("predict", "unbatch", "encode_response", "format_encoded_response") if (code := _code(api, name))}
+    found, place = "predict", error.__traceback__
+    while place is not None:
+        found = hooks.get(place.tb_frame.f_code, found)
+        place = place.tb_next
+    return HookCall(found)
+
+
+def _code(api: Any, name: str) -> CodeType | None:
+    return getattr(getattr(getattr(api, name), "__func__", None), "__code__", None)
 
 
 def answered(error: BaseException, call: HookCall, request: Request) -> Fault:

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, called, chunk_of
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of
 from leyden.serve.executors.requests import GONE, Request, Sink, Timing
-from leyden.serve.faults import HookCall
 
 
 @final
@@ -26,7 +25,7 @@ class StreamingExecutor(Executor):
                 self.events.after_predict()
                 self.events.after_encode()
             except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
-                sink.fault(request, answered(error, HookCall("predict"), request))
+                sink.fault(request, answered(error, broken_by(error, self.api), request))
             else:
                 sink.end(request, Timing(decode, watch.lap()))
 
