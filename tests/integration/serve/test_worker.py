@@ -207,6 +207,7 @@ def test_one_bad_item_does_not_take_its_batch_along(batches: RunningWorker) -> N
 def test_batches_of_several_front_ends_are_merged(batches: RunningWorker) -> None:
     one, two = batches.connect(), batches.connect()
     one.ask(1, {"input": "wait"})
+    one.wait_until_read()  # and begun: the worker says so when it looks next
     one.ask_all({2: {"input": 2}, 3: {"input": 3}})
     two.ask_all({1: {"input": 4}, 2: {"input": 5}})
     two.ask_all({3: {"input": 6}, 4: {"input": 7}})
