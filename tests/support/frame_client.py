@@ -95,6 +95,12 @@ class FrameClient(Wire):
         self.expect(Kind.PONG)
 
 
+def value_of(answer: Frame) -> Any:
+    """Return the value of an answer that is one."""
+    assert answer.kind is Kind.RES, answer
+    return json.loads(bytes(answer.body))
+
+
 class RunningWorker:
     """A worker process and the supervisor's end of its control line."""
 
@@ -106,6 +112,17 @@ class RunningWorker:
         """Connect a front end, which is closed with the worker if not before."""
         self._clients.append(FrameClient(self.address, **options))
         return self._clients[-1]
+
+    def leave(self, client: FrameClient) -> None:
+        """Drain the worker, whose only front end this is."""
+        self.control.send(Kind.DRAIN)
+        client.expect(Kind.DRAIN)
+        client.send(Kind.DRAIN)
+        client.expect(Kind.BYE)
+        assert client.receive() is None
+        self.control.expect(Kind.BYE)
+        assert self.wait() == 0
+        assert not Path(self.address).exists()
 
     def close(self) -> None:
         for client in self._clients:

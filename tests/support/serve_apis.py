@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 from leyden.serve.api import LitAPI
@@ -24,6 +25,8 @@ class Echo(LitAPI):
             return "woken"
         if x == "exit":
             os._exit(9)
+        if x == "leave":
+            raise SystemExit(5)
         if x == "log":
             self.log("size", {"n": 3})
         return x if isinstance(x, str) else x**2
@@ -48,6 +51,24 @@ class Batch(LitAPI):
 
     def encode_response(self, output: Any) -> Any:
         return {"output": output[0], "size": output[1]}
+
+
+class SlowEncode(LitAPI):
+    """Answers a batch; the last one only when a file is there."""
+
+    def __init__(self, file: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.file = file
+
+    def predict(self, x: Any) -> Any:
+        return x
+
+    def encode_response(self, output: Any) -> Any:
+        if output == "first":
+            time.sleep(0.001)  # slow
+        while output == "last" and not Path(self.file).exists():
+            time.sleep(0.0005)
+        return output
 
 
 class Stream(LitAPI):

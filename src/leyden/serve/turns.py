@@ -2,22 +2,15 @@
 
 import asyncio
 import time
-from typing import Protocol, final
+from typing import final
 
-from leyden.serve.answers import Answers
+from leyden.serve.answers import QUICK_SECONDS, Answers
 from leyden.serve.desk import Desk
 from leyden.serve.executors.aio import AsyncExecutor, new_loop
 from leyden.serve.executors.continuous import ContinuousExecutor
 from leyden.serve.executors.executor import Executor
 
-QUICK_SECONDS = 0.0002
 _FADE = 0.8  # of the slowest item, with each batch
-
-
-class Turns(Protocol):
-    """Goes on until the desk is done."""
-
-    def __call__(self) -> None: ...
 
 
 @final
