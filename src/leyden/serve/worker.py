@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from leyden.core.log import configure
 from leyden.serve.answers import Answers
 from leyden.serve.api import LitAPI
 from leyden.serve.callbacks.callback import Callback, EventTypes
@@ -58,6 +59,7 @@ class WorkerSpec:
         token: What front ends must say; empty if they need none.
         stall_seconds: For how long a client may not read its stream.
         logs: Whether there are loggers: else `log()` warns.
+        log_level: What the process itself shows on stderr; by default the setting `LEYDEN_LOG_LEVEL`.
         dies_with_parent: Whether the kernel ends it with the *thread* that starts it (Linux): only for a main thread.
     """
 
@@ -69,6 +71,7 @@ class WorkerSpec:
     token: str = ""
     stall_seconds: float = 60.0
     logs: bool = False
+    log_level: str | None = None
     dies_with_parent: bool = True
 
 
@@ -87,6 +90,7 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
     if spec.dies_with_parent:
         _die_with_parent()
+    configure(spec.log_level)  # else the tracebacks of hooks would be seen by nobody
     control = ControlLine(sock)
     control.hear()  # the parent may have ended before the kernel knew
     began = time.monotonic()
