@@ -220,6 +220,8 @@ class LitAPI:
                 f"batch_timeout must be less than request_timeout: {self.batch_timeout:g} s is more than {timeout:g} s. Lower "
                 "batch_timeout=, or raise LitServer(…, timeout=)."
             )
+        if self.loop is not None:
+            self.loop.pre_setup(self, self.spec)
         self._check_calls(plan)
         self._check_async(plan)
         self._check_streams(plan)
@@ -232,6 +234,8 @@ class LitAPI:
             if form_of(getattr(self, name)) is not Form.SYNC:
                 raise ConfigError(f"{name}() is {form_of(getattr(self, name)).value}, and nobody would wait for it. Write def {name}(…).")
         for name, hook in plan.hooks().items():
+            if name == "predict" and self.loop is not None:
+                continue  # its loop calls it, if anybody does
             reason = misfit(getattr(self, name), hook) if hook.is_own else ""
             if reason:
                 raise ConfigError(
@@ -274,7 +278,7 @@ class LitAPI:
         if predict.is_own and not predict.form.yields and self.loop is None:
             shape = _ASYNC_GENERATOR if self.enable_async else _GENERATOR
             raise ConfigError(f"predict() is {predict.form.value}, and stream=True needs a generator:{shape}")
-        if encode.is_own and not encode.form.yields and self.spec is None:
+        if encode.is_own and not encode.form.yields and self.spec is None and self.loop is None:
             raise ConfigError(
                 f"encode_response() is {encode.form.value}, and stream=True needs a generator:\n"
                 "    def encode_response(self, outputs):\n        for output in outputs:\n            yield output\n"

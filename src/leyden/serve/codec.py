@@ -22,6 +22,7 @@ JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "applicatio
 _SEQUENCES: tuple[type, ...] = (list, tuple, set, frozenset)
 _ATOMS = frozenset({str, int, bool})
 _EXACT: Mapping[type, str] = {str: "__str__", int: "__int__", float: "__float__"}
+_USUAL, _ANY = ("", JSON), InputKind.ANY  # a member of an enum costs as much as reading a small body
 _FORMS = (URLENCODED, MULTIPART)
 _BRACKETS = (b"{", b"[")
 _msgspec: Any = Later("msgspec")
@@ -38,6 +39,8 @@ def decode_body(body: bytes | bytearray | memoryview, content_type: str, plan: H
     Raises:
         Fault: 400 for what is no JSON or no form, 415 for a type that nobody reads, 422 for a wrong shape.
     """
+    if content_type in _USUAL and plan.input is _ANY:  # no further questions
+        return read_json(body)
     if plan.input is InputKind.RAW:
         return bytes(body)
     kind = content_type.partition(";")[0].strip().lower()
@@ -136,10 +139,10 @@ def write_json(value: Any) -> bytes:
 
 @functools.cache
 def _encoder() -> Any:
-    return _msgspec.json.Encoder(enc_hook=_plain)
+    return _msgspec.json.Encoder(enc_hook=to_plain)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Return a value that msgspec does not know as one that JSON has."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)  # as FastAPI does
@@ -172,9 +175,9 @@ def _finite(value: Any) -> Any:
         return [_finite(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _finite(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    plain = _msgspec.to_builtins(value, enc_hook=_plain)  # dates, enums, Structs, bytes, and what other libraries have
+    plain = _msgspec.to_builtins(value, enc_hook=to_plain)  # dates, enums, Structs, bytes, and what other libraries have
     return plain if isinstance(plain, str | int) else _finite(plain)
 
 
 def _key(key: Any) -> Any:
-    return key if key is None or isinstance(key, str | int | float) else _msgspec.to_builtins(key, enc_hook=_plain)
+    return key if key is None or isinstance(key, str | int | float) else _msgspec.to_builtins(key, enc_hook=to_plain)

@@ -11,50 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.serve.api import LitAPI
-from leyden.serve.context import RequestContext
 from leyden.serve.executors.batched import BatchedExecutor
-from leyden.serve.executors.executor import Executor, Reply, Request, Timing
+from leyden.serve.executors.executor import Executor
+from leyden.serve.executors.requests import Reply, Request
 from leyden.serve.executors.single import SingleExecutor
 from leyden.serve.executors.streaming import StreamingExecutor
-from leyden.serve.faults import Fault
-
-
-class Heard:
-    """A sink that remembers."""
-
-    def __init__(self) -> None:
-        self.replies: dict[int, Reply] = {}
-        self.faults: dict[int, Fault] = {}
-        self.chunks: dict[int, list[bytes]] = {}
-        self.types: dict[int, str] = {}
-        self.ended: list[int] = []
-
-    def reply(self, request: Request, reply: Reply, timing: Timing) -> None:
-        assert request.number not in self.ended
-        assert min(timing) >= 0
-        self.replies[request.number] = reply
-        self.ended.append(request.number)
-
-    def fault(self, request: Request, fault: Fault) -> None:
-        assert request.number not in self.ended
-        self.faults[request.number] = fault
-        self.ended.append(request.number)
-
-    def chunk(self, request: Request, data: bytes, content_type: str) -> None:
-        assert request.number not in self.ended
-        self.chunks.setdefault(request.number, []).append(data)
-        self.types[request.number] = content_type
-
-    def end(self, request: Request, timing: Timing) -> None:
-        assert request.number not in self.ended
-        self.ended.append(request.number)
+from tests.support.heard import Heard
 
 
 def requests(*bodies: Any, gone: frozenset[int] = frozenset()) -> list[Request]:
-    return [
-        Request(number, json.dumps(body).encode(), "", RequestContext(f"r-{number}", is_cancelled=lambda number=number: number in gone))
-        for number, body in enumerate(bodies)
-    ]
+    made = [Request(number, json.dumps(body).encode(), facts={"r": f"r-{number}"}) for number, body in enumerate(bodies)]
+    for number in gone:
+        made[number].cancel()
+    return made
 
 
 def done(kind: type[Executor], api: LitAPI, *bodies: Any, **options: Any) -> Heard:
@@ -193,16 +162,16 @@ def test_a_stream_that_breaks_says_so_after_what_it_had() -> None:
 
 
 def test_a_client_that_leaves_ends_its_generator() -> None:
-    left = [False]
-    api, heard, before = Lines(stream=True), Heard(), Counting.closed
+    before, (request,) = Counting.closed, requests(4)
 
     class Leaving(Heard):
         def chunk(self, request: Request, data: bytes, content_type: str) -> None:
             super().chunk(request, data, content_type)
-            left[0] = len(self.chunks[0]) == 2
+            if len(self.chunks[0]) == 2:
+                request.cancel()
 
-    heard = Leaving()
-    StreamingExecutor(api, api.check()).run([Request(0, b"4", "", RequestContext(is_cancelled=lambda: left[0]))], heard)
+    heard, api = Leaving(), Lines(stream=True)
+    StreamingExecutor(api, api.check()).run([request], heard)
     assert len(heard.chunks[0]) == 2
-    assert heard.ended == [0]
+    assert heard.faults[0].code == "request.cancelled"
     assert Counting.closed == before + 1

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from leyden.serve.executors.executor import Executor, Request, Sink, Stopwatch, Timing, answered
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, called_for_all
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import Fault, HookCall
 
 
@@ -23,14 +24,17 @@ class BatchedExecutor(Executor):
             for request in kept:
                 sink.fault(request, fault)
             return
-        predict = watch.lap()
+        predict, encode = watch.lap(), 0.0
+        self.events.before_encode()
         for request, output in zip(kept, outputs, strict=True):
             try:
                 reply = self.encode(output, request)
             except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
                 sink.fault(request, answered(error, HookCall("encode_response"), request))
             else:
-                sink.reply(request, reply, Timing(decode, predict, watch.lap()))
+                encode += watch.lap()
+                sink.reply(request, reply, Timing(decode, predict, encode))
+        self.events.after_encode()
 
     def _computed(self, requests: Sequence[Request], inputs: Sequence[Any]) -> list[Any]:
         """Return one output for each request.
@@ -38,14 +42,16 @@ class BatchedExecutor(Executor):
         Raises:
             Fault: A hook of the batch raised, or its outputs are not as many.
         """
-        contexts = [request.context for request in requests]
+        api, plan = self.api, self.plan
         hook = "batch"
         try:
-            batch = self.api.batch(inputs, **({"context": contexts} if self.plan.batch.wants_context else {}))
+            batch = called_for_all(api.batch, plan.batch, inputs, requests)
             hook = "predict"
-            output = self.api.predict(batch, **({"context": contexts} if self.plan.predict.wants_context else {}))
+            self.events.before_predict()
+            output = called_for_all(api.predict, plan.predict, batch, requests)
+            self.events.after_predict()
             hook = "unbatch"
-            outputs = list(self.api.unbatch(output, **({"context": contexts} if self.plan.unbatch.wants_context else {})))
+            outputs = list(called_for_all(api.unbatch, plan.unbatch, output, requests))
         except Exception as error:
             raise answered(error, HookCall(hook), requests[0]) from error
         if len(outputs) != len(requests):

@@ -4,74 +4,20 @@ Nothing here knows of links or processes: a worker hands in what a router sent a
 Whatever a hook raises ends the requests that it was about and nobody else; it is never raised out of an executor.
 """
 
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, final
+from types import CodeType
+from typing import Any, final
 
-from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value
-from leyden.serve.context import RequestContext
+from leyden.core.log import get_logger
+from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
+from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
+from leyden.serve.executors.requests import GONE, Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
-from leyden.serve.hooks import HookPlan
+from leyden.serve.hooks import Hook, HookPlan
 
-_logger = logging.getLogger(__name__)
-
-
-class Request(NamedTuple):
-    """A request in a worker.
-
-    Args:
-        number: Its stream on the link.
-        body: As it came.
-        content_type: Of the body.
-        context: What hooks may know of it.
-    """
-
-    number: int
-    body: bytes
-    content_type: str
-    context: RequestContext
-
-
-class Reply(NamedTuple):
-    """An answer, ready for HTTP.
-
-    Args:
-        body: Its bytes.
-        content_type: Their type.
-        status: Of HTTP.
-        headers: Further ones.
-    """
-
-    body: bytes
-    content_type: str = JSON
-    status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class Timing(NamedTuple):
-    """Where the time of a batch went, in seconds."""
-
-    decode: float = 0.0
-    predict: float = 0.0
-    encode: float = 0.0
-
-
-class Sink(Protocol):
-    """Takes answers."""
-
-    def reply(self, request: Request, reply: Reply, timing: Timing) -> None:
-        """Answer a request; `timing` is that of its batch."""
-
-    def fault(self, request: Request, fault: Fault) -> None:
-        """Answer a request with an error."""
-
-    def chunk(self, request: Request, data: bytes, content_type: str) -> None:
-        """Send a part of a stream; waits while the client is too far behind."""
-
-    def end(self, request: Request, timing: Timing) -> None:
-        """End a stream."""
+_logger = get_logger(__name__)
 
 
 class Executor(ABC):
@@ -80,10 +26,17 @@ class Executor(ABC):
     Args:
         api: The user's `LitAPI`, set up.
         plan: What its hooks are.
+        callbacks: Told before and after each step of a batch, if all goes well.
     """
 
-    def __init__(self, api: Any, plan: HookPlan) -> None:
+    def __init__(self, api: Any, plan: HookPlan, callbacks: CallbackRunner | None = None) -> None:
         self.api, self.plan = api, plan
+        self.events = NO_EVENTS if callbacks is None else callbacks.steps_of(api)
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests it has begun at once, each for itself; 1 if it takes batch after batch."""
+        return 1
 
     @abstractmethod
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
@@ -97,8 +50,9 @@ class Executor(ABC):
         Those that nobody waits for any more are left out, those that are wrong are answered.
         """
         kept, inputs = list[Request](), list[Any]()
+        self.events.before_decode()
         for request in requests:
-            if request.context.cancelled:
+            if request.is_cancelled():
                 sink.fault(request, GONE)
                 continue
             try:
@@ -107,6 +61,7 @@ class Executor(ABC):
                 sink.fault(request, answered(error, HookCall("decode_request"), request))
             else:
                 kept.append(request)
+        self.events.after_decode()
         return kept, inputs
 
     def decode(self, request: Request) -> Any:
@@ -116,25 +71,51 @@ class Executor(ABC):
         if not hook.is_own:
             return value
         try:
-            return self.api.decode_request(value, context=request.context) if hook.wants_context else self.api.decode_request(value)
+            return called(self.api.decode_request, hook, value, request)
         except Exception as error:
-            keys = tuple(map(str, value)) if isinstance(value, dict) else ()
-            raise answered(error, HookCall("decode_request", keys), request) from error
+            raise undecoded(error, value, request) from error
 
     def encode(self, output: Any, request: Request) -> Reply:
         """Return the answer that `encode_response` makes of an output."""
         hook = self.plan.encode_response
-        if hook.is_own:
-            keywords = {"context": request.context} if hook.wants_context else {}
-            output = self.api.encode_response(output, **keywords)
-        return reply_of(output)
+        return reply_of(called(self.api.encode_response, hook, output, request) if hook.is_own else output)
+
+
+def called(function: Callable[..., Any], hook: Hook, value: Any, request: Request) -> Any:
+    """Return what a hook makes of a value, called with the request's context if it takes one."""
+    return function(value, context=request.context) if hook.wants_context else function(value)
+
+
+def called_for_all(function: Callable[..., Any], hook: Hook, value: Any, requests: Sequence[Request]) -> Any:
+    """Return what a hook makes of a batch, called with a list of contexts if it takes one."""
+    return function(value, context=[request.context for request in requests]) if hook.wants_context else function(value)
+
+
+def undecoded(error: Exception, value: Any, request: Request) -> Fault:
+    """Return the answer to what `decode_request` raised about a value."""
+    keys = tuple(map(str, value)) if isinstance(value, dict) else ()
+    return answered(error, HookCall("decode_request", keys), request)
+
+
+def broken_by(error: BaseException, api: Any) -> HookCall:
+    """Return which hook of a stream raised: generators run in each other, so that only the traceback knows."""
+    hooks = {code: name for name in ("predict", "unbatch", "encode_response", "format_encoded_response") if (code := _code(api, name))}
+    found, place = "predict", error.__traceback__
+    while place is not None:
+        found = hooks.get(place.tb_frame.f_code, found)
+        place = place.tb_next
+    return HookCall(found)
+
+
+def _code(api: Any, name: str) -> CodeType | None:
+    return getattr(getattr(getattr(api, name), "__func__", None), "__code__", None)
 
 
 def answered(error: BaseException, call: HookCall, request: Request) -> Fault:
     """Return the answer to what a hook raised; what is the server's own fault is logged with its traceback."""
     fault = fault_of(error, call)
     if fault.status >= 500 and not isinstance(error, Fault):
-        _logger.error("%s: %s() failed", request.context.request_id, call.hook, exc_info=error)
+        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error)
     return fault
 
 
@@ -145,6 +126,8 @@ def reply_of(value: Any) -> Reply:
         >>> reply_of({"output": 1})
         Reply(body=b'{"output":1}', content_type='application/json', status=200, headers=())
     """
+    if type(value) is dict:  # the usual answer
+        return Reply(write_json(value))
     body, status = getattr(value, "body", None), getattr(value, "status_code", None)
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
@@ -159,9 +142,6 @@ def chunk_of(api: Any, value: Any) -> tuple[bytes, str]:
         return shown.encode(), "application/x-ndjson" if isinstance(value, dict) or hasattr(value, "model_dump") else TEXT
     data, kind = encode_value(shown)
     return (data + b"\n", "application/x-ndjson") if kind == JSON else (data, kind)
-
-
-GONE = Fault(499, "request.cancelled", "Nobody waits for this request any more.")
 
 
 @final

@@ -1,9 +1,11 @@
 """`SingleExecutor`: one request after another."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import final
 
-from leyden.serve.executors.executor import Executor, Request, Sink, Stopwatch, Timing, answered
+from leyden.serve.executors.executor import Executor, answered, called
+from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
 
@@ -13,19 +15,29 @@ class SingleExecutor(Executor):
 
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
-            watch = Stopwatch()
-            kept, inputs = self.decoded([request], sink)
-            decode = watch.lap()
-            if not kept:
-                continue
-            hook = "predict"
-            try:
-                keywords = {"context": request.context} if self.plan.predict.wants_context else {}
-                output = self.api.predict(inputs[0], **keywords)
-                predict = watch.lap()
-                hook = "encode_response"
-                reply = self.encode(output, request)
-            except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
-                sink.fault(request, answered(error, HookCall(hook), request))
+            if request.is_cancelled():
+                sink.fault(request, GONE)
             else:
-                sink.reply(request, reply, Timing(decode, predict, watch.lap()))
+                self._one(request, sink)
+
+    def _one(self, request: Request, sink: Sink) -> None:
+        events, began = self.events, perf_counter()
+        hook = "decode_request"
+        try:
+            events.before_decode()
+            value = self.decode(request)
+            events.after_decode()
+            decoded = perf_counter()
+            hook = "predict"
+            events.before_predict()
+            output = called(self.api.predict, self.plan.predict, value, request)
+            events.after_predict()
+            predicted = perf_counter()
+            hook = "encode_response"
+            events.before_encode()
+            reply = self.encode(output, request)
+            events.after_encode()
+        except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
+            sink.fault(request, answered(error, HookCall(hook), request))
+        else:
+            sink.reply(request, reply, Timing(decoded - began, predicted - decoded, perf_counter() - predicted))

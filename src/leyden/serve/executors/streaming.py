@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
-from leyden.serve.executors.executor import Executor, Request, Sink, Stopwatch, Timing, answered, chunk_of
-from leyden.serve.faults import HookCall
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of
+from leyden.serve.executors.requests import GONE, Request, Sink, Timing
 
 
 @final
@@ -19,27 +19,33 @@ class StreamingExecutor(Executor):
             if not kept:
                 continue
             try:
+                self.events.before_predict()
+                self.events.before_encode()
                 send_all(self._pieces(inputs[0], request), request, self.api, sink)
+                self.events.after_predict()
+                self.events.after_encode()
             except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
-                sink.fault(request, answered(error, HookCall("predict"), request))
+                sink.fault(request, answered(error, broken_by(error, self.api), request))
             else:
                 sink.end(request, Timing(decode, watch.lap()))
 
     def _pieces(self, value: Any, request: Request) -> Iterable[Any]:
-        predict, encode = self.plan.predict, self.plan.encode_response
-        outputs = self.api.predict(value, **({"context": request.context} if predict.wants_context else {}))
-        if not encode.is_own:
-            return outputs
-        return self.api.encode_response(outputs, **({"context": request.context} if encode.wants_context else {}))
+        outputs = called(self.api.predict, self.plan.predict, value, request)
+        encode = self.plan.encode_response
+        return called(self.api.encode_response, encode, outputs, request) if encode.is_own else outputs
 
 
 def send_all(pieces: Iterable[Any], request: Request, api: Any, sink: Sink) -> None:
-    """Send pieces as they come, until nobody waits for them; the generator is closed in any case."""
+    """Send pieces as they come; the generator is closed in any case.
+
+    Raises:
+        Fault: Nobody waits for them any more, or the client does not read them.
+    """
     iterator: Iterator[Any] = iter(pieces)
     try:
         for piece in iterator:
-            if request.context.cancelled:
-                return
+            if request.is_cancelled():
+                raise GONE
             sink.chunk(request, *chunk_of(api, piece))
     finally:
         close = getattr(iterator, "close", None)
