@@ -241,11 +241,13 @@ class HttpCall:
             return False
         if self._writer is None:
             self._begin(frame.meta)
-        pieces = self._pieces
+        pieces, piece = self._pieces, frame.body
+        if not isinstance(piece, bytes):
+            piece = bytes(piece)
         if pieces is None:
-            self._pieces = [frame.body]  # type: ignore[list-item] - bytes, or what joins like them
+            self._pieces = [piece]
             return True
-        pieces.append(frame.body)  # type: ignore[arg-type] - the same
+        pieces.append(piece)
         return False
 
     def _begin(self, meta: dict[str, Any]) -> None:

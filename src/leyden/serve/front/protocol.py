@@ -102,8 +102,9 @@ class HotProtocol(HttpToolsProtocol):
         self._call: HttpCall | None = None  # on the short way, until it is answered
         self._receiving: HttpCall | None = None  # the same, until its body is there
         self._hot = _HotCycle()
-        self._is_in_head = self._is_discarding = False
-        self._read = self._head_read = self._later_read = self._discarded = 0
+        self._is_in_head = self._is_discarding = self._is_fresh = False
+        # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
+        self._read = self._head_read = self._surely_read = self._discarded = 0
         self._head_began = 0.0
 
     # -- the connection ----------------------------------------------------------------------------------------------
@@ -129,7 +130,9 @@ class HotProtocol(HttpToolsProtocol):
         self._read = len(data)
         if self._is_in_head:
             self._head_read += self._read
-            self._later_read += self._read
+            self._surely_read += self._read
+        elif self._read > HEAD_BYTES:
+            self._is_fresh = self._receiving is None and (self.cycle is None or self.cycle.response_complete)
         super().data_received(data)
         if self._is_in_head:
             self._wait_for_head()
@@ -163,7 +166,8 @@ class HotProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._is_in_head = not self._is_discarding
-        self._head_read, self._later_read, self._head_began = self._read, 0, 0.0
+        self._head_read, self._surely_read, self._head_began = self._read, self._read if self._is_fresh else 0, 0.0
+        self._is_fresh = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
@@ -256,7 +260,7 @@ class HotProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _wait_for_head(self) -> None:
-        if self._later_read > HEAD_BYTES or (self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES):
+        if self._surely_read > HEAD_BYTES or (self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES):
             self._refuse_head(_too_long())
             return
         if not self._head_began:
