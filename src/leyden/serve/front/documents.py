@@ -28,6 +28,9 @@ def operation(config: ApiConfig, schemas: dict[str, Any]) -> dict[str, Any]:
     kinds = _STREAMS[config.stream_format] if config.is_stream else ("application/json",)
     given = schema_of(config.output_type, schemas) if config.output_type is not None and not config.is_stream else {}
     return {
+        "summary": config.name,
+        "operationId": f"post {config.path}",
+        **({"description": config.description} if config.description else {}),
         "requestBody": {"required": True, "content": {"application/json": {"schema": wanted}}},
         "responses": {"200": {"description": "The answer.", "content": {kind: {"schema": given} for kind in kinds}}},
     }

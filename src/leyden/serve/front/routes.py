@@ -2,24 +2,45 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, final
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import error_answer, header_lines
-from leyden.serve.front.asgi import REQUEST_ID, Edge, Refused, Relay
+from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, Scope, Send
 from leyden.serve.front.documents import operation
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 _UNKNOWN = {404: ("Not Found", "request.not_found"), 405: ("Method Not Allowed", "request.method_not_allowed")}
 _logger = get_logger(__name__)
+
+
+@final
+class Endpoint:
+    """Where requests of an API arrive, as an ASGI app.
+
+    Args:
+        parts: What takes them.
+        api: The number of the API.
+    """
+
+    def __init__(self, parts: Parts, api: int) -> None:
+        self._parts, self.api = parts, api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Relay(self._parts.dispatcher, self._parts.intake, self.api)(scope, receive, send)
+
+    async def predict(self, request: Request) -> Response:
+        """Return what answers, where FastAPI asks for it."""
+        return Relay(self._parts.dispatcher, self._parts.intake, self.api)
 
 
 def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
@@ -31,22 +52,18 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
     """
     is_open = not parts.config.is_openapi_disabled
     app = FastAPI(title="Leyden", openapi_url="/openapi.json" if is_open else None, lifespan=lifespan)
-    schemas = dict[str, Any]()
+    schemas, paths = dict[str, Any](), dict[str, Any]()
     for number, api in enumerate(parts.config.apis):
-        dependencies = [] if api.authorize is None else [Depends(api.authorize)]
-        app.add_api_route(
-            api.path,
-            _endpoint(parts, number),
-            methods=["POST"],
-            dependencies=dependencies,
-            name=api.name,
-            description=api.description or None,
-            response_model=None,
-            openapi_extra=operation(api, schemas),
-        )
+        paths[api.path] = {"post": operation(api, schemas)}
+        endpoint = Endpoint(parts, number)
+        if api.authorize is None:  # FastAPI's own routes cost as much as all the rest, and would do nothing here
+            app.router.routes.append(Route(api.path, endpoint, methods=["POST"], name=api.name, include_in_schema=False))
+        else:
+            guard = [Depends(api.authorize)]
+            app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
     OwnRoutes(parts).add_to(app)
     _add_errors(app, parts)
-    _document(app, schemas)
+    _document(app, paths, schemas)
     for middleware, options in parts.config.middlewares:
         app.add_middleware(middleware, **options)
     app.add_middleware(Edge, intake=parts.intake, most=parts.dispatcher.max_payload_bytes)  # type: ignore[arg-type]
@@ -63,20 +80,10 @@ def why_not_hot(app: FastAPI, config: ServerConfig, api: int) -> str:
     scope = {"type": "http", "method": "POST", "path": config.apis[api].path, "root_path": "", "headers": list[Any]()}
     for route in app.router.routes:
         match, _ = route.matches(scope)
-        if match.value == _FULL:
-            return "" if getattr(getattr(route, "endpoint", None), _API, None) == api else "another route answers at its path"
+        if match is Match.FULL:
+            endpoint: Any = getattr(route, "endpoint", None)
+            return "" if isinstance(endpoint, Endpoint) and endpoint.api == api else "another route answers at its path"
     return "it has no route any more"
-
-
-_FULL, _API = 2, "leyden_api"  # Starlette's Match.FULL; the mark of our endpoints
-
-
-def _endpoint(parts: Parts, api: int) -> Callable[..., Any]:
-    async def predict(request: Request) -> Response:
-        return Relay(parts.dispatcher, parts.intake, api)
-
-    setattr(predict, _API, api)
-    return predict
 
 
 def _add_errors(app: FastAPI, parts: Parts) -> None:
@@ -114,11 +121,12 @@ def _add_errors(app: FastAPI, parts: Parts) -> None:
     app.add_exception_handler(Exception, failed)
 
 
-def _document(app: FastAPI, schemas: dict[str, Any]) -> None:
+def _document(app: FastAPI, paths: dict[str, Any], schemas: dict[str, Any]) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
+        document["paths"] = {**paths, **document["paths"]}
         if schemas:
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         return document
