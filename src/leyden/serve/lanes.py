@@ -86,6 +86,7 @@ class Lane(Generic[CallT]):
         timeout: Seconds that a call may wait; `inf` for as long as it takes.
         num_waiting: Calls in the queue.
         width: Calls that its workers compute at once.
+        easy: With fewer calls that wait, one more is welcome without a look at the speed of the workers.
         wake_at: When something may be sent; `inf` until something changes.
     """
 
@@ -93,6 +94,7 @@ class Lane(Generic[CallT]):
         "_fresh",
         "_lost",
         "cap",
+        "easy",
         "idle",
         "is_failing",
         "item_seconds",
@@ -113,7 +115,7 @@ class Lane(Generic[CallT]):
         self.is_failing = False
         self.workers: dict[WorkerId, Worker[CallT]] = {}
         self.idle: dict[WorkerId, Worker[CallT]] = {}  # the longest idle first
-        self.width = 0
+        self.width = self.easy = 0
         self.num_concurrent = 0
         self.num_waiting = 0
         self.wake_at = math.inf
@@ -209,6 +211,7 @@ class Lane(Generic[CallT]):
     def _recount(self, now: float) -> None:
         working = [worker for worker in self.workers.values() if worker.shape.takes_work]
         self.width = sum(worker.shape.width for worker in working)
+        self.easy = min(self.cap, 2 * self.width)
         self.num_concurrent = sum(worker.shape.concurrency > 1 for worker in working)
         idle = {worker.id: worker for worker in working if not worker.slots}
         kept = {name: worker for name, worker in self.idle.items() if name in idle}

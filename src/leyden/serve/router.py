@@ -83,7 +83,7 @@ class Router(Generic[CallT]):
         call.arrival = now
         call.worker = None
         call.is_retry = False
-        if refusal := self._refusal(lane, call, now):
+        if self._is_close_to_limits(lane, call) and (refusal := self._refusal(lane, call, now)):
             call.state, call.is_open, call.since = CallState.ENDED, False, now
             self._effects.append(Fail(call, *refusal))
             return
@@ -91,8 +91,9 @@ class Router(Generic[CallT]):
         self._calls[call.id] = call
         self.inflight_bytes += call.num_bytes
         lane.put(call, now)
-        self._wake_for_expiry(now + lane.timeout)
-        self._wake_for_expiry(now + self._deadline)
+        expires = now + (min(self._deadline, lane.timeout))
+        if expires < self._expires_at:
+            self._expires_at = expires
         if call.deadline != math.inf:
             self._wake_for_expiry(call.deadline)
             self._num_deadlines += 1
@@ -200,6 +201,15 @@ class Router(Generic[CallT]):
         self._effects = []
         self._outgoing.clear()
         return effects
+
+    def _is_close_to_limits(self, lane: Lane[CallT], call: CallT) -> bool:
+        """Return whether more has to be thought of than of nearly all calls."""
+        return (
+            self.is_draining
+            or lane.is_failing
+            or lane.num_waiting >= lane.easy
+            or self.inflight_bytes + call.num_bytes > self._max_inflight_bytes
+        )
 
     def _refusal(self, lane: Lane[CallT], call: CallT, now: float) -> Refusal | None:
         if self.is_draining:

@@ -248,9 +248,20 @@ class TestRefusals:
     def test_more_than_was_announced_is_the_next_request(self, front: Front) -> None:
         with front.client() as client:
             client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhiBOGUS\r\n\r\n")
-            assert client.response().status in (200, 400)  # what follows is no HTTP, and ends the connection
-            client.file.read()
+            found = client.response()
+            assert (found.status, found.body) == (200, b"hi")
+            assert client.is_closed(), "what follows is no HTTP, and ends the connection"
+
+    @pytest.mark.parametrize("data", [b"BOGUS\r\n\r\n", b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"])
+    def test_what_is_no_http(self, front: Front, data: bytes) -> None:
+        with front.client() as client:
+            client.send(data)
+            found = client.response()
+            assert (found.status, found.json["code"], found.headers["connection"]) == (400, "request.invalid_http", "close")
+            assert found.json["request_id"] == found.headers["x-request-id"]
+            client.socket.shutdown(1)
             assert client.is_closed()
+        assert front.post(b"1").body == b"1"
 
     def test_bytes_of_bodies_are_bounded_while_they_come(self, way: Any) -> None:
         with serving(one(middlewares=way, max_inflight_bytes=1000)) as front:
@@ -486,6 +497,18 @@ def test_a_worker_that_is_removed_gets_nothing_more(idle: Front) -> None:
         worker.take()
         idle.call(lambda: idle.front.remove_worker(WorkerId(0, 0)))
         assert client.response().json["code"] == "worker.lost"
+
+
+def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+    with serving(one(middlewares=way), echo, access_log=True) as front, front.client() as client:
+        client.post(b"1", "/predict?x=1")
+        name = client.socket.getsockname()
+        client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\nx-priority: a\r\n\r\n")
+        client.response()
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    start = f"{name[0]}:{name[1]} - "
+    assert lines == [start + '"POST /predict?x=1 HTTP/1.1" 200', start + '"POST /predict HTTP/1.1" 400']
 
 
 def _until(condition: Any) -> None:

@@ -25,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID: Final = "leyden.request_id"  # in the scope
+_TAKEN: Final = "leyden.is_taken"  # in the scope of a request that a relay takes, which counts its bytes itself
 _BODY_BYTES_PER_SECOND: Final = 64 << 10
 _DISCARDED_BYTES, _LINGER_SECONDS = 256 << 10, 2.0
 
@@ -60,6 +61,7 @@ class Relay(Response):
         self._is_busy = self._closes = self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_TAKEN] = True
         headers = dict(scope["headers"])
         request_id = scope.get(REQUEST_ID) or self._intake.request_id(headers)
         call = self._dispatcher.open(self._api, self, request_id)
@@ -238,7 +240,7 @@ class Edge:
             nonlocal total
             message = await receive()
             total += len(message.get("body", b""))
-            if total > self._most and REQUEST_ID in scope:
+            if total > self._most and _TAKEN not in scope:
                 raise Refused(too_large(self._most), closes=True)
             return message
 

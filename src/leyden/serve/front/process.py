@@ -17,6 +17,7 @@ the end of the supervisor: then this process is no server any more, and leaves a
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +69,9 @@ class FrontProcess:
         """Serve, in an event loop of its own; return once it has drained."""
         config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
         server = self._server = _Server(config)
+        if self._control is not None:  # a process of its own: what is there by now stays, and is not looked through again and again
+            gc.collect()
+            gc.freeze()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._serve(server))
 

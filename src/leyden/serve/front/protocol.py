@@ -34,8 +34,8 @@ _LINGER_SECONDS: Final = 2.0  # for what still comes after a refusal
 _JOINED_BYTES: Final = 64 << 10  # more than this is not copied to be written at once
 RELIED_ON: Final = (
     "on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete connection_made "
-    "connection_lost data_received shutdown pause_writing resume_writing url headers parser cycle pipeline transport flow connections "
-    "server_state expect_100_continue access_log access_logger limit_concurrency client"
+    "connection_lost data_received send_400_response shutdown pause_writing resume_writing url headers parser cycle pipeline transport "
+    "flow connections server_state expect_100_continue access_log access_logger limit_concurrency client"
 )
 
 
@@ -267,17 +267,34 @@ class HotProtocol(HttpToolsProtocol):
             self._head_began = self._path.dispatcher.now()
         self.due = self._head_began + self._path.header_timeout
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; the base class calls it."""
+        fault, cycle = Fault(400, "request.invalid_http", msg), self.cycle
+        if self._receiving is not None:
+            self._refuse(self._receiving, fault, is_unread=True)
+        elif cycle is None or cycle.response_complete:
+            self._refuse_head(fault)
+        elif isinstance(cycle, _HotCycle) or not cycle.more_body:  # what came before is answered, and then the connection ends
+            cycle.keep_alive = False
+            self._is_discarding = True
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            self._write_refusal(fault)
+
     def _refuse_head(self, fault: Fault) -> None:
-        """Answer a request of which not even the head is known, once those before it are answered: the connection ends here."""
+        """Answer a request of which not even the head is known; the connection ends here."""
         self._is_in_head = False
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()  # the answer that is due cannot be told from this one
-            return
-        answer = error_answer(fault, self._path.intake.request_id({}), exposes=True)
+        else:
+            self._write_refusal(fault)
+
+    def _write_refusal(self, fault: Fault) -> None:
         request_id = self._path.intake.request_id({})
-        self.transport.write(
-            self._path.heads.plain(answer, request_id, self.server_state.default_headers, closes=True) + bytes(answer.body)
-        )
+        answer = error_answer(fault, request_id, exposes=True)
+        head = self._path.heads.plain(answer, request_id, self.server_state.default_headers, closes=True)
+        self.transport.write(head + answer.body)
         self._linger()
 
     def _refuse(self, call: HttpCall, fault: Fault, *, is_unread: bool) -> None:
