@@ -119,6 +119,8 @@ class FakeWorker:
     def _answers(self, link: socket.socket, frame: Frame) -> Iterable[Any]:
         if frame.kind is not Kind.REQ:
             self.told.put(frame)
+            if frame.kind is Kind.CANCEL and self._answering is not None:  # as workers do: each item ends
+                yield from encode(Kind.ERROR, frame.stream, {"s": 499, "c": "request.cancelled"})
             return
         self._owners[frame.stream] = link
         if self._answering is None:

@@ -355,7 +355,7 @@ class TestClientsThatLeave:
             waiting.ask(b"2")
             waiting.close()
             third.ask(b"3")
-            _until(lambda: idle.front.dispatcher.num_open == 2)
+            until(lambda: idle.front.dispatcher.num_open == 2)
             worker.say(first, Kind.RES, b"1")
             assert worker.take().body == b"3", "what nobody waits for is not computed"
 
@@ -378,9 +378,9 @@ class TestClientsThatLeave:
         worker = idle.worker()
         client = idle.client()
         client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345")
-        _until(lambda: idle.front.dispatcher.num_open == 1)
+        until(lambda: idle.front.dispatcher.num_open == 1)
         client.close()
-        _until(lambda: idle.front.dispatcher.num_open == 0)
+        until(lambda: idle.front.dispatcher.num_open == 0)
         assert not worker.has_request()
 
 
@@ -511,7 +511,7 @@ def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCapture
     assert lines == [start + '"POST /predict?x=1 HTTP/1.1" 200', start + '"POST /predict HTTP/1.1" 400']
 
 
-def _until(condition: Any) -> None:
+def until(condition: Any) -> None:
     """Return once something holds that only another thread can bring about."""
     import threading
 

@@ -102,6 +102,7 @@ class HotProtocol(HttpToolsProtocol):
         self._call: HttpCall | None = None  # on the short way, until it is answered
         self._receiving: HttpCall | None = None  # the same, until its body is there
         self._hot = _HotCycle()
+        self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
@@ -120,6 +121,10 @@ class HotProtocol(HttpToolsProtocol):
         call, self._call, self._receiving = self._call, None, None
         if call is not None:
             call.abandon()
+        for cycle in self._cycles:  # the base class tells the last one alone, and the others would write to what is closed
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -150,6 +155,8 @@ class HotProtocol(HttpToolsProtocol):
     def overdue(self) -> None:
         """End what has taken too long."""
         self.due = math.inf
+        if self.transport.is_closing():
+            return
         if self._is_discarding:
             self.transport.abort()
         elif self._is_in_head:
@@ -253,6 +260,8 @@ class HotProtocol(HttpToolsProtocol):
         self.headers += headers  # the list that is in the scope by now
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle is not self._hot:
+            self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
 
     # -- heads that are too long or too slow, bodies that are not read ------------------------------------------------
 
