@@ -67,6 +67,7 @@ class Link:
         self._out: list[Buffer] = []
         self._out_bytes = 0
         self._is_closed = False
+        self._shape = WorkerShape()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Link:
             self._ready(meta)
         elif frame.kind in {Kind.DRAIN, Kind.BYE}:
             if self.is_ready:
-                self._receiver.ready(self, WorkerShape(takes_work=False))
+                self._receiver.ready(self, self._shape._replace(takes_work=False))
         elif frame.kind is Kind.PING:
             self.send(Kind.PONG, LINK_STREAM)
             self.flush()
@@ -175,9 +176,9 @@ class Link:
     def _ready(self, meta: dict[str, Any]) -> None:
         if meta.get("api", self.worker.api) != self.worker.api:
             raise LinkError(f"{self.address} is a worker of API {meta.get('api')}, and one of API {self.worker.api} was meant.")
-        shape = WorkerShape(max_batch_size=max(1, int(meta.get("mb", 1))), concurrency=max(1, int(meta.get("conc", 1))))
+        self._shape = WorkerShape(max_batch_size=max(1, int(meta.get("mb", 1))), concurrency=max(1, int(meta.get("conc", 1))))
         self.is_ready = True
-        self._receiver.ready(self, shape)
+        self._receiver.ready(self, self._shape)
 
 
 @final

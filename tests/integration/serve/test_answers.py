@@ -9,7 +9,7 @@ import pytest
 from leyden.serve.config import ApiConfig, Secrets, ServerConfig
 from leyden.serve.effects import WorkerId
 from leyden.serve.front.front_end import Events
-from leyden.serve.wire import Kind
+from leyden.serve.wire import Kind, encode
 from tests.support.fake_worker import Said, echo
 from tests.support.fronts import Front, one, serving
 
@@ -521,3 +521,18 @@ def until(condition: Any) -> None:
             return
         pause.wait(0.005)
     raise TimeoutError("it never came about")
+
+
+def test_a_worker_that_drains_ends_what_it_has_and_gets_nothing_new(idle: Front) -> None:
+    worker = idle.worker()
+    with idle.client() as client, idle.client() as other:
+        client.ask(b"1")
+        request = worker.take()
+        worker._owners[request.stream].sendall(b"".join(encode(Kind.DRAIN, 0)))
+        worker.say(request, Kind.RES, b"1")
+        assert client.response().body == b"1"
+        other.ask(b"2")
+        second = idle.worker()
+        second.say(second.take(), Kind.RES, b"2")
+        assert other.response().body == b"2"
+        assert not worker.has_request()

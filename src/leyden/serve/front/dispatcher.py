@@ -24,6 +24,7 @@ from leyden.serve.router import Router
 from leyden.serve.wire import LAST_OF_BATCH, Frame, Kind
 
 _MOST_STREAMS: Final = 2**32 - 1
+_REQ, _RES, _CHUNK, _END = Kind.REQ, Kind.RES, Kind.CHUNK, Kind.END  # a member of an enum costs 0.3 µs in Python 3.11
 _logger = get_logger(__name__)
 
 
@@ -226,7 +227,7 @@ class Dispatcher:
             return
         flushed = list[HttpCall]()
         for frame in frames:
-            if frame.kind is Kind.CHUNK:
+            if frame.kind is _CHUNK:
                 call = peer.calls.get(frame.stream)
                 if call is not None and call.on_chunk(frame):
                     flushed.append(call)
@@ -256,9 +257,9 @@ class Dispatcher:
         if not is_open:
             return
         try:
-            if frame.kind is Kind.RES:
+            if frame.kind is _RES:
                 call.on_result(frame)
-            elif frame.kind is Kind.END:
+            elif frame.kind is _END:
                 call.on_end(frame)
             else:
                 call.on_error(frame)
@@ -314,7 +315,7 @@ class Dispatcher:
         last = len(effect.calls) - 1
         for place, call in enumerate(effect.calls):
             flags = LAST_OF_BATCH if place == last or not effect.closes_batch else 0
-            peer.link.send(Kind.REQ, peer.keep(call), self._meta(call, now), call.body, flags)
+            peer.link.send(_REQ, peer.keep(call), self._meta(call, now), call.body, flags)
             if not call.is_idempotent:
                 call.body = b""  # the link has it; it counts as held until the call ends
 
