@@ -1,6 +1,7 @@
 """A front end as a process: it inherits its socket, is told who its workers are, drains, and does not outlive its supervisor."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,17 @@ def test_a_second_word_ends_it_at_once(running: Running, worker: FakeWorker) -> 
         running.say(Kind.DRAIN)
         running.say(Kind.DRAIN, now=True)
         assert client.response().status == 503
+    assert running.ended() == 0
+
+
+def test_signals(running: Running, worker: FakeWorker) -> None:
+    with running.client() as client:
+        client.ask(b"1")
+        request = worker.take()
+        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGTERM)
+        worker.say(request, Kind.RES, b"1")
+        assert client.response().body == b"1"
     assert running.ended() == 0
 
 

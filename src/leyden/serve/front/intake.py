@@ -15,6 +15,7 @@ from leyden.serve.tracing import RequestIds, new_trace, read_traceparent
 
 Headers = Mapping[bytes, bytes]
 _JSON: Final = b"application/json"
+_TELLING: Final = frozenset({b"accept-encoding", b"accept", b"x-request-timeout", b"x-priority", b"traceparent"})
 
 
 @final
@@ -31,7 +32,9 @@ class Intake:
         self.keys = Keys(config.secrets.api_keys)
         self._config, self._ids, self._now = config, ids, now
         self._most = math.inf if config.max_payload_bytes is None else config.max_payload_bytes
+        self._digits = 0 if self._most == math.inf else len(str(self._most))
         self._compresses = config.compression == "auto"
+        self._refuses = bool(config.secrets.api_keys) or self._most < math.inf
 
     def request_id(self, headers: Headers) -> str:
         """Return the name of a request: the client's own, if that can be one."""
@@ -43,7 +46,7 @@ class Intake:
         if needs_key and (fault := self.keys.refusal(headers)) is not None:
             return fault
         length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._most:
+        if length is not None and len(length) >= self._digits and length.isdigit() and int(length) > self._most:
             return too_large(self._most)
         return None
 
@@ -57,23 +60,26 @@ class Intake:
         Raises:
             Fault: 400, 401, 413.
         """
-        get = headers.get
-        fault = self.refusal(headers, needs_key=call.config.authorize is None)
-        if fault is not None:
-            raise fault
+        get, config = headers.get, call.config
+        if self._refuses:
+            fault = self.refusal(headers, needs_key=config.authorize is None)
+            if fault is not None:
+                raise fault
         kind = get(b"content-type")
         if kind is not None and kind != _JSON:  # JSON is what is read without a type, too
             call.content_type = kind.decode("latin-1")
+        if not config.wants_context and _TELLING.isdisjoint(headers):
+            return  # nearly all requests
         if self._compresses and (accepted := get(b"accept-encoding")) is not None:
             call.accepts_gzip = _accepts_gzip(accepted)
-        if call.config.is_stream and b"text/event-stream" in get(b"accept", b""):
+        if config.is_stream and b"text/event-stream" in get(b"accept", b""):
             call.accepts_events = True
         if (timeout := get(b"x-request-timeout")) is not None:
             call.deadline = call.began + _positive(timeout, "X-Request-Timeout")
         if (priority := get(b"x-priority")) is not None:
             call.priority = _whole(priority)
         self._read_trace(call, get(b"traceparent"))
-        if call.config.wants_context:
+        if config.wants_context:
             call.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
 
     def _read_trace(self, call: HttpCall, given: bytes | None) -> None:

@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
@@ -69,15 +70,17 @@ class FrontProcess:
         """Serve, in an event loop of its own; return once it has drained."""
         config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
         server = self._server = _Server(config)
-        if self._control is not None:  # a process of its own: what is there by now stays, and is not looked through again and again
+        if self._control is not None:  # a process of its own
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
             gc.collect()
-            gc.freeze()
+            gc.freeze()  # what is there by now stays, and is not looked through again and again
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._serve(server))
 
     async def _serve(self, server: _Server) -> None:
         loop = self._loop = asyncio.get_running_loop()
         if self._control is not None:
+            loop.add_signal_handler(signal.SIGTERM, self.drain)
             self._control.settimeout(0)
             await loop.create_connection(lambda: _Control(self._said, self._orphaned), sock=self._control.dup())
         await server.serve(sockets=[self._listener])

@@ -229,12 +229,10 @@ class HotProtocol(HttpToolsProtocol):
 
     def _is_plain(self, headers: Mapping[bytes, bytes], api: int) -> bool:
         """Return whether nothing about a request is special."""
-        parser = self.parser
-        if parser.get_method() != b"POST" or b"upgrade" in headers or b"expect" in headers:
+        version = self.parser.get_http_version()
+        if self.parser.get_method() != b"POST" or b"upgrade" in headers or b"expect" in headers:
             return False
-        if parser.get_http_version() != "1.1" and (
-            parser.get_http_version() != "1.0" or self._path.dispatcher.config.apis[api].is_stream  # which knows no chunks
-        ):
+        if version != "1.1" and (version != "1.0" or self._path.dispatcher.config.apis[api].is_stream):  # 1.0 knows no chunks
             return False
         return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
 
