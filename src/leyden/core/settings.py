@@ -82,6 +82,22 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("LEYDEN_DATA_TIME", "str", None, "The time that all drivers of a job put into a template such as `{%Y-%m-%d}`."),
     Setting("LEYDEN_DEEPSPEED_CONFIG", "path", None, "The DeepSpeed configuration file.", ("PL_DEEPSPEED_CONFIG_PATH",)),
+    Setting(
+        "LEYDEN_SERVE_API_KEY",
+        "str",
+        None,
+        "The keys of which a request to a server needs one, separated by commas.",
+        ("LIT_SERVER_API_KEY",),
+    ),
+    Setting(
+        "LEYDEN_SERVE_SHUTDOWN_KEY",
+        "str",
+        None,
+        "The key that stops a server with `enable_shutdown_api=True`; made up and logged if it is missing.",
+        ("LIT_SHUTDOWN_API_KEY",),
+    ),
+    Setting("LEYDEN_SERVE_TLS_CERT", "str", None, "A server's certificate: PEM in base64.", ("LIGHTNING_CERT_PEM",)),
+    Setting("LEYDEN_SERVE_TLS_KEY", "str", None, "The private key of that certificate: PEM in base64.", ("LIGHTNING_KEY_FILE",)),
     # What the supervisor of `compute` tells the processes of a job; `core.job` reads them.
     Setting("LEYDEN_JOB_ID", "str", None, "Set inside a job: its id."),
     Setting("LEYDEN_JOB_NAME", "str", None, "Set inside a job: its name."),

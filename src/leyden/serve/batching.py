@@ -1,50 +1,48 @@
-"""When waiting requests become a batch, and how many a worker may hold. Pure rules of numbers."""
+"""When a batch is full or due, and how much work is sent ahead to a worker that is still busy.
+
+The window of a batch starts with its *first request*, not when a worker looks, so waiting for a full batch never adds
+more than `batch_timeout`. Work sent ahead (staged) saves fast models the round trip between two batches; slow models
+get none, because a staged call can no longer go to another worker that becomes free.
+"""
 
 import math
-from dataclasses import dataclass
 
-STAGED_SECONDS, MOST_STAGED, SLOW_ITEM_SECONDS = 0.002, 64, 0.005
+STAGED_SECONDS = 0.002
+LONGEST_RUN_SECONDS = 0.005
+MAX_STAGED = 64
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchRule:
-    """How an API's requests are batched.
+def due_at(num_waiting: int, first_arrival: float, *, full_at: int, batch_timeout: float) -> float:
+    """Return when a free worker should take what waits: `-inf` (now) if that is a full batch.
 
     Args:
-        max_batch_size: The most items.
-        batch_timeout: For how long a batch may wait to become full, from its first request on; 0 does not wait.
+        num_waiting: How many calls wait, at least 1.
+        first_arrival: When the first of them was submitted.
+        full_at: How many make a full batch.
+        batch_timeout: Seconds that the first may wait for others.
+
+    Example:
+        >>> due_at(3, 10.0, full_at=8, batch_timeout=0.5)
+        10.5
+        >>> due_at(8, 10.0, full_at=8, batch_timeout=0.5)
+        -inf
     """
+    return -math.inf if num_waiting >= full_at else first_arrival + batch_timeout
 
-    max_batch_size: int = 1
-    batch_timeout: float = 0.0
 
-    def due_at(self, first_arrived: float, waiting: int) -> float:
-        """Return when the waiting requests are a batch for a worker that has nothing to do.
+def staged_items(item_seconds: float | None, max_batch_size: int) -> int:
+    """Return how many calls a busy worker may hold beside those it runs: whole batches, about 2 ms of work, at most 64.
 
-        Args:
-            first_arrived: When the first of them came.
-            waiting: How many they are.
+    Args:
+        item_seconds: The estimate for one call; None while it is unknown.
+        max_batch_size: Calls of a full batch.
 
-        Example:
-            >>> rule = BatchRule(max_batch_size=4, batch_timeout=0.05)
-            >>> rule.due_at(10.0, waiting=3), rule.due_at(10.0, waiting=4)
-            (10.05, -inf)
-        """
-        if waiting >= self.max_batch_size or not self.batch_timeout:
-            return -math.inf
-        return first_arrived + self.batch_timeout
-
-    def window(self, item_seconds: float | None) -> int:
-        """Return how many items a worker may hold: a batch, and what keeps it busy while the next one is on its way.
-
-        Args:
-            item_seconds: How long one takes, if that is known. What takes long is not staged: another worker may be free before.
-
-        Example:
-            >>> BatchRule(max_batch_size=4).window(None), BatchRule(max_batch_size=4).window(0.0001), BatchRule().window(0.01)
-            (4, 24, 1)
-        """
-        if item_seconds is None or item_seconds > SLOW_ITEM_SECONDS:
-            return self.max_batch_size
-        staged = MOST_STAGED if item_seconds <= STAGED_SECONDS / MOST_STAGED else int(STAGED_SECONDS / item_seconds)
-        return self.max_batch_size + staged // self.max_batch_size * self.max_batch_size
+    Example:
+        >>> staged_items(0.0005, 1), staged_items(0.0001, 16), staged_items(0.02, 1), staged_items(None, 1)
+        (4, 32, 0, 0)
+    """
+    if item_seconds is None or (run_seconds := item_seconds * max_batch_size) > LONGEST_RUN_SECONDS:
+        return 0
+    most = MAX_STAGED // max_batch_size
+    batches = most if run_seconds * most <= STAGED_SECONDS else math.ceil(STAGED_SECONDS / run_seconds)
+    return min(batches, most) * max_batch_size

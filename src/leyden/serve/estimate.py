@@ -1,48 +1,64 @@
-"""`ItemTime`: how long a worker is at one item, learned from batches as they end, and forgotten when none does."""
+"""`Estimate`: the mean of recent measurements, which says nothing before it has seen ten.
+
+A model's first calls compile, load caches and page in weights: they would spoil the mean for a minute, so the first
+nine are only counted. Later ones lose half their weight every five seconds, but the last ten always have a say: after a
+quiet hour, one slow call must not be the whole truth.
+"""
 
 from typing import final
 
-LEAST_RESULTS = 10
-_WEIGHT = 0.1  # of the newest batch
-_HALF_LIFE_SECONDS = 60.0  # of what was learned, while nothing ends
+MIN_RESULTS = 10
+HALF_LIFE_SECONDS = 5.0
 
 
 @final
-class ItemTime:
-    """A mean that follows. Unknown before ten results: the first ones load and compile.
+class Estimate:
+    """A mean that forgets. Time is an argument.
 
     Example:
-        >>> time = ItemTime()
-        >>> for number in range(10):
-        ...     time.learn(0.02, 2, now=float(number))
-        >>> round(time.seconds(now=10.0), 4)
-        0.01
+        >>> seconds = Estimate()
+        >>> for _ in range(9):
+        ...     seconds.add(30.0, 1, now=0.0)
+        >>> seconds.value is None
+        True
+        >>> seconds.add(0.5, 1, now=1.0)
+        >>> seconds.value
+        0.5
     """
 
-    __slots__ = ("_last", "_mean", "_results")
+    __slots__ = ("_halve_at", "_num_seen", "_total", "_weight")
 
     def __init__(self) -> None:
-        self._mean, self._results, self._last = 0.0, 0.0, 0.0
+        self._total = 0.0
+        self._weight = 0.0
+        self._num_seen = 0
+        self._halve_at = 0.0
 
-    def learn(self, seconds: float, items: int, now: float) -> None:
-        """Take note of a batch.
+    @property
+    def value(self) -> float | None:
+        """The mean of recent measurements; None before ten were seen."""
+        return self._total / self._weight if self._num_seen >= MIN_RESULTS else None
+
+    def add(self, total: float, count: int, now: float) -> None:
+        """Take in a measurement.
 
         Args:
-            seconds: From its beginning to its end.
-            items: How many it had.
-            now: When it ended.
+            total: The sum over `count` results.
+            count: How many results it covers, at least 1.
+            now: The time.
         """
-        each = max(seconds, 0.0) / items
-        known = self._known(now)
-        # The mean of the first results, then one that follows: what the first one took would weigh for long.
-        weight = max(_WEIGHT, items / (known + items))
-        self._mean += (each - self._mean) * weight
-        self._results, self._last = known + items, now
+        if self._num_seen < MIN_RESULTS:
+            self._num_seen += count
+            self._total = self._weight = 0.0
+        if now >= self._halve_at:
+            self._forget(now)
+        self._total += total
+        self._weight += count
 
-    def seconds(self, now: float) -> float | None:
-        """Return how long an item takes; `None` if too little is known, or it was long ago."""
-        return self._mean if self._known(now) >= LEAST_RESULTS else None
-
-    def _known(self, now: float) -> float:
-        quiet = now - self._last
-        return self._results if quiet <= _HALF_LIFE_SECONDS else self._results * 0.5 ** (quiet / _HALF_LIFE_SECONDS)
+    def _forget(self, now: float) -> None:
+        if self._weight > MIN_RESULTS:
+            halvings = 1 + (now - self._halve_at) / HALF_LIFE_SECONDS
+            kept = max(0.5 ** min(halvings, 60.0), MIN_RESULTS / self._weight)
+            self._total *= kept
+            self._weight *= kept
+        self._halve_at = now + HALF_LIFE_SECONDS

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, final
 
-from leyden.serve.router import WorkerId
+from leyden.serve.effects import WorkerId
 
 FIRST_BACKOFF, LONGEST_BACKOFF, HEALTHY_SECONDS = 0.1, 10.0, 60.0
 CRASHES, CRASH_SECONDS, FAILING_SECONDS = 5, 60.0, 10.0

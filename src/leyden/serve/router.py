@@ -1,401 +1,334 @@
-"""`Router`: which request goes to which worker and when, in one front end. No sockets, and no clock of its own.
+"""`Router`: which call goes to which worker, when, and which calls are refused, expire or are lost.
 
-Everything that happens is told with the time it happened; what is to be done comes back as effects. So all of it can be
-tried in any order, as the tests do.
+It does no I/O and reads no clock: the front end tells it what happened and at what time, then carries out the effects.
+One turn of the event loop is: tell everything that happened, `tick` once, `take_effects`, and set a timer for
+`next_wakeup`. Sending happens in `tick`, so calls that arrive in one turn leave in one batch.
 
-```
-submit ──► QUEUED ──► HELD (sent to a worker: its batch runs, or waits there) ──► ENDED
-             │            item_ended                                                ▲
-             └── expired, cancelled, deadline, the server stops ─────────────────────┘
-```
-A worker runs its batches in order: one begins when the last item of the one before it has ended, so nobody has to say so. An
-item that its client no longer waits for keeps its place in the worker until it has really ended there.
+What always holds:
+
+- A call that was submitted ends exactly once: by `item_ended`, by `cancel`, or by a `Fail`.
+- What expired or was cancelled is never sent to a worker. Expiry comes before sending.
+- Calls of an API are sent in the order they came; one whose worker was lost goes before them, once.
+- A worker never holds more than it can compute at once, plus what is staged (`batching.py`).
+- The effects depend on what was told, and on nothing else.
+
+A call costs the same however many wait. `timeout` and `deadline` are one value for all calls of a queue, so the oldest
+expires first; only deadlines that clients name need a heap.
 """
 
 import heapq
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, final
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Generic, final
 
-from leyden.serve.batching import BatchRule
-from leyden.serve.estimate import ItemTime
-from leyden.serve.limits import Limits, retry_seconds
+from leyden.serve.effects import CallState, CallT, CancelOnWorker, Dispatch, Effect, Fail, Timing, Why, WorkerId, WorkerShape
+from leyden.serve.lanes import QUEUED, RUNNING, SPARE, Lane
+from leyden.serve.limits import DRAINING, FAILING, MIN_RETRY_AFTER, Limits, Refusal, bytes_refusal, queue_refusal
 
-QUEUED, HELD, ENDED = range(3)
-Why = Literal["disconnect", "deadline", "shutdown"]
+GIB = 1 << 30
 
 
-class WorkerId(NamedTuple):
-    """A worker of this server.
+@final
+class Router(Generic[CallT]):
+    """The queues and workers of one front end. Not thread safe; `now` never goes back.
 
     Args:
-        api: The number of its API.
-        index: Its own.
+        apis: The limits of each API, in their order.
+        deadline: Seconds that a call may take in all; None for as long as it takes. `Call.deadline` may only shorten it.
+        max_inflight_bytes: Bytes of all bodies held.
+
+    Attributes:
+        lanes: The queue and the workers of each API, for metrics; the front end sets `is_failing` there.
+        is_draining: Set by the front end when it shuts down: new calls are refused, accepted ones go on.
+        inflight_bytes: Bytes of the bodies held now.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> router = Router([Limits()])
+        >>> call = SimpleNamespace(id=1, api=0, num_bytes=2, deadline=math.inf, is_idempotent=False, is_answering=False)
+        >>> router.worker_ready(WorkerId(0, 0), WorkerShape(), now=0.0)
+        >>> router.submit(call, now=0.0)
+        >>> router.tick(now=0.0)
+        >>> [type(effect).__name__ for effect in router.take_effects()]
+        ['Dispatch']
     """
 
-    api: int
-    index: int
+    def __init__(self, apis: Sequence[Limits], *, deadline: float | None = None, max_inflight_bytes: int = GIB) -> None:
+        self.lanes: tuple[Lane[CallT], ...] = tuple(Lane(limits) for limits in apis)
+        self.is_draining = False
+        self.inflight_bytes = 0
+        self._deadline = math.inf if deadline is None else deadline
+        self._max_inflight_bytes = max_inflight_bytes
+        self._calls: dict[int, CallT] = {}  # the open ones, in order of arrival
+        self._deadlines: list[tuple[float, int]] = []  # a heap of those that clients named, with ids
+        self._num_deadlines = 0
+        self._expires_at = math.inf  # a lower bound, exact after `_expire`
+        self._effects: list[Effect[CallT]] = []
+        self._outgoing: dict[WorkerId, list[CallT]] = {}  # the calls of a `Dispatch` that may still grow
 
+    @property
+    def open_calls(self) -> Mapping[int, CallT]:
+        """The calls that have not ended, by id, in order of arrival."""
+        return MappingProxyType(self._calls)
 
-@final
-class Call:
-    """A request, as far as the router knows it.
+    def submit(self, call: CallT, now: float) -> None:
+        """Take in a call, or refuse it with a `Fail`.
 
-    Args:
-        id: Of this front end; never one in use.
-        api: The number of its API.
-        size: Bytes of its body.
-        deadline: When it must have ended; infinite if never.
-        idempotent: Whether it may run again if its worker is lost.
-    """
-
-    __slots__ = ("api", "arrived", "batch", "deadline", "expires", "has_answered", "id", "idempotent", "size", "state", "worker")
-
-    def __init__(self, id: int, api: int, size: int = 0, *, deadline: float = math.inf, idempotent: bool = False) -> None:
-        self.id, self.api, self.size, self.deadline, self.idempotent = id, api, size, deadline, idempotent
-        self.arrived = self.expires = 0.0
-        self.state = QUEUED
-        self.has_answered = False  # a byte of the answer was sent, or it has run before: it cannot run again
-        self.worker: WorkerId | None = None
-        self.batch: _Batch | None = None
-
-
-class Dispatch(NamedTuple):
-    """Send calls to a worker, as one batch."""
-
-    worker: WorkerId
-    calls: list[Call]
-
-
-class Fail(NamedTuple):
-    """Answer a call with an error; a `retry_after` of 0 is none."""
-
-    call: Call
-    status: int
-    code: str
-    message: str
-    retry_after: int = 0
-
-
-class CancelOnWorker(NamedTuple):
-    """Tell a worker that nobody waits for a call any more."""
-
-    worker: WorkerId
-    call: Call
-    why: Why
-
-
-Effect = Dispatch | Fail | CancelOnWorker
-
-
-@final
-class _Batch:
-    """Calls that were sent together; `left` have not ended in the worker."""
-
-    __slots__ = ("began", "calls", "left")
-
-    def __init__(self, calls: list[Call]) -> None:
-        self.calls, self.left, self.began = calls, len(calls), 0.0
-
-
-@final
-class _Worker:
-    """A worker that is ready, and what it holds, in the order in which it was sent."""
-
-    __slots__ = ("batches", "calls", "idle_since")
-
-    def __init__(self, now: float) -> None:
-        self.batches: deque[_Batch] = deque()
-        self.calls: dict[int, Call] = {}
-        self.idle_since = now
-
-
-@final
-class _Api:
-    """One API's requests and workers."""
-
-    def __init__(self, number: int, rule: BatchRule, timeout: float) -> None:
-        self.number, self.rule, self.timeout = number, rule, timeout
-        self.queue: deque[Call] = deque()  # those that were given up stay in it until they are at its head
-        self.waiting = 0
-        self.workers: dict[WorkerId, _Worker] = {}
-        self.item_time = ItemTime()
-        self.failing = ""
-
-    def head(self) -> Call | None:
-        """Return the first call that waits."""
-        queue = self.queue
-        while queue and queue[0].state != QUEUED:
-            queue.popleft()
-        return queue[0] if queue else None
-
-    def per_second(self, now: float) -> float | None:
-        """Return how many items all workers do in a second, if that is known."""
-        each = self.item_time.seconds(now)
-        return None if not each or not self.workers else len(self.workers) / each
-
-
-@final
-class Router:
-    """Sends requests to workers, and ends each exactly once.
-
-    Args:
-        rules: How each API batches.
-        timeouts: For how long a request of each may wait until its computation starts; infinite if as long as it takes.
-        limits: What is taken on.
-    """
-
-    def __init__(self, rules: Sequence[BatchRule], timeouts: Sequence[float], limits: Limits | None = None) -> None:
-        self._apis = [_Api(number, rule, timeout) for number, (rule, timeout) in enumerate(zip(rules, timeouts, strict=True))]
-        self._limits = limits or Limits()
-        self._calls: dict[int, Call] = {}
-        self._bytes = 0
-        self._deadlines: list[tuple[float, int, Call]] = []
-        self._effects: list[Effect] = []
-        self._is_draining = False
-
-    # -- requests --------------------------------------------------------------------------------------------------
-
-    def submit(self, call: Call, now: float) -> None:
-        """Take a request, or refuse it."""
-        api = self._apis[call.api]
-        refusal = self._refusal(api, call, now)
-        if refusal is not None:
-            call.state = ENDED
-            self._effects.append(refusal)
+        Args:
+            call: A new one.
+            now: The time.
+        """
+        lane = self.lanes[call.api]
+        call.arrival = now
+        call.worker = None
+        call.is_retry = False
+        if self._is_close_to_limits(lane, call) and (refusal := self._refusal(lane, call, now)):
+            call.state, call.is_open, call.since = CallState.ENDED, False, now
+            self._effects.append(Fail(call, *refusal))
             return
-        call.arrived, call.expires, call.state = now, now + api.timeout, QUEUED
+        call.is_open = True
         self._calls[call.id] = call
-        self._bytes += call.size
+        self.inflight_bytes += call.num_bytes
+        lane.put(call, now)
+        expires = now + (min(self._deadline, lane.timeout))
+        if expires < self._expires_at:
+            self._expires_at = expires
         if call.deadline != math.inf:
-            heapq.heappush(self._deadlines, (call.deadline, call.id, call))
-        api.queue.append(call)
-        api.waiting += 1
-        self._send(api, now)
+            self._wake_for_expiry(call.deadline)
+            self._num_deadlines += 1
+            heapq.heappush(self._deadlines, (call.deadline, call.id))
 
     def cancel(self, call_id: int, why: Why, now: float) -> None:
-        """Take note that nobody waits for a request any more."""
-        call = self._calls.get(call_id)
-        if call is not None:
-            self._give_up(call, why)
-            self._send(self._apis[call.api], now)
+        """End a call from the client's side.
 
-    def _refusal(self, api: _Api, call: Call, now: float) -> Fail | None:
-        if self._is_draining:
-            return Fail(call, 503, "server.draining", "The server is about to stop.", 1)
-        if api.failing:
-            return Fail(call, 503, "server.not_ready", api.failing, 10)
-        if call.deadline <= now:
-            return Fail(call, 504, "deadline.exceeded", "The deadline of this request was over when it arrived.")
-        crowd = self._crowd(api, call, now)
-        return None if not crowd else Fail(call, 429, "queue.full", crowd, retry_seconds(api.waiting, api.per_second(now)))
+        Args:
+            call_id: Which; one that has ended is ignored.
+            why: `"shutdown"` answers it with 503; otherwise nobody is there to be answered.
+            now: The time.
+        """
+        if not (call := self._calls.get(call_id)):
+            return
+        if why == "shutdown":
+            self._fail(call, DRAINING, why)
+        else:
+            self._abandon(call, why)
 
-    def _crowd(self, api: _Api, call: Call, now: float) -> str:
-        """Return what there is too much of; nothing if a request can be taken."""
-        if api.waiting >= self._limits.queue_size:
-            return f"{api.waiting:,} requests wait already."
-        if self._bytes + call.size > self._limits.max_inflight_bytes and self._calls:
-            return f"{self._bytes:,} bytes of requests are held already."
-        per_second = api.per_second(now)
-        if self._limits.max_queue_size is None and per_second and api.waiting >= 2 * api.rule.max_batch_size * len(api.workers):
-            seconds = api.waiting / per_second
-            return f"It would wait for about {seconds:.0f} s." if seconds > api.timeout else ""
-        return ""
+    def worker_ready(self, worker: WorkerId, shape: WorkerShape, now: float) -> None:
+        """Add a worker; one that is known changes its shape, and so begins to drain.
 
-    # -- workers ---------------------------------------------------------------------------------------------------
-
-    def worker_ready(self, worker: WorkerId, now: float) -> None:
-        """Take note that a worker takes requests."""
-        api = self._apis[worker.api]
-        api.workers[worker] = _Worker(now)
-        self._send(api, now)
+        Args:
+            worker: Which.
+            shape: What it takes.
+            now: The time.
+        """
+        self.lanes[worker.api].welcome(worker, shape, now)
 
     def worker_gone(self, worker: WorkerId, why: str, now: float) -> None:
-        """Take note that a worker is gone, with all that it held."""
-        api = self._apis[worker.api]
-        gone = api.workers.pop(worker, None)
-        if gone is None:
+        """Remove a worker. Its calls are lost: answered with 503, or run again once if they may.
+
+        Args:
+            worker: Which; an unknown one is ignored.
+            why: What happened to it, for the message.
+            now: The time.
+        """
+        lane = self.lanes[worker.api]
+        if not (gone := lane.dismiss(worker, now)):
             return
-        lost = [call for call in gone.calls.values() if call.state == HELD]
-        for call in reversed(lost):  # so that those that run again stand before the others, in their order
-            if call.idempotent and not call.has_answered:
-                call.state, call.has_answered, call.worker, call.batch = QUEUED, True, None, None
-                api.queue.appendleft(call)
-                api.waiting += 1
-        for call in lost:
-            if call.state == HELD:
-                self._fail(call, 503, "worker.lost", f"The worker was lost: {why}.", 1)
-        self._send(api, now)
+        self._outgoing.pop(worker, None)
+        lost = Refusal(503, "worker.lost", f"The worker that had this request was lost: {why}.", MIN_RETRY_AFTER)
+        for call in gone.slots.values():
+            call.state = CallState.ENDED
+            if not call.is_open:
+                continue
+            if call.is_idempotent and not call.is_answering and not call.is_retry:
+                self._requeue(lane, call, now)
+            else:
+                self._fail(call, lost)
 
-    def item_ended(self, worker: WorkerId, call_id: int, now: float) -> None:
-        """Take note that a worker is done with an item, whether somebody waits for it or not."""
-        api = self._apis[worker.api]
-        holder = api.workers.get(worker)
-        call = None if holder is None else holder.calls.pop(call_id, None)
-        if holder is None or call is None or call.batch is None:
-            return  # of a worker that is gone, or an answer that came twice
-        call.batch.left -= 1
-        call.batch = None
-        if call.state == HELD:
-            self._end(call)
-        while holder.batches and not holder.batches[0].left:
-            ended = holder.batches.popleft()
-            api.item_time.learn(now - ended.began, len(ended.calls), now)
-            if holder.batches:
-                holder.batches[0].began = now
-        if not holder.calls:
-            holder.idle_since = now
-        self._send(api, now)
+    def item_ended(self, worker: WorkerId, call_id: int, timing: Timing | None, now: float) -> None:
+        """Free the slot of an item: its answer came, or its worker skipped it.
 
-    def set_failing(self, api: int, message: str) -> None:
-        """Refuse an API's requests with this message; an empty one takes them again."""
-        self._apis[api].failing = message
-
-    # -- time ------------------------------------------------------------------------------------------------------
+        Args:
+            worker: Who had it.
+            call_id: Which; one that the worker does not have is ignored.
+            timing: What the worker measured, with the last item of a batch.
+            now: The time.
+        """
+        lane = self.lanes[worker.api]
+        owner = lane.workers.get(worker)
+        if owner is None or (call := owner.slots.pop(call_id, None)) is None:
+            return
+        if call.is_open:
+            self._close(call)
+            if call.state is RUNNING and (owner.num_running == 1 or owner.shape.concurrency > 1):
+                lane.run_seconds.add(now - call.since, 1, now)
+        if timing is not None:
+            lane.item_seconds.add(timing.seconds, timing.num_items, now)
+        owner.release(call, now)
+        if not owner.slots and owner.shape.takes_work:
+            lane.idle[worker] = owner
+        lane.wake_at = now
 
     def tick(self, now: float) -> None:
-        """End what has waited for too long, and send what is due."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            call = heapq.heappop(self._deadlines)[2]
-            if call.state != ENDED:
-                self._fail(call, 504, "deadline.exceeded", "The deadline of this request is over.", cancels="deadline")
-        for api in self._apis:
-            for call in self._expired(api, now):
-                self._fail(call, 504, "queue.expired", "Request timed out", cancels="deadline")
-            self._send(api, now)
+        """Expire what waited too long, then send what can be sent."""
+        if now >= self._expires_at:
+            self._expire(now)
+        for lane in self.lanes:
+            if lane.is_failing and not lane.workers and lane.num_waiting:
+                for call in lane.waiting():
+                    self._fail(call, FAILING)
+            elif lane.wake_at <= now:
+                self._send(lane, now)
 
     def next_wakeup(self) -> float | None:
-        """Return when `tick` has something to do, if nothing else happens before; `None` if never."""
-        while self._deadlines and self._deadlines[0][2].state == ENDED:
-            heapq.heappop(self._deadlines)
-        found = self._deadlines[0][0] if self._deadlines else math.inf
-        for api in self._apis:
-            head = api.head()
-            if head is not None:
-                found = min(found, head.expires)
-                if api.rule.batch_timeout and any(not worker.calls for worker in api.workers.values()):
-                    found = min(found, api.rule.due_at(head.arrived, api.waiting))
-            for call in _staged(api):
-                found = min(found, call.expires)
-        return None if found == math.inf else found
+        """Return when to call `tick` if nothing happens before; None if nothing waits.
 
-    def take_effects(self) -> list[Effect]:
-        """Return what is to be done, in order."""
-        effects, self._effects = self._effects, list[Effect]()
+        After a `tick` it lies in the future; after other events it may lie in the past: tick at once. It may be earlier
+        than needed, never later, so a timer that is set already and is due earlier can stay.
+        """
+        if not self._calls:
+            return None
+        wake = self._expires_at
+        for lane in self.lanes:
+            if lane.num_waiting and lane.wake_at < wake:
+                wake = lane.wake_at
+        return None if wake == math.inf else wake
+
+    def take_effects(self) -> list[Effect[CallT]]:
+        """Return what is to be done, in this order, and forget it."""
+        effects = self._effects
+        self._effects = []
+        self._outgoing.clear()
         return effects
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    def _is_close_to_limits(self, lane: Lane[CallT], call: CallT) -> bool:
+        """Return whether more has to be thought of than of nearly all calls."""
+        return (
+            self.is_draining
+            or lane.is_failing
+            or lane.num_waiting >= lane.easy
+            or self.inflight_bytes + call.num_bytes > self._max_inflight_bytes
+        )
 
-    def drain(self) -> None:
-        """Refuse what comes from now on."""
-        self._is_draining = True
+    def _refusal(self, lane: Lane[CallT], call: CallT, now: float) -> Refusal | None:
+        if self.is_draining:
+            return DRAINING
+        if lane.is_failing:
+            return FAILING
+        if not self._bound(lane, call):
+            return None
+        self.tick(now)  # what has expired, and what a worker can take, is no longer in the way
+        return self._bound(lane, call)
 
-    def stop(self) -> None:
-        """End everything that is left."""
-        self._is_draining = True
-        for call in list(self._calls.values()):
-            self._fail(call, 503, "server.draining", "The server stopped before this request was done.", 1, cancels="shutdown")
+    def reserve(self, num_bytes: int) -> bool:
+        """Count bytes of a body that is still on its way, if there is room; before it is submitted, `release` them.
 
-    @property
-    def open_calls(self) -> int:
-        """How many requests have not ended."""
-        return len(self._calls)
+        A body that is larger than all the room there is is welcome while nothing else is held: else it never would be.
+        """
+        if self._is_too_much(num_bytes):
+            return False
+        self.inflight_bytes += num_bytes
+        return True
 
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes their bodies have."""
-        return self._bytes
+    def release(self, num_bytes: int) -> None:
+        """Count bytes no longer that were reserved."""
+        self.inflight_bytes -= num_bytes
 
-    def waiting(self, api: int) -> int:
-        """Return how many requests of an API wait for a worker."""
-        return self._apis[api].waiting
+    def _is_too_much(self, num_bytes: int) -> bool:
+        return self.inflight_bytes > 0 and self.inflight_bytes + num_bytes > self._max_inflight_bytes
 
-    def held(self, api: int) -> int:
-        """Return how many items the workers of an API hold, those that nobody waits for included."""
-        return sum(len(worker.calls) for worker in self._apis[api].workers.values())
+    def _bound(self, lane: Lane[CallT], call: CallT) -> Refusal | None:
+        if self._is_too_much(call.num_bytes):
+            return bytes_refusal(self._max_inflight_bytes, lane.num_waiting, lane.throughput)
+        if lane.num_waiting < lane.cap and lane.num_waiting < 2 * lane.width:
+            return None
+        return queue_refusal(lane.limits, lane.num_waiting, lane.width, lane.throughput)
 
-    # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _send(self, api: _Api, now: float) -> None:
-        """Give waiting calls to workers as long as both are there."""
-        while api.waiting:
-            head = api.head()
-            if head is None or head.expires <= now:
-                return  # the next tick ends it, before anything behind it is sent
-            worker = self._free_worker(api, now)
-            if worker is None:
+    def _send(self, lane: Lane[CallT], now: float) -> None:
+        while lane.num_waiting:
+            if (worker := lane.choose(now)) is None:
                 return
-            holder, size = api.workers[worker], api.rule.max_batch_size
-            if holder.calls:
-                if api.waiting < size:
-                    return  # only whole batches wait in a worker: what comes meanwhile may still join this one
-            elif api.rule.due_at(head.arrived, api.waiting) > now:
-                return
-            calls = self._taken(api, size, now)
-            if calls:
-                batch = _Batch(calls)
-                for call in calls:
-                    call.state, call.worker, call.batch = HELD, worker, batch
-                    holder.calls[call.id] = call
-                if not holder.batches:
-                    batch.began = now
-                holder.batches.append(batch)
-                self._effects.append(Dispatch(worker, calls))
-
-    def _taken(self, api: _Api, most: int, now: float) -> list[Call]:
-        """Take calls from the queue that may still be computed."""
-        calls = list[Call]()
-        while len(calls) < most and (head := api.head()) is not None:
-            if head.deadline <= now:
-                self._fail(head, 504, "deadline.exceeded", "The deadline of this request is over.")
+            lane.idle.pop(worker.id, None)
+            size = worker.shape.max_batch_size
+            is_staged = worker.num_running > 0 and worker.shape.concurrency == 1
+            if size == 1:
+                call = lane.take()
+                self._singles(worker.id).append(call)
+                worker.hold(call, now, is_staged=is_staged)
                 continue
-            api.queue.popleft()
-            api.waiting -= 1
-            calls.append(head)
-        return calls
+            batch = [lane.take() for _ in range(min(size, lane.num_waiting))]
+            for call in batch:
+                worker.hold(call, now, is_staged=is_staged)
+            self._effects.append(Dispatch(worker.id, batch, closes_batch=True))
+        lane.wake_at = math.inf
 
-    def _free_worker(self, api: _Api, now: float) -> WorkerId | None:
-        """Return the worker that holds least and has room for a batch; of several the one that has been idle for longest."""
-        window, size = api.rule.window(api.item_time.seconds(now)), api.rule.max_batch_size
-        best, least = None, (window - size, math.inf)
-        for worker, holder in api.workers.items():
-            found = (len(holder.calls), holder.idle_since)
-            if found < least:
-                best, least = worker, found
-        return best
+    def _singles(self, worker: WorkerId) -> list[CallT]:
+        """Return the list of this turn's `Dispatch` of single calls to a worker: one write for all of them."""
+        if (calls := self._outgoing.get(worker)) is not None:
+            return calls
+        fresh: list[CallT] = []
+        self._outgoing[worker] = fresh
+        self._effects.append(Dispatch(worker, fresh, closes_batch=False))
+        return fresh
 
-    def _expired(self, api: _Api, now: float) -> Iterator[Call]:
-        """Yield calls whose computation should have begun by now, each to be ended: heads of the queue, and what waits in workers."""
-        while (head := api.head()) is not None and head.expires <= now:
-            yield head
-        yield from [call for call in _staged(api) if call.expires <= now]
+    def _requeue(self, lane: Lane[CallT], call: CallT, now: float) -> None:
+        call.is_retry = True
+        call.worker = None
+        lane.put(call, now)
+        self._wake_for_expiry(now + lane.timeout)
 
-    def _give_up(self, call: Call, why: Why) -> None:
-        worker = call.worker
-        if call.state == HELD and worker is not None:
-            self._effects.append(CancelOnWorker(worker, call, why))
-        elif call.state == QUEUED:
-            self._apis[call.api].waiting -= 1
-        self._end(call)
+    def _wake_for_expiry(self, when: float) -> None:
+        if when < self._expires_at:
+            self._expires_at = when
 
-    def _fail(self, call: Call, status: int, code: str, message: str, retry_after: int = 0, *, cancels: Why | None = None) -> None:
-        self._effects.append(Fail(call, status, code, message, retry_after))
-        if call.state == QUEUED:
-            self._apis[call.api].waiting -= 1
-        if call.state == HELD and cancels is not None and call.worker is not None:
-            self._effects.append(CancelOnWorker(call.worker, call, cancels))
-        self._end(call)
+    def _expire(self, now: float) -> None:
+        late = Refusal(504, "deadline.exceeded", "The deadline of this request has passed.")
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][1] not in self._calls):
+            if call := self._calls.get(heapq.heappop(self._deadlines)[1]):
+                self._fail(call, late, "deadline")
+        for call in self._older_than(self._deadline, now):
+            self._fail(call, late, "deadline")
+        for lane in self.lanes:
+            for call in lane.overdue(now):
+                self._fail(call, Refusal(504, "queue.expired", "Request timed out"), "deadline")
+        self._expires_at = min((lane.expires_at() for lane in self.lanes), default=math.inf)
+        if self._deadlines:
+            self._wake_for_expiry(self._deadlines[0][0])
+        if self._calls:
+            self._wake_for_expiry(next(iter(self._calls.values())).arrival + self._deadline)
 
-    def _end(self, call: Call) -> None:
-        call.state = ENDED
-        if self._calls.pop(call.id, None) is not None:
-            self._bytes -= call.size
+    def _older_than(self, seconds: float, now: float) -> list[CallT]:
+        found: list[CallT] = []
+        for call in self._calls.values():
+            if call.arrival + seconds > now:
+                break
+            found.append(call)
+        return found
 
+    def _fail(self, call: CallT, reason: Refusal, why: Why | None = None) -> None:
+        self._effects.append(Fail(call, *reason))
+        self._abandon(call, why)
 
-def _staged(api: _Api) -> Iterator[Call]:
-    """Yield calls that were sent to a worker, and whose batch has not begun."""
-    for holder in api.workers.values():
-        if len(holder.batches) > 1:
-            for batch in list(holder.batches)[1:]:
-                yield from (call for call in batch.calls if call.state == HELD)
+    def _abandon(self, call: CallT, why: Why | None) -> None:
+        """End an open call whose item may be anywhere; `why` tells the worker that has it, if any."""
+        self._close(call)
+        if call.state is QUEUED:
+            call.state = CallState.ENDED
+            self.lanes[call.api].forget()
+        elif why is not None and call.worker is not None:
+            self._effects.append(CancelOnWorker(call.worker, call, why))
+
+    def _close(self, call: CallT) -> None:
+        """Free all that an open call holds here but the slot of its worker."""
+        call.is_open = False
+        del self._calls[call.id]
+        self.inflight_bytes -= call.num_bytes
+        if call.deadline == math.inf:
+            return
+        self._num_deadlines -= 1
+        if len(self._deadlines) > SPARE + 2 * self._num_deadlines:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._calls]
+            heapq.heapify(self._deadlines)
+        elif not self._num_deadlines:
+            self._deadlines.clear()

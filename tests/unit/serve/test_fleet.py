@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from leyden.serve.effects import WorkerId
 from leyden.serve.fleet import CRASHES, FAILING_SECONDS, Drain, Failing, Fleet, GiveUp, Start
-from leyden.serve.router import WorkerId
 
 ONE, TWO = WorkerId(0, 0), WorkerId(0, 1)
 

@@ -1,255 +1,433 @@
-"""The router, rule by rule: admission, batches, windows, time-outs, cancellation, lost workers, the end."""
+"""Each rule of the router by a plain example, on a fake clock."""
 
-import math
-from typing import Any
+import subprocess
+import sys
 
-from leyden.serve.batching import BatchRule
+from leyden.serve.effects import CallState, Timing, WorkerId, WorkerShape
 from leyden.serve.limits import Limits
-from leyden.serve.router import Call, CancelOnWorker, Dispatch, Fail, Router, WorkerId
-
-ONE, TWO = WorkerId(0, 0), WorkerId(0, 1)
+from tests.support.routed_calls import Driver, RoutedCall, answers
 
 
-def router(size: int = 1, wait: float = 0.0, timeout: float = 30.0, workers: int = 1, **limits: Any) -> Router:
-    made = Router([BatchRule(max_batch_size=size, batch_timeout=wait)], [timeout], Limits(**limits))
-    for index in range(workers):
-        made.worker_ready(WorkerId(0, index), 0.0)
-    return made
+class TestBatches:
+    def test_an_idle_worker_starts_at_once(self) -> None:
+        driver = Driver()
+        driver.ready(max_batch_size=4)
+        driver.submit()
+        assert driver.sent == [(0, [1])]
+
+    def test_calls_of_one_turn_leave_in_one_batch(self) -> None:
+        driver = Driver()
+        driver.ready(max_batch_size=4)
+        driver.submit(3)
+        assert driver.sent == [(0, [1, 2, 3])]
+        assert driver.closings == [True]
+
+    def test_a_batch_is_never_larger_than_the_worker_takes(self) -> None:
+        driver = Driver()
+        driver.ready(max_batch_size=4)
+        driver.submit(6)
+        assert driver.sent == [(0, [1, 2, 3, 4])]
+        driver.end(1, 2, 3)
+        assert len(driver.sent) == 1
+        driver.end(4)
+        assert driver.sent[1:] == [(0, [5, 6])]
+
+    def test_a_full_batch_does_not_wait(self) -> None:
+        driver = Driver(Limits(batch_timeout=0.5))
+        driver.ready(max_batch_size=4)
+        driver.submit(4)
+        assert driver.sent == [(0, [1, 2, 3, 4])]
+
+    def test_the_window_starts_with_the_first_request(self) -> None:
+        driver = Driver(Limits(batch_timeout=0.5))
+        driver.ready(max_batch_size=4)
+        driver.submit()
+        driver.at(0.25)
+        driver.submit()
+        assert driver.sent == []
+        assert driver.router.next_wakeup() == 0.5
+        driver.at(0.5)
+        assert driver.sent == [(0, [1, 2])]
+
+    def test_a_window_that_passed_while_no_worker_was_free_is_over(self) -> None:
+        driver = Driver(Limits(batch_timeout=0.5))
+        driver.submit()
+        driver.at(0.5)
+        assert driver.router.next_wakeup() == 30.0  # no worker is free: only expiry is left
+        driver.now = 1.0
+        driver.ready(max_batch_size=4)
+        assert driver.sent == [(0, [1])]
+
+    def test_the_window_follows_the_first_call_that_still_waits(self) -> None:
+        driver = Driver(Limits(batch_timeout=0.5))
+        driver.ready(max_batch_size=4)
+        driver.submit()
+        driver.now = 0.25
+        driver.submit()
+        driver.cancel(1)
+        driver.at(0.5)
+        assert driver.sent == []
+        assert driver.router.next_wakeup() == 0.75
+
+    def test_a_queue_too_short_for_a_full_batch_does_not_wait_for_one(self) -> None:
+        driver = Driver(Limits(batch_timeout=0.5, max_queue_size=2))
+        driver.ready(max_batch_size=4)
+        driver.submit(2)
+        assert driver.sent == [(0, [1, 2])]
+
+    def test_apis_do_not_share_queues_or_workers(self) -> None:
+        driver = Driver([Limits(), Limits(batch_timeout=1.0)])
+        driver.ready(0, api=0)
+        driver.ready(0, api=1, max_batch_size=2)
+        driver.submit(api=1)
+        assert driver.sent == []
+        driver.submit(api=0)
+        assert driver.sent == [(0, [2])]
+        driver.submit(api=1)
+        assert driver.sent == [(0, [2]), (0, [1, 3])]
 
 
-def submit(made: Router, *ids: int, now: float = 0.0, **options: Any) -> None:
-    for number in ids:
-        made.submit(Call(number, 0, **options), now)
+class TestWorkers:
+    def test_the_longest_idle_worker_comes_first(self) -> None:
+        driver = Driver()
+        driver.ready(0)
+        driver.ready(1)
+        driver.submit()
+        driver.submit()
+        driver.end(2, index=1)
+        driver.end(1, index=0)
+        driver.submit()
+        assert driver.sent == [(0, [1]), (1, [2]), (1, [3])]
+
+    def test_a_busy_worker_of_unknown_speed_gets_nothing(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(2)
+        assert driver.sent == [(0, [1])]
+
+    def test_concurrent_workers_share_by_fewest_items(self) -> None:
+        driver = Driver()
+        driver.ready(0, concurrency=2)
+        driver.ready(1, concurrency=2)
+        driver.submit(5)
+        assert driver.sent == [(0, [1, 3]), (1, [2, 4])]
+        assert driver.closings == [False, False]
+        driver.end(2, index=1)
+        assert driver.sent[2:] == [(1, [5])]
+
+    def test_a_draining_worker_finishes_and_gets_nothing_new(self) -> None:
+        driver = Driver()
+        driver.ready()
+        (running,) = driver.submit()
+        driver.ready(takes_work=False)
+        driver.submit()
+        driver.end(1)
+        assert not running.is_open
+        assert driver.sent == [(0, [1])]
+        driver.ready(1)
+        assert driver.sent[1:] == [(1, [2])]
+
+    def test_what_a_worker_does_not_have_is_ignored(self) -> None:
+        driver = Driver()
+        driver.end(1)
+        driver.gone()
+        driver.cancel(1)
+        driver.ready()
+        driver.submit()
+        driver.end(7)
+        assert driver.failed == {}
+        assert driver.cancelled == []
 
 
-def sent(made: Router) -> list[tuple[int, list[int]]]:
-    """Return worker and calls of each dispatch; nothing else may have happened."""
-    found = []
-    for effect in made.take_effects():
-        assert isinstance(effect, Dispatch), effect
-        found.append((effect.worker.index, [call.id for call in effect.calls]))
-    return found
+class TestStaging:
+    def test_fast_calls_are_sent_ahead_in_one_dispatch(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.learn(0.0005)
+        calls = driver.submit(10)
+        assert [len(ids) for _, ids in driver.sent] == [1 + 4]
+        assert [call.state for call in calls[:6]] == [CallState.RUNNING, *[CallState.STAGED] * 4, CallState.QUEUED]
+
+    def test_a_staged_call_begins_when_the_one_before_it_ended(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.learn(0.0005)
+        first, second, third = driver.submit(3)
+        driver.end(first.id)
+        assert (first.state, second.state, third.state) == (CallState.ENDED, CallState.RUNNING, CallState.STAGED)
+
+    def test_nothing_is_sent_ahead_before_ten_results(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.learn(0.0005, count=9)
+        driver.submit(3)
+        assert [len(ids) for _, ids in driver.sent] == [1]
+
+    def test_nothing_is_sent_ahead_of_slow_calls(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.learn(0.0051)
+        driver.submit(3)
+        assert [len(ids) for _, ids in driver.sent] == [1]
+
+    def test_only_full_batches_are_sent_ahead(self) -> None:
+        driver = Driver()
+        driver.ready(max_batch_size=4)
+        driver.learn(0.0005)  # a batch of four takes 2 ms: one is sent ahead
+        start = driver.num_calls
+        driver.submit(4)
+        driver.submit(3)
+        assert len(driver.sent) == 1
+        driver.submit(6)
+        assert driver.sent == [(0, [start + 1, start + 2, start + 3, start + 4]), (0, [start + 5, start + 6, start + 7, start + 8])]
+
+    def test_a_staged_call_that_is_cancelled_early_does_not_shift_the_batches(self) -> None:
+        driver = Driver()
+        driver.ready(max_batch_size=2)
+        driver.learn(0.0002)  # 5 batches
+        calls = driver.submit(6)
+        driver.cancel(calls[2].id)
+        driver.end(calls[2].id)  # the worker skipped it at once
+        driver.end(calls[0].id, calls[1].id)
+        assert [call.state for call in calls[3:]] == [CallState.RUNNING, CallState.STAGED, CallState.STAGED]
 
 
-def failed(made: Router) -> list[tuple[int, int, str]]:
-    return [(effect.call.id, effect.status, effect.code) for effect in made.take_effects() if isinstance(effect, Fail)]
+class TestExpiry:
+    def test_a_call_expires_in_the_queue_at_that_moment(self) -> None:
+        driver = Driver(Limits(timeout=2.0))
+        driver.submit()
+        assert driver.router.next_wakeup() == 2.0
+        driver.at(1.999)
+        assert driver.failed == {}
+        driver.at(2.0)
+        assert answers(driver) == {1: (504, "queue.expired", None)}
+        assert driver.failed[1].message == "Request timed out"
+        assert driver.router.next_wakeup() is None
+
+    def test_expiry_comes_before_sending(self) -> None:
+        driver = Driver(Limits(timeout=2.0))
+        driver.submit()
+        driver.now = 2.0
+        driver.ready()
+        assert driver.sent == []
+        assert 1 in driver.failed
+
+    def test_a_running_call_is_not_bound_by_the_queue_timeout(self) -> None:
+        driver = Driver(Limits(timeout=2.0))
+        driver.ready()
+        driver.submit()
+        driver.at(60.0)
+        assert driver.failed == {}
+
+    def test_a_staged_call_expires_too(self) -> None:
+        driver = Driver(Limits(timeout=2.0))
+        driver.ready()
+        driver.learn(0.0005)
+        first, second = driver.submit(2)
+        driver.at(driver.now + 2.0)
+        assert list(driver.failed) == [second.id]
+        assert driver.cancelled == [(0, second.id, "deadline")]
+        assert first.is_open
+
+    def test_no_timeout_waits_for_ever(self) -> None:
+        driver = Driver(Limits(timeout=None))
+        driver.submit()
+        assert driver.router.next_wakeup() is None
+        driver.at(1e9)
+        assert driver.failed == {}
+
+    def test_the_deadline_answers_while_the_item_keeps_its_slot(self) -> None:
+        driver = Driver(deadline=5.0)
+        driver.ready()
+        driver.submit(2)
+        assert driver.router.next_wakeup() == 5.0
+        driver.at(5.0)
+        assert answers(driver) == {1: (504, "deadline.exceeded", None), 2: (504, "deadline.exceeded", None)}
+        assert driver.cancelled == [(0, 1, "deadline")]
+        driver.submit()
+        assert driver.sent == [(0, [1])]
+        driver.end(1)
+        assert driver.sent[1:] == [(0, [3])]
+
+    def test_a_client_may_shorten_the_deadline_only(self) -> None:
+        driver = Driver(deadline=5.0)
+        driver.submit(deadline=100.0)
+        driver.submit(deadline=3.0)
+        driver.submit(deadline=2.0)
+        driver.at(2.0)
+        assert driver.router.next_wakeup() == 3.0
+        driver.at(3.0)
+        assert list(driver.failed) == [3, 2]
+        assert driver.router.next_wakeup() == 5.0
+        driver.at(5.0)
+        assert list(driver.failed) == [3, 2, 1]
+
+    def test_a_deadline_that_passed_on_arrival_is_never_sent(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.now = 10.0
+        driver.submit(deadline=9.0)
+        assert driver.sent == []
+        assert answers(driver) == {1: (504, "deadline.exceeded", None)}
 
 
-def test_a_request_goes_to_a_worker_that_is_idle_at_once() -> None:
-    made = router()
-    submit(made, 1)
-    assert sent(made) == [(0, [1])]
-    submit(made, 2)
-    assert sent(made) == []
-    made.item_ended(ONE, 1, 0.1)
-    assert sent(made) == [(0, [2])]
-    made.item_ended(ONE, 2, 0.2)
-    assert made.open_calls == made.held(0) == made.waiting(0) == 0
+class TestCancelling:
+    def test_a_queued_call_is_dropped(self) -> None:
+        driver = Driver()
+        driver.submit(2)
+        driver.cancel(1)
+        driver.ready()
+        assert driver.sent == [(0, [2])]
+        assert driver.cancelled == []
+        assert driver.failed == {}
+
+    def test_a_running_call_is_cancelled_on_its_worker_and_keeps_its_slot(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(2)
+        driver.cancel(1)
+        assert driver.cancelled == [(0, 1, "disconnect")]
+        assert driver.sent == [(0, [1])]
+        driver.end(1)
+        assert driver.sent[1:] == [(0, [2])]
+
+    def test_shutdown_answers_what_is_left(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(2)
+        for number in list(driver.router.open_calls):
+            driver.cancel(number, "shutdown")
+        assert answers(driver) == {1: (503, "server.draining", 1), 2: (503, "server.draining", 1)}
+        assert driver.cancelled == [(0, 1, "shutdown")]
+
+    def test_cancelled_calls_do_not_pile_up_behind_one_that_waits(self) -> None:
+        driver = Driver(Limits(timeout=None))
+        driver.submit()
+        for number in range(2, 1002):
+            driver.submit(deadline=1e6)
+            driver.cancel(number)
+        router = driver.router
+        assert len(router.lanes[0]._fresh) < 100
+        assert len(router._deadlines) < 100
+        assert router.lanes[0].num_waiting == 1
+        assert router.inflight_bytes == 1
 
 
-def test_the_worker_that_has_been_idle_for_longest_is_next() -> None:
-    made = router(workers=2)
-    submit(made, 1, 2)
-    assert sent(made) == [(0, [1]), (1, [2])]
-    made.item_ended(TWO, 2, 1.0)
-    made.item_ended(ONE, 1, 2.0)
-    submit(made, 3, now=3.0)
-    assert sent(made) == [(1, [3])]
+class TestLostWorkers:
+    def test_what_it_had_is_answered_and_the_queue_is_not_touched(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(2)
+        driver.gone()
+        assert answers(driver) == {1: (503, "worker.lost", 1)}
+        assert "killed by SIGKILL" in driver.failed[1].message
+        driver.ready(1)
+        assert driver.sent[1:] == [(1, [2])]
+
+    def test_an_idempotent_call_runs_again_once_before_the_others(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(is_idempotent=True)
+        driver.submit()
+        driver.gone()
+        assert driver.failed == {}
+        driver.ready(1)
+        assert driver.sent[1:] == [(1, [1])]
+        driver.gone(1)
+        assert answers(driver) == {1: (503, "worker.lost", 1)}
+
+    def test_a_call_whose_answer_has_begun_never_runs_again(self) -> None:
+        driver = Driver()
+        driver.ready()
+        (call,) = driver.submit(is_idempotent=True)
+        call.is_answering = True
+        driver.gone()
+        assert answers(driver) == {1: (503, "worker.lost", 1)}
+
+    def test_a_retry_has_a_queue_timeout_of_its_own(self) -> None:
+        driver = Driver(Limits(timeout=2.0))
+        driver.ready()
+        driver.submit(is_idempotent=True)
+        driver.now = 10.0
+        driver.gone()
+        assert driver.failed == {}
+        assert driver.router.next_wakeup() == 12.0
+        driver.at(12.0)
+        assert answers(driver) == {1: (504, "queue.expired", None)}
+
+    def test_a_worker_back_in_the_same_turn_gets_a_new_dispatch(self) -> None:
+        driver = Driver()
+        worker = WorkerId(0, 0)
+        driver.router.worker_ready(worker, WorkerShape(), 0.0)
+        driver.router.submit(RoutedCall(1, is_idempotent=True), 0.0)
+        driver.router.tick(0.0)
+        driver.router.worker_gone(worker, "killed", 0.0)
+        driver.router.worker_ready(worker, WorkerShape(), 0.0)
+        driver.turn()
+        assert driver.sent == [(0, [1]), (0, [1])]
+
+    def test_nobody_is_answered_twice(self) -> None:
+        driver = Driver()
+        driver.ready()
+        driver.submit(is_idempotent=True)
+        driver.cancel(1)
+        driver.gone()
+        driver.ready(1)
+        driver.submit()
+        driver.cancel(2)
+        driver.gone(1)
+        assert driver.failed == {}
+        assert driver.sent == [(0, [1]), (1, [2])]
+        assert driver.router.lanes[0].num_waiting == 0
+        assert driver.router.next_wakeup() is None
+
+    def test_calls_wait_for_the_first_worker(self) -> None:
+        driver = Driver()
+        driver.submit(3)
+        assert driver.failed == {}
+        driver.ready(max_batch_size=8)
+        assert driver.sent == [(0, [1, 2, 3])]
 
 
-def test_what_waits_while_a_worker_is_busy_becomes_a_batch() -> None:
-    made = router(size=4)
-    submit(made, 1, 2, 3, 4, 5, 6)
-    assert sent(made) == [(0, [1])]
-    made.item_ended(ONE, 1, 0.1)
-    assert sent(made) == [(0, [2, 3, 4, 5])]
+class TestWakingUp:
+    def test_events_ask_for_a_tick_at_once(self) -> None:
+        driver = Driver()
+        driver.ready()
+        (call,) = driver.submit()
+        driver.now = 1.0
+        driver.router.submit(type(call)(id=2), driver.now)
+        assert driver.router.next_wakeup() == 1.0
+
+    def test_a_queue_without_a_free_worker_does_not_spin(self) -> None:
+        driver = Driver(Limits(timeout=None, batch_timeout=0.1))
+        driver.ready(max_batch_size=2)
+        driver.submit(2)
+        driver.submit(5)
+        driver.at(50.0)
+        assert driver.router.next_wakeup() is None
+
+    def test_no_open_call_needs_no_wakeup(self) -> None:
+        driver = Driver(deadline=5.0)
+        driver.ready()
+        driver.submit()
+        driver.end(1)
+        assert driver.router.next_wakeup() is None
 
 
-def test_a_batch_waits_for_more_from_its_first_request_on() -> None:
-    made = router(size=3, wait=0.05)
-    submit(made, 1, now=1.0)
-    assert sent(made) == []
-    assert made.next_wakeup() == 1.05
-    submit(made, 2, now=1.04)
-    made.tick(1.049)
-    assert sent(made) == []
-    made.tick(1.05)
-    assert sent(made) == [(0, [1, 2])]
-    submit(made, 3, 4, 5, now=1.06)
-    assert sent(made) == []
-    made.item_ended(ONE, 1, 1.07)
-    made.item_ended(ONE, 2, 1.07)
-    assert sent(made) == [(0, [3, 4, 5])], "a full batch waits no longer"
+def test_same_events_same_effects() -> None:
+    def play() -> list[tuple[int, list[int]]]:
+        driver = Driver(Limits(batch_timeout=0.1))
+        driver.ready(0, max_batch_size=2)
+        driver.ready(1, max_batch_size=2)
+        driver.submit(7)
+        driver.end(1, 2, timing=Timing(2, 0.01))
+        driver.at(0.2)
+        return driver.sent
+
+    assert play() == play()
 
 
-def test_quick_items_are_staged_in_whole_batches_and_slow_ones_are_not() -> None:
-    made, now = router(size=2), 0.0
-    for number in range(0, 40, 2):
-        submit(made, number, now=now)
-        sent(made)
-        now += 0.0001
-        made.item_ended(ONE, number, now)
-    submit(made, *range(100, 200), now=now)
-    held = made.held(0)
-    assert 2 < held <= 66
-    assert all(len(calls) <= 2 for _, calls in sent(made))
-    made = router(size=2)
-    for number in range(20):
-        submit(made, number, now=float(number))
-        made.item_ended(ONE, number, number + 0.5)
-    submit(made, *range(100, 110), now=30.0)
-    assert made.held(0) <= 2
-
-
-def test_what_fills_no_batch_waits_in_the_router_where_others_may_still_join_it() -> None:
-    made, now = router(size=4), 0.0
-    for number in range(20):
-        submit(made, number, now=now)
-        now += 0.0001
-        made.item_ended(ONE, number, now)
-    made.take_effects()
-    submit(made, 100, 101, 102, 103, now=now)
-    assert sent(made) == [(0, [100])]
-    submit(made, 104, now=now)
-    assert sent(made) == [(0, [101, 102, 103, 104])]
-
-
-def test_a_request_that_has_waited_for_too_long_is_never_computed() -> None:
-    made = router(timeout=1.0)
-    submit(made, 1, 2, 3)
-    assert sent(made) == [(0, [1])]
-    assert made.next_wakeup() == 1.0
-    made.tick(1.0)
-    assert failed(made) == [(2, 504, "queue.expired"), (3, 504, "queue.expired")]
-    made.item_ended(ONE, 1, 5.0)
-    assert made.take_effects() == []
-    assert made.open_calls == 0
-
-
-def test_a_deadline_answers_while_the_worker_goes_on() -> None:
-    made = router()
-    submit(made, 1, deadline=2.0)
-    submit(made, 2, deadline=3.0)
-    made.take_effects()
-    assert made.next_wakeup() == 2.0
-    made.tick(2.0)
-    answer, cancel = made.take_effects()
-    assert isinstance(answer, Fail)
-    assert (answer.call.id, answer.code) == (1, "deadline.exceeded")
-    assert isinstance(cancel, CancelOnWorker)
-    assert (cancel.worker, cancel.why) == (ONE, "deadline")
-    assert made.held(0) == 1, "its place is taken until it has really ended"
-    made.item_ended(ONE, 1, 2.5)
-    assert sent(made) == [(0, [2])]
-    submit(made, 3, now=9.0, deadline=8.0)
-    assert failed(made) == [(3, 504, "deadline.exceeded")]
-
-
-def test_a_client_that_leaves_is_dropped_or_told_to_its_worker() -> None:
-    made = router()
-    submit(made, 1, 2, 3)
-    made.take_effects()
-    made.cancel(2, "disconnect", 0.1)
-    assert made.take_effects() == []
-    made.cancel(1, "disconnect", 0.1)
-    (effect,) = made.take_effects()
-    assert isinstance(effect, CancelOnWorker)
-    made.cancel(1, "disconnect", 0.2)
-    assert made.take_effects() == []
-    made.item_ended(ONE, 1, 0.3)
-    assert sent(made) == [(0, [3])]
-
-
-def test_more_than_the_queue_holds_is_refused_at_once() -> None:
-    made = router(max_queue_size=2)
-    submit(made, 1, 2, 3, 4)
-    (refusal,) = [effect for effect in made.take_effects() if isinstance(effect, Fail)]
-    assert (refusal.call.id, refusal.status, refusal.code, refusal.retry_after) == (4, 429, "queue.full", 1)
-    made = router(max_inflight_bytes=100)
-    submit(made, 1, size=500)
-    submit(made, 2, size=1)
-    assert failed(made) == [(2, 429, "queue.full")], "one large request is taken if nothing else is there"
-    made.item_ended(ONE, 1, 0.1)
-    assert made.held_bytes == 0
-
-
-def test_what_would_wait_longer_than_its_time_out_is_refused_once_that_is_known() -> None:
-    made = router(timeout=5.0)
-    submit(made, *range(1000, 1050))
-    assert failed(made) == [], "nothing is known yet"
-    made = router(timeout=5.0)
-    for number in range(20):
-        submit(made, number, now=float(number))
-        made.item_ended(ONE, number, number + 1.0)
-    made.take_effects()
-    submit(made, *range(100, 120), now=20.0)
-    refused = [effect for effect in made.take_effects() if isinstance(effect, Fail)]
-    assert [effect.call.id for effect in refused] == list(range(107, 120)), "one runs, and six may wait"
-    assert all(1 <= effect.retry_after <= 60 and effect.status == 429 for effect in refused)
-
-
-def test_requests_wait_for_the_first_worker() -> None:
-    made = router(size=8, workers=0)
-    submit(made, 1, 2)
-    assert made.next_wakeup() == 30.0
-    made.worker_ready(ONE, 3.0)
-    assert sent(made) == [(0, [1, 2])]
-
-
-def test_what_a_lost_worker_held_is_answered_and_may_run_again_once() -> None:
-    made = router(size=3)
-    submit(made, 1)
-    submit(made, 2, idempotent=True)
-    submit(made, 3, 4, 5)
-    made.item_ended(ONE, 1, 0.1)
-    made.take_effects()
-    made.worker_gone(ONE, "SIGKILL", 0.2)
-    assert failed(made) == [(3, 503, "worker.lost"), (4, 503, "worker.lost")]
-    made.worker_ready(ONE, 0.5)
-    assert sent(made) == [(0, [2, 5])]
-    made.worker_gone(ONE, "SIGKILL", 0.6)
-    assert failed(made) == [(2, 503, "worker.lost"), (5, 503, "worker.lost")]
-    made.item_ended(ONE, 2, 0.7)
-    assert made.open_calls == 0
-
-
-def test_an_answer_that_has_begun_does_not_begin_again() -> None:
-    made = router()
-    call = Call(1, 0, idempotent=True)
-    made.submit(call, 0.0)
-    call.has_answered = True
-    made.worker_gone(ONE, "SIGSEGV", 0.1)
-    assert failed(made) == [(1, 503, "worker.lost")]
-
-
-def test_an_api_that_fails_and_a_server_that_stops_say_so() -> None:
-    made = router()
-    made.set_failing(0, "setup() raised ValueError")
-    submit(made, 1)
-    assert failed(made) == [(1, 503, "server.not_ready")]
-    made.set_failing(0, "")
-    submit(made, 2, 3)
-    made.drain()
-    submit(made, 4)
-    assert failed(made) == [(4, 503, "server.draining")]
-    made.item_ended(ONE, 2, 0.1)
-    assert sent(made) == [(0, [3])], "what was taken is done"
-    made.stop()
-    answer, cancel = made.take_effects()
-    assert isinstance(answer, Fail)
-    assert isinstance(cancel, CancelOnWorker)
-    assert (answer.code, cancel.why) == ("server.draining", "shutdown")
-    assert made.open_calls == 0
-
-
-def test_apis_do_not_wait_for_each_other() -> None:
-    made = Router([BatchRule(), BatchRule(max_batch_size=2)], [1.0, math.inf])
-    made.worker_ready(WorkerId(0, 0), 0.0)
-    made.worker_ready(WorkerId(1, 0), 0.0)
-    for number in range(4):
-        made.submit(Call(number, number % 2), 0.0)
-    found = [(effect.worker.api, [call.id for call in effect.calls]) for effect in made.take_effects() if isinstance(effect, Dispatch)]
-    assert found == [(0, [0]), (1, [1])]
-    made.tick(100.0)
-    assert failed(made) == [(2, 504, "queue.expired")]
-    assert made.next_wakeup() is None
+def test_the_router_needs_the_standard_library_only() -> None:
+    code = "import sys, leyden.serve.router; print({m.partition('.')[0] for m in sys.modules if m[0] != '_'} - {*sys.stdlib_module_names})"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert loaded.strip() == "{'leyden'}"

@@ -1,0 +1,81 @@
+"""`Counters`: the numbers of one API in one front end, each in its slot of the page."""
+
+from typing import Any, final
+
+from leyden.serve.effects import Timing
+from leyden.serve.metrics import STATUSES, Layout, Page
+
+_REASONS = {"queue.full": "queue", "server.draining": "draining"}
+
+
+@final
+class Counters:
+    """Counts what becomes of the requests of an API.
+
+    Args:
+        page: Of this front end, its only writer.
+        layout: Of the page.
+        api: The number of the API.
+    """
+
+    def __init__(self, page: Page, layout: Layout, api: int) -> None:
+        self._page, self._layout, self._api = page, layout, api
+        other = layout.slot("requests_total", api, "other")
+        self._requests = {int(status): layout.slot("requests_total", api, status) for status in STATUSES if status.isdecimal()}
+        self._other = other
+        self._seconds = layout.histogram("request_seconds", api)
+        self._queued = layout.histogram("queue_seconds", api)
+        self._predict = layout.histogram("predict_seconds", api)
+        self._first = layout.histogram("first_chunk_seconds", api)
+        self._sizes = layout.histogram("batch_size", api)
+        self._chunks = layout.slot("stream_chunks_total", api)
+
+    def ended(self, status: int, seconds: float) -> None:
+        """Count a request that is answered."""
+        page = self._page
+        page.values[self._requests.get(status, self._other)] += 1.0
+        page.observe(self._seconds, seconds)
+
+    def waited(self, seconds: float) -> None:
+        """Count how long a request waited until its computation began."""
+        self._page.observe(self._queued, seconds)
+
+    def computed(self, timing: Timing, predict: float) -> None:
+        """Count a batch."""
+        self._page.observe(self._sizes, timing.num_items)
+        self._page.observe(self._predict, predict)
+
+    def began(self, seconds: float) -> None:
+        """Count the first piece of a stream."""
+        self._page.observe(self._first, seconds)
+
+    def pieces(self, number: int) -> None:
+        """Count pieces of streams."""
+        self._page.values[self._chunks] += number
+
+    def failed(self, code: str, status: int) -> None:
+        """Count a request that the router refused or gave up."""
+        if status == 504:
+            self._add("expired_total")
+        elif status == 429 or code in _REASONS:
+            self._add("rejected_total", _REASONS.get(code, "other"))
+
+    def cancelled(self, why: str) -> None:
+        """Count a request that nobody waits for any more."""
+        self._add("cancelled_total", why)
+
+    def used(self, usage: Any) -> None:
+        """Count the tokens that a spec counted."""
+        if isinstance(usage, dict):
+            for kind in ("prompt", "completion"):
+                number = usage.get(f"{kind}_tokens")
+                if isinstance(number, int):
+                    self._page.add(self._layout.slot("tokens_total", self._api, kind), number)
+
+    def show(self, *, waiting: int, inflight: int, inflight_bytes: int) -> None:
+        """Set the gauges."""
+        for name, value in (("queue_depth", waiting), ("inflight", inflight), ("inflight_bytes", inflight_bytes)):
+            self._page.set(self._layout.slot(name, self._api), value)
+
+    def _add(self, name: str, value: str = "") -> None:
+        self._page.add(self._layout.slot(name, self._api, value))

@@ -1,0 +1,156 @@
+"""`FrontEnd`: wires what one front end is made of: dispatcher, intake, app, the short way; and watches the time.
+
+```python
+front = FrontEnd(config)
+front.add_worker(WorkerId(0, 0), "unix:/tmp/leyden-1/w0.sock")     # now or later, and again after a restart elsewhere
+uvicorn.Server(uvicorn.Config(front.app, **front.uvicorn_options())).run(sockets=[listening])
+```
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, final
+
+from leyden.core.log import get_logger
+from leyden.serve.config import ServerConfig
+from leyden.serve.effects import WorkerId
+from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.intake import Intake
+from leyden.serve.front.own_routes import Parts
+from leyden.serve.front.protocol import HotPath, missing
+from leyden.serve.front.readiness import Readiness
+from leyden.serve.front.routes import build, why_not_hot
+from leyden.serve.metrics import Layout, Page, render
+from leyden.serve.tracing import RequestIds
+
+_SWEEP_SECONDS = 1.0
+_logger = get_logger(__name__)
+
+
+class Events(NamedTuple):
+    """Whom a front end tells what happens.
+
+    Args:
+        on_request: For each request of an API.
+        on_response: For each that is answered.
+        on_shutdown: Once somebody with the key asks for it.
+    """
+
+    on_request: Callable[[], None] | None = None
+    on_response: Callable[[], None] | None = None
+    on_shutdown: Callable[[], None] | None = None
+
+
+@final
+class FrontEnd:
+    """One front end. Make it before or after a fork; everything that needs an event loop begins in `running`.
+
+    Args:
+        config: Of the server.
+        page: The counters that this front end writes; one of its own by default.
+        pages: Those of all front ends and of the supervisor, for `/metrics`.
+        events: Whom it tells what happens.
+        lifespan: Runs around `running` in the app's own lifespan: for a server that starts its workers there.
+
+    Attributes:
+        app: The complete ASGI app.
+        dispatcher: Takes calls, knows workers.
+        readiness: Says whether all is well.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        page: Page | None = None,
+        pages: Sequence[Page] = (),
+        events: Events | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+    ) -> None:
+        events = events or Events()
+        layout = Layout([api.path for api in config.apis])
+        own = page or Page(layout)
+        self.config = config
+        self.dispatcher = Dispatcher(config, own, layout, on_request=events.on_request, on_response=events.on_response)
+        self.readiness = Readiness(config, self.dispatcher.num_ready)
+        self.intake = Intake(config, RequestIds(), self.dispatcher.now)
+        self._hot = HotPath(self.dispatcher, self.intake)
+        self._lifespan = lifespan or contextlib.nullcontext
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._on_shutdown = events.on_shutdown
+        every = pages or [own]
+
+        def metrics() -> str:
+            self.dispatcher.show()
+            return render(layout, every)
+
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
+        self.app = build(parts, self._app_lifespan)
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def add_worker(self, worker: WorkerId, address: str) -> None:
+        """Connect to a worker now, or as soon as it listens, and again whenever its connection ends."""
+        self.dispatcher.add_worker(worker, address)
+
+    def remove_worker(self, worker: WorkerId) -> None:
+        """Forget a worker; what it still has is answered as lost."""
+        self.dispatcher.remove_worker(worker)
+
+    def set_wanted(self, api: int, count: int) -> None:
+        """Take note of how many workers an API is to have; 0 while it sleeps."""
+        self.readiness.wanted[api] = count
+
+    def set_failing(self, api: int, message: str) -> None:
+        """Refuse an API's requests, as its workers cannot start; an empty message takes them again."""
+        self.readiness.failing[api] = message
+        self.dispatcher.set_failing(api, is_failing=bool(message))
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work, in the running event loop, until the context ends; then what is left is answered with 503."""
+        self.dispatcher.start()
+        self._sweep()
+        try:
+            yield
+        finally:
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+            self.dispatcher.close()
+
+    def uvicorn_options(self) -> dict[str, Any]:
+        """Return the settings of uvicorn that this front end needs; routes that were added to the app are known by then."""
+        options: dict[str, Any] = {"lifespan": "on", "timeout_keep_alive": max(1, round(self.config.keep_alive))}
+        lacking = missing()
+        if lacking:
+            _logger.warning("no API is hot: uvicorn's HttpToolsProtocol has no %s; please report its version", ", ".join(lacking))
+            return options
+        self._hot.routes = {}
+        for number, api in enumerate(self.config.apis):
+            reason = why_not_hot(self.app, self.config, number)
+            if not reason:
+                self._hot.routes[api.path.encode()] = number
+            _logger.info("%s is %s", api.path, f"not hot: {reason}" if reason else "hot")
+        return {**options, "http": self._hot.protocol()}
+
+    def _shut_down(self) -> None:
+        if self._on_shutdown is None:
+            _logger.warning("somebody asked for a shutdown, and nobody listens to that: the server was started by another program")
+        else:
+            self._on_shutdown()
+
+    @contextlib.asynccontextmanager
+    async def _app_lifespan(self, _: Any) -> AsyncIterator[None]:
+        async with self._lifespan(), self.running():
+            yield
+
+    def _sweep(self) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        self._hot.sweep(self.dispatcher.now())
+        self.dispatcher.show()
+        shortest = min(config.header_timeout, config.body_timeout, config.keep_alive)
+        self._sweeping = loop.call_later(max(0.02, min(_SWEEP_SECONDS, shortest / 4)), self._sweep)

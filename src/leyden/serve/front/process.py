@@ -1,0 +1,165 @@
+"""A front end as a process: uvicorn on a socket that it inherits, told by the supervisor who its workers are.
+
+What comes over the control socket, frames of kind STATE and DRAIN:
+
+| meta | what it says |
+|---|---|
+| `{"up": [api, index], "at": address}` | a worker listens there, or soon will |
+| `{"down": [api, index]}` | it is not coming back |
+| `{"api": number, "wanted": count}` | so many workers are to be there; 0 while it sleeps |
+| `{"api": number, "failing": message}` | its workers cannot start; an empty message: they can again |
+| DRAIN | finish what is there and stop |
+| DRAIN `{"now": true}` | give up what is there and stop |
+
+What goes to the supervisor: STATE `{"shutdown": true}`, when somebody with the key asks for it. The end of the control socket is
+the end of the supervisor: then this process is no server any more, and leaves at once.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, final
+
+import uvicorn
+
+from leyden.core.log import get_logger
+from leyden.serve.effects import WorkerId
+from leyden.serve.errors import LinkError
+from leyden.serve.front.front_end import FrontEnd
+from leyden.serve.wire import Decoder, Frame, Kind, encode
+
+_LAST_SECONDS = 2.0  # for the last bytes of answers, after everything is answered
+_logger = get_logger(__name__)
+
+
+@final
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handlers: the supervisor alone says when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@final
+class FrontProcess:
+    """Runs a front end until it is told to stop.
+
+    Args:
+        front: What runs.
+        listener: The socket that listens already.
+        control: The end of a socket pair whose other end the supervisor has; `None` to run without one.
+        options: Settings of uvicorn that the user gave.
+    """
+
+    def __init__(
+        self, front: FrontEnd, listener: socket.socket, control: socket.socket | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._front, self._listener, self._control = front, listener, control
+        self._options = dict(options or {})
+        self._server: _Server | None = None
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_done = False
+
+    def run(self) -> None:
+        """Serve, in an event loop of its own; return once it has drained."""
+        config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
+        server = self._server = _Server(config)
+        if self._control is not None:  # a process of its own
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
+            gc.collect()
+            gc.freeze()  # what is there by now stays, and is not looked through again and again
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(self._serve(server))
+
+    async def _serve(self, server: _Server) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        if self._control is not None:
+            loop.add_signal_handler(signal.SIGTERM, self.drain)
+            self._control.settimeout(0)
+            await loop.create_connection(lambda: _Control(self._said, self._orphaned), sock=self._control.dup())
+        await server.serve(sockets=[self._listener])
+        self._is_done = True
+        if self._drain is not None:
+            self._drain.cancel()
+
+    # -- what it is told -----------------------------------------------------------------------------------------------
+
+    def drain(self, *, now: bool = False) -> None:
+        """Stop, from the event loop's own thread: not ready, then no new connections, then what is there ends, or is given up.
+
+        Args:
+            now: Whether what is there is given up at once.
+        """
+        if now:
+            self._front.dispatcher.stop()
+        if self._drain is None and self._loop is not None:
+            self._drain = self._loop.create_task(self._drained())
+
+    def drain_soon(self) -> None:
+        """Stop, from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.drain)
+
+    async def _drained(self) -> None:
+        front, config = self._front, self._front.config
+        front.readiness.is_draining = True
+        await asyncio.sleep(config.drain_delay)
+        if self._server is not None:
+            self._server.should_exit = True
+        try:
+            async with asyncio.timeout(config.drain_timeout):
+                await front.dispatcher.all_ended()
+        except TimeoutError:
+            _logger.warning("%d requests were not done after %g s and are given up", front.dispatcher.num_open, config.drain_timeout)
+            front.dispatcher.stop()
+        await asyncio.sleep(_LAST_SECONDS)
+        if self._server is not None:
+            self._server.force_exit = True
+
+    def _said(self, frame: Frame) -> None:
+        front, meta = self._front, frame.meta
+        if frame.kind is Kind.DRAIN:
+            self.drain(now=bool(meta.get("now")))
+        elif "up" in meta:
+            front.add_worker(WorkerId(*meta["up"]), meta["at"])
+        elif "down" in meta:
+            front.remove_worker(WorkerId(*meta["down"]))
+        elif "wanted" in meta:
+            front.set_wanted(meta["api"], meta["wanted"])
+        elif "failing" in meta:
+            front.set_failing(meta["api"], meta["failing"])
+
+    def _orphaned(self) -> None:
+        if not self._is_done:
+            os._exit(1)  # whoever started this is gone: no answer of ours can be trusted to mean anything
+
+
+def tell_shutdown(control: socket.socket) -> Callable[[], None]:
+    """Return what tells the supervisor that somebody asked for a shutdown: the `on_shutdown` of a front end's events."""
+    return lambda: control.sendall(encode(Kind.STATE, 0, {"shutdown": True})[0])
+
+
+@final
+class _Control(asyncio.Protocol):
+    """The control socket, in a front end."""
+
+    def __init__(self, said: Callable[[Frame], None], ended: Callable[[], None]) -> None:
+        self._said, self._ended = said, ended
+        self._decoder = Decoder()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._said(frame)
+        except LinkError:
+            _logger.exception("the supervisor sent what is no frame")
+            self._ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended()

@@ -1,0 +1,410 @@
+"""`HotProtocol`: uvicorn's HTTP/1.1 protocol, with a short way for the routes of APIs.
+
+It takes a request only if nothing about it is special: the path equals a route byte for byte, the request before it on this
+connection is answered, there is no upgrade and no `Expect`. All else goes to the class that it extends, which knows ASGI. It also
+adds what uvicorn lacks for all requests: time-outs of heads and idle connections, and a limit for the size of heads.
+
+What it relies on beyond uvicorn's public settings is listed in `RELIED_ON`, checked when a server starts (`missing`) and by a
+test. If something is missing the server works without the short way.
+
+A request that is refused before its body was read is answered with `Connection: close`, and up to 256 KiB of what still comes are
+thrown away: a connection that is closed with unread bytes is reset, and the client may never see the answer.
+"""
+
+import asyncio
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from leyden.serve.faults import Fault
+from leyden.serve.front.answers import Answer, error_answer, header_lines
+from leyden.serve.front.calls import Ending, HttpCall
+from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.heads import Heads
+from leyden.serve.front.intake import Intake, has_body
+
+HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
+BODY_BYTES_PER_SECOND: Final = 64 << 10  # a body may take a second longer for each
+_LINGER_SECONDS: Final = 2.0  # for what still comes after a refusal
+_JOINED_BYTES: Final = 64 << 10  # more than this is not copied to be written at once
+RELIED_ON: Final = (
+    "on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete connection_made "
+    "connection_lost data_received send_400_response shutdown pause_writing resume_writing url headers parser cycle pipeline transport "
+    "flow connections server_state expect_100_continue access_log access_logger limit_concurrency client"
+)
+
+
+@final
+class HotPath:
+    """What all connections of a front end share.
+
+    Args:
+        dispatcher: Takes the calls.
+        intake: Reads the heads.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
+        self.dispatcher, self.intake = dispatcher, intake
+        self.routes: dict[bytes, int] = {}  # the paths of hot routes, and the numbers of their APIs
+        self.heads = Heads()
+        self.connections: set[HotProtocol] = set()
+        config = dispatcher.config
+        self.header_timeout, self.body_timeout, self.keep_alive = config.header_timeout, config.body_timeout, config.keep_alive
+
+    def protocol(self) -> Callable[..., asyncio.Protocol]:
+        """Return what uvicorn's setting `http` takes."""
+        return functools.partial(HotProtocol, path=self)
+
+    def sweep(self, now: float) -> None:
+        """End what has taken too long; to be called about once a second, which costs less than a timer for each request."""
+        for connection in [each for each in self.connections if each.due <= now]:
+            connection.overdue()
+
+
+@final
+class _HotCycle:
+    """A connection's request on the short way, as far as uvicorn's class looks at it; used for one after the other."""
+
+    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self) -> None:
+        self.disconnected, self.keep_alive, self.response_complete = False, True, True
+        self.message_event = _Nobody()
+
+
+@final
+class _Nobody:
+    """An event that nobody waits for."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+@final
+class HotProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        args: What uvicorn hands over.
+        path: What connections share.
+        kwargs: What uvicorn hands over.
+    """
+
+    def __init__(self, *args: Any, path: HotPath, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.due = math.inf  # when it is overdue
+        self._path = path
+        self._call: HttpCall | None = None  # on the short way, until it is answered
+        self._receiving: HttpCall | None = None  # the same, until its body is there
+        self._hot = _HotCycle()
+        self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
+        self._is_in_head = self._is_discarding = self._is_fresh = False
+        # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
+        self._read = self._head_read = self._surely_read = self._discarded = 0
+        self._head_began = 0.0
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._path.connections.add(self)
+        self.due = self._path.dispatcher.now() + self._path.keep_alive
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._path.connections.discard(self)
+        self._hot.disconnected = True
+        call, self._call, self._receiving = self._call, None, None
+        if call is not None:
+            call.abandon()
+        for cycle in self._cycles:  # the base class tells the last one alone, and the others would write to what is closed
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_discarding:
+            self._discard(len(data))
+            return
+        self.due = math.inf
+        self._read = len(data)
+        if self._is_in_head:
+            self._head_read += self._read
+            self._surely_read += self._read
+        elif self._read > HEAD_BYTES:
+            self._is_fresh = self._receiving is None and (self.cycle is None or self.cycle.response_complete)
+        super().data_received(data)
+        if self._is_in_head:
+            self._wait_for_head()
+        elif self._receiving is not None:
+            call = self._receiving
+            self.due = call.began + self._path.body_timeout + call.num_bytes / BODY_BYTES_PER_SECOND
+        elif (self.cycle is None or self.cycle.response_complete) and not self._is_discarding:
+            self.due = self._path.dispatcher.now() + self._path.keep_alive  # empty lines between requests, or an answer at once
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._call is not None:
+            self._call.caught_up()
+
+    def overdue(self) -> None:
+        """End what has taken too long."""
+        self.due = math.inf
+        if self.transport.is_closing():
+            return
+        if self._is_discarding:
+            self.transport.abort()
+        elif self._is_in_head:
+            self._refuse_head(Fault(408, "request.timeout", f"The head of this request took more than {self._path.header_timeout:g} s."))
+        elif self._receiving is not None:
+            fault = Fault(408, "request.timeout", f"The body of this request took more than {self._path.body_timeout:g} s.")
+            self._refuse(self._receiving, fault, is_unread=True)
+        else:
+            self.transport.close()
+
+    # -- what the parser finds ---------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self._is_in_head = not self._is_discarding
+        self._head_read, self._surely_read, self._head_began = self._read, self._read if self._is_fresh else 0, 0.0
+        self._is_fresh = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        if self._is_discarding:
+            return
+        if self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
+            self._refuse_head(_too_long())
+            return
+        url = self.url
+        api = self._path.routes.get(url)
+        if api is None and b"?" in url:
+            api = self._path.routes.get(url.partition(b"?")[0])
+        if api is None or (self.cycle is not None and not self.cycle.response_complete):
+            self._fall_through()
+            return
+        headers = dict(self.headers)
+        if self._is_plain(headers, api):
+            self._begin(api, headers)
+        else:
+            self._fall_through()
+
+    def on_body(self, body: bytes) -> None:
+        call = self._receiving
+        if call is None:
+            if not self._is_discarding:
+                super().on_body(body)
+            return
+        try:
+            call.add(body)
+        except Fault as fault:
+            self._refuse(call, fault, is_unread=True)
+
+    def on_message_complete(self) -> None:
+        call = self._receiving
+        if call is not None:
+            self._receiving = None
+            self._path.dispatcher.submit(call)
+        elif not self._is_discarding:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.due = self._path.dispatcher.now() + self._path.keep_alive
+
+    def _is_plain(self, headers: Mapping[bytes, bytes], api: int) -> bool:
+        """Return whether nothing about a request is special."""
+        version = self.parser.get_http_version()
+        if self.parser.get_method() != b"POST" or b"upgrade" in headers or b"expect" in headers:
+            return False
+        if version != "1.1" and (version != "1.0" or self._path.dispatcher.config.apis[api].is_stream):  # 1.0 knows no chunks
+            return False
+        return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
+
+    def _begin(self, api: int, headers: Mapping[bytes, bytes]) -> None:
+        """Take a request on the short way."""
+        path, hot = self._path, self._hot
+        hot.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        hot.response_complete = False
+        self.cycle = hot  # type: ignore[assignment] - all that the base class reads of it
+        self._call = call = path.dispatcher.open(api, self, path.intake.request_id(headers))
+        try:
+            path.intake.read(call, headers)
+        except Fault as fault:
+            self._refuse(call, fault, is_unread=has_body(headers))
+        else:
+            self._receiving = call
+
+    def _fall_through(self) -> None:
+        """Let the base class have a request whose head is read."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers += headers  # the list that is in the scope by now
+        self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        super().on_headers_complete()
+        if self.cycle is not None and self.cycle is not self._hot:
+            self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
+
+    # -- heads that are too long or too slow, bodies that are not read ------------------------------------------------
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _wait_for_head(self) -> None:
+        if self._surely_read > HEAD_BYTES or (self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES):
+            self._refuse_head(_too_long())
+            return
+        if not self._head_began:
+            self._head_began = self._path.dispatcher.now()
+        self.due = self._head_began + self._path.header_timeout
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; the base class calls it."""
+        fault, cycle = Fault(400, "request.invalid_http", msg), self.cycle
+        if self._receiving is not None:
+            self._refuse(self._receiving, fault, is_unread=True)
+        elif cycle is None or cycle.response_complete:
+            self._refuse_head(fault)
+        elif isinstance(cycle, _HotCycle) or not cycle.more_body:  # what came before is answered, and then the connection ends
+            cycle.keep_alive = False
+            self._is_discarding = True
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            self._write_refusal(fault)
+
+    def _refuse_head(self, fault: Fault) -> None:
+        """Answer a request of which not even the head is known; the connection ends here."""
+        self._is_in_head = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # the answer that is due cannot be told from this one
+        else:
+            self._write_refusal(fault)
+
+    def _write_refusal(self, fault: Fault) -> None:
+        request_id = self._path.intake.request_id({})
+        answer = error_answer(fault, request_id, exposes=True)
+        head = self._path.heads.plain(answer, request_id, self.server_state.default_headers, closes=True)
+        self.transport.write(head + answer.body)
+        self._linger()
+
+    def _refuse(self, call: HttpCall, fault: Fault, *, is_unread: bool) -> None:
+        """Answer a request before its body is read."""
+        self._receiving = None
+        if is_unread:
+            self._hot.keep_alive = False
+            self._is_discarding = True
+        call.fail(fault)
+
+    def _linger(self) -> None:
+        """Throw away what still comes, for a while, and then close."""
+        self._is_discarding = True
+        self.due = self._path.dispatcher.now() + _LINGER_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _discard(self, num_bytes: int) -> None:
+        self._discarded += num_bytes
+        if self._discarded > DISCARDED_BYTES:
+            self.transport.close()
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client does not read what it was sent."""
+        return self.flow.write_paused
+
+    def answer(self, call: HttpCall, answer: Answer) -> None:
+        """Send a whole answer, with one write."""
+        closes, defaults, body = not self._hot.keep_alive, self.server_state.default_headers, answer.body
+        if answer.headers or call.shows_trace or not answer.has_body:
+            lines = header_lines(answer, call.request_id, call.traceparent if call.shows_trace else "")
+            if closes:
+                lines.append((b"connection", b"close"))
+            head = self._path.heads.full(answer.status, lines, defaults)
+        else:
+            head = self._path.heads.plain(answer, call.request_id, defaults, closes=closes)
+        if not answer.has_body:
+            self.transport.write(head)
+        elif len(body) > _JOINED_BYTES:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head + body)
+        self._answered(answer.status)
+
+    def stream(self, call: HttpCall, head: Answer | None, data: bytes, ending: Ending) -> None:
+        """Send a part of a stream, with one write."""
+        parts = list[bytes]()
+        if head is not None:
+            lines = header_lines(head, call.request_id, call.traceparent if call.shows_trace else "", is_stream=True)
+            if not self._hot.keep_alive:
+                lines.append((b"connection", b"close"))
+            lines.append((b"transfer-encoding", b"chunked"))
+            parts.append(self._path.heads.full(head.status, lines, self.server_state.default_headers))
+            self._log(head.status)
+        if data:
+            parts += (b"%x\r\n" % len(data), data, b"\r\n")
+        if ending == "whole":
+            parts.append(b"0\r\n\r\n")
+        self.transport.write(b"".join(parts))
+        if ending:
+            self._hot.keep_alive = self._hot.keep_alive and ending == "whole"
+            self._ended()
+
+    def _answered(self, status: int) -> None:
+        self._log(status)
+        self._ended()
+
+    def _ended(self) -> None:
+        """Make the connection ready for the next request, or end it."""
+        self._call = None
+        self._hot.response_complete = True
+        if self._is_discarding:
+            self._linger()
+        elif not self._hot.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _log(self, status: int) -> None:
+        if self.access_log:
+            address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
+            version = self.parser.get_http_version()
+            self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status)
+
+
+def missing() -> list[str]:
+    """Return which names of uvicorn's class the short way relies on, and are not there."""
+    config = uvicorn.Config(_no_app, log_config=None, lifespan="off")
+    loop = asyncio.new_event_loop()
+    try:
+        found = HttpToolsProtocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    finally:
+        loop.close()
+    found.on_message_begin()
+    lacking = [str(name) for name in RELIED_ON.split() if not hasattr(found, name)]
+    return lacking if hasattr(found.server_state, "default_headers") else [*lacking, "server_state.default_headers"]
+
+
+async def _no_app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer nothing."""
+
+
+def _too_long() -> Fault:
+    return Fault(431, "request.headers_too_large", f"The head of this request is longer than {HEAD_BYTES:,} bytes.")

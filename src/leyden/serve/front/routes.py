@@ -1,0 +1,134 @@
+"""The app: FastAPI with the routes of all APIs and those of the server itself. Users may add their own."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, final
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from leyden.core.log import get_logger
+from leyden.serve.config import ServerConfig
+from leyden.serve.faults import Fault
+from leyden.serve.front.answers import error_answer, header_lines
+from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, Scope, Send
+from leyden.serve.front.documents import operation
+from leyden.serve.front.own_routes import OwnRoutes, Parts
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+_UNKNOWN = {404: ("Not Found", "request.not_found"), 405: ("Method Not Allowed", "request.method_not_allowed")}
+_logger = get_logger(__name__)
+
+
+@final
+class Endpoint:
+    """Where requests of an API arrive, as an ASGI app.
+
+    Args:
+        parts: What takes them.
+        api: The number of the API.
+    """
+
+    def __init__(self, parts: Parts, api: int) -> None:
+        self._parts, self.api = parts, api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Relay(self._parts.dispatcher, self._parts.intake, self.api)(scope, receive, send)
+
+    async def predict(self, request: Request) -> Response:
+        """Return what answers, where FastAPI asks for it."""
+        return Relay(self._parts.dispatcher, self._parts.intake, self.api)
+
+
+def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
+    """Return the app.
+
+    Args:
+        parts: What its routes stand on.
+        lifespan: What runs while it does.
+    """
+    is_open = not parts.config.is_openapi_disabled
+    app = FastAPI(title="Leyden", openapi_url="/openapi.json" if is_open else None, lifespan=lifespan)
+    schemas, paths = dict[str, Any](), dict[str, Any]()
+    for number, api in enumerate(parts.config.apis):
+        paths[api.path] = {"post": operation(api, schemas)}
+        endpoint = Endpoint(parts, number)
+        if api.authorize is None:  # FastAPI's own routes cost as much as all the rest, and would do nothing here
+            app.router.routes.append(Route(api.path, endpoint, methods=["POST"], name=api.name, include_in_schema=False))
+        else:
+            guard = [Depends(api.authorize)]
+            app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
+    OwnRoutes(parts).add_to(app)
+    _add_errors(app, parts)
+    _document(app, paths, schemas)
+    for middleware, options in parts.config.middlewares:
+        app.add_middleware(middleware, **options)
+    app.add_middleware(Edge, intake=parts.intake, most=parts.dispatcher.max_payload_bytes)  # type: ignore[arg-type]
+    return app
+
+
+def why_not_hot(app: FastAPI, config: ServerConfig, api: int) -> str:
+    """Return why an API's requests need all of ASGI; nothing if they do not."""
+    own = [each for each in app.user_middleware if each.cls is not Edge]
+    if own:
+        return f"the server has the middleware {getattr(own[0].cls, '__name__', own[0].cls)}"
+    if config.apis[api].authorize is not None:
+        return "it has authorize()"
+    scope = {"type": "http", "method": "POST", "path": config.apis[api].path, "root_path": "", "headers": list[Any]()}
+    for route in app.router.routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            endpoint: Any = getattr(route, "endpoint", None)
+            return "" if isinstance(endpoint, Endpoint) and endpoint.api == api else "another route answers at its path"
+    return "it has no route any more"
+
+
+def _add_errors(app: FastAPI, parts: Parts) -> None:
+    exposes = parts.config.exposes_errors
+
+    def answered(request: Request, fault: Fault, *, closes: bool = False) -> Response:
+        request_id = request.scope.get(REQUEST_ID) or parts.intake.request_id({})
+        answer = error_answer(fault, request_id, exposes=exposes)
+        response = Response(bytes(answer.body), answer.status)
+        response.raw_headers = header_lines(answer, request_id) + ([(b"connection", b"close")] if closes else [])
+        return response
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if not isinstance(error, Refused):
+            raise error
+        return answered(request, error.fault, closes=error.closes)
+
+    async def of_http(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        text, code = _UNKNOWN.get(error.status_code, ("", ""))
+        if error.detail != text:
+            return await http_exception_handler(request, error)
+        path = request.scope["path"]
+        message = f"Nothing is at {path!r:.200}." if error.status_code == 404 else f"{request.method} is not allowed at {path!r:.200}."
+        return answered(request, Fault(error.status_code, code, message, detail=text, headers=error.headers))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        _logger.error("%s: %s %s failed", request.scope.get(REQUEST_ID), request.method, request.url.path)
+        message = f"{type(error).__name__}: {error}"[:300]
+        return answered(request, Fault(500, "server.failed", message, detail="Internal server error"))
+
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(Exception, failed)
+
+
+def _document(app: FastAPI, paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["paths"] = {**paths, **document["paths"]}
+        if schemas:
+            document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] - as FastAPI documents it

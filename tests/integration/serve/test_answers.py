@@ -1,0 +1,538 @@
+"""What a client gets for each kind of request and fault: a front end on a real port, and workers that do what a test says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leyden.serve.config import ApiConfig, Secrets, ServerConfig
+from leyden.serve.effects import WorkerId
+from leyden.serve.front.front_end import Events
+from leyden.serve.wire import Kind, encode
+from tests.support.fake_worker import Said, echo
+from tests.support.fronts import Front, one, serving
+
+
+class _Passes:
+    """A middleware of a user's, which sends all requests through ASGI."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+THROUGH_ASGI: Any = ((_Passes, {}),)
+WAYS: Any = {"hot": (), "asgi": THROUGH_ASGI}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest) -> Any:
+    return WAYS[request.param]
+
+
+@pytest.fixture(scope="module")
+def front(way: Any) -> Iterator[Front]:
+    with serving(one(middlewares=way), echo) as found:
+        yield found
+
+
+@pytest.fixture
+def idle(way: Any) -> Iterator[Front]:
+    """A front end whose workers a test makes and drives."""
+    with serving(one(middlewares=way)) as found:
+        yield found
+
+
+class TestPlain:
+    def test_the_body_goes_to_the_worker_untouched_and_comes_back(self, front: Front) -> None:
+        found = front.post(b' {"input": [1, NaN]} ')
+        assert (found.status, found.body) == (200, b' {"input": [1, NaN]} ')
+        assert found.headers["content-type"] == "application/json"
+        assert found.headers["x-request-id"]
+
+    @pytest.mark.parametrize("size", [0, 1, 65_536, 3_000_000])
+    def test_bodies_of_any_size(self, front: Front, size: int) -> None:
+        body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+        assert front.post(body).body == body
+
+    def test_chunked_bodies(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            client.send(b"5\r\nhello\r\n")
+            client.send(b"6\r\n world\r\n0\r\n\r\n")
+            assert client.response().body == b"hello world"
+
+    def test_a_connection_is_kept_and_closed_as_the_client_wants(self, front: Front) -> None:
+        with front.client() as client:
+            assert [client.post(b"%d" % number).body for number in range(3)] == [b"0", b"1", b"2"]
+            found = client.post(b"3", connection="close")
+            assert (found.body, found.headers["connection"]) == (b"3", "close")
+            assert client.is_closed()
+
+    def test_http_1_0_gets_its_answer_and_the_connection_ends(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.0\r\ncontent-length: 2\r\n\r\nhi")
+            assert client.response().body == b"hi"
+            assert client.is_closed()
+
+    def test_requests_in_one_write_are_answered_in_order(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"".join(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n%d" % number for number in range(6)))
+            assert [client.response().body for _ in range(6)] == [b"%d" % number for number in range(6)]
+            assert client.post(b"after").body == b"after"
+
+    def test_a_pipeline_of_apis_and_other_routes(self, front: Front) -> None:
+        with front.client() as client:
+            one_post = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx"
+            client.send(one_post + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + one_post)
+            assert [client.response().body for _ in range(3)] == [b"x", b"litserve running", b"x"]
+
+    def test_expect_100_continue(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
+            assert client.file.readline() == b"HTTP/1.1 100 Continue\r\n"
+            assert client.file.readline() == b"\r\n"
+            client.send(b"hi")
+            assert client.response().body == b"hi"
+
+    def test_one_byte_at_a_time(self, front: Front) -> None:
+        with front.client() as client:
+            for byte in b"POST /predict?x=1 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc":
+                client.send(bytes([byte]))
+            assert client.response().body == b"abc"
+
+
+class TestNames:
+    def test_the_clients_own_name_and_trace_come_back_and_go_to_the_worker(self, idle: Front) -> None:
+        worker = idle.worker()
+        trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+        with idle.client() as client:
+            client.ask(b"{}", x_request_id="theirs-1", traceparent=trace, x_priority="3", x_request_timeout="7.5")
+            request = worker.take()
+            assert (request.meta["r"], request.meta["p"]) == ("theirs-1", 3)
+            assert 7000 < request.meta["d"] <= 7500
+            assert 29_000 < request.meta["q"] <= 30_000
+            assert request.meta["t"].startswith("00-" + "a" * 32)
+            assert request.meta["t"] != trace
+            worker.say(request, Kind.RES, b"{}")
+            found = client.response()
+            assert found.headers["x-request-id"] == "theirs-1"
+            assert found.headers["traceparent"] == request.meta["t"]
+
+    @pytest.mark.parametrize("headers", [{"x_request_timeout": "soon"}, {"x_request_timeout": "-1"}, {"x_priority": "high"}])
+    def test_headers_that_say_nothing_are_the_clients_mistake(self, front: Front, headers: dict[str, str]) -> None:
+        found = front.post(b"", **headers)
+        assert (found.status, found.json["code"]) == (400, "request.invalid_header")
+
+    def test_headers_travel_where_a_hook_wants_the_context(self, way: Any) -> None:
+        with serving(one(wants_context=True, middlewares=way)) as front:
+            worker = front.worker()
+            with front.client() as client:
+                client.ask(b"{}", x_own="1")
+                request = worker.take()
+                assert request.meta["h"]["x-own"] == "1"
+                assert request.meta["t"].startswith("00-")
+                worker.say(request, Kind.RES, b"1")
+                assert "traceparent" not in client.response().headers
+
+
+class TestWhatWorkersSay:
+    def test_status_type_and_headers_of_an_answer(self, idle: Front) -> None:
+        meta = {"s": 201, "ct": "text/csv", "h": {"X-Own": "a\r\nevil: 1", "Connection": "close", "content-length": "7"}}
+        idle.worker(lambda frame: [Said(Kind.RES, b"a,b", meta)])
+        with idle.client() as client:
+            for _ in range(2):
+                found = client.post()
+                assert (found.status, found.body, found.headers["content-type"]) == (201, b"a,b", "text/csv")
+                assert (found.headers["x-own"], "evil" in found.headers) == ("a  evil: 1", False)
+
+    def test_an_answer_without_a_body(self, idle: Front) -> None:
+        idle.worker(lambda frame: [Said(Kind.RES, b"", {"s": 204})])
+        with idle.client() as client:
+            for _ in range(2):
+                found = client.post()
+                assert (found.status, found.body, found.headers.get("content-length")) == (204, b"", None)
+
+    def test_errors_have_a_detail_a_code_a_message_and_the_requests_name(self, idle: Front) -> None:
+        meta = {"s": 500, "c": "worker.failed", "m": "predict() raised ValueError: no"}
+        idle.worker(lambda frame: [Said(Kind.ERROR, b'"Internal server error"', meta)])
+        found = idle.post(b"", x_request_id="r1")
+        assert found.status == 500
+        assert found.json == {
+            "detail": "Internal server error",
+            "code": "worker.failed",
+            "message": "predict() raised ValueError: no",
+            "request_id": "r1",
+        }
+
+    def test_an_exception_of_a_hook_is_answered_as_it_is(self, idle: Front) -> None:
+        idle.worker(lambda frame: [Said(Kind.ERROR, b'{"a": 1}', {"s": 418, "c": "request.refused", "m": "x", "h": {"x-why": "tea"}})])
+        found = idle.post()
+        assert (found.status, found.json, found.headers["x-why"]) == (418, {"detail": {"a": 1}}, "tea")
+
+    @pytest.mark.parametrize("code", ["request.invalid_json", "request.unsupported_type", "request.invalid"])
+    def test_what_the_worker_finds_wrong_with_a_body(self, idle: Front, code: str) -> None:
+        status = {"request.invalid_json": 400, "request.unsupported_type": 415, "request.invalid": 422}[code]
+        idle.worker(lambda frame: [Said(Kind.ERROR, b"", {"s": status, "c": code, "m": "line 1"})])
+        found = idle.post(b"{")
+        assert (found.status, found.json["code"], found.json["detail"], found.json["message"]) == (status, code, "line 1", "line 1")
+
+    def test_messages_can_be_kept_back(self, way: Any) -> None:
+        with serving(one(middlewares=way, exposes_errors=False)) as front:
+            front.worker(lambda frame: [Said(Kind.ERROR, b'"Internal server error"', {"s": 500, "c": "worker.failed", "m": "secret"})])
+            found = front.post()
+            assert b"secret" not in found.body
+            assert found.json["code"] == "worker.failed"
+
+
+class TestCompression:
+    def test_large_answers_are_compressed_for_those_who_accept_it(self, front: Front) -> None:
+        import gzip
+
+        for size in (1000, 200_000):
+            body = b"[" + b"1," * (size // 2) + b"1]"
+            found = front.post(body, accept_encoding="deflate, gzip;q=0.5")
+            assert found.headers["content-encoding"] == "gzip"
+            assert len(found.body) < len(body)
+            assert gzip.decompress(found.body) == body
+
+    @pytest.mark.parametrize(("size", "accepted"), [(900, "gzip"), (2000, "br"), (2000, "gzip;q=0")])
+    def test_others_are_not(self, front: Front, size: int, accepted: str) -> None:
+        found = front.post(b"x" * size, accept_encoding=accepted)
+        assert (found.headers.get("content-encoding"), len(found.body)) == (None, size)
+
+
+class TestRefusals:
+    def test_a_path_that_is_nowhere_and_a_method_that_is_not_allowed(self, front: Front) -> None:
+        found = front.post(path="/nowhere")
+        assert (found.status, found.json["detail"], found.json["code"]) == (404, "Not Found", "request.not_found")
+        assert found.headers["x-request-id"] == found.json["request_id"]
+        found = front.get("/predict")
+        assert (found.status, found.json["detail"], found.headers["allow"]) == (405, "Method Not Allowed", "POST")
+
+    def test_keys(self, way: Any) -> None:
+        with serving(one(middlewares=way, secrets=Secrets(api_keys=("one", "two"))), echo) as front:
+            found = front.post()
+            assert (found.status, found.headers["www-authenticate"], found.json["code"]) == (401, "Bearer", "auth.missing_key")
+            assert front.post(x_api_key="three").json["code"] == "auth.invalid_key"
+            assert [front.post(x_api_key="two").status, front.post(authorization="bearer one").status] == [200, 200]
+            assert [front.get(path).status for path in ("/", "/health", "/info", "/metrics")] == [401] * 4
+            assert [front.get("/health/" + name).status for name in ("live", "ready", "startup")] == [200] * 3
+            assert front.get("/health", x_api_key="one").body == b"ok"
+
+    def test_a_body_that_says_it_is_too_large_is_not_read(self, way: Any) -> None:
+        with serving(one(middlewares=way, max_payload_bytes=1000), echo) as front:
+            assert front.post(b"x" * 1000).status == 200
+            with front.client() as client:
+                client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n\r\n")
+                found = client.response()
+                assert (found.status, found.json["detail"]) == (413, "Payload too large")
+                assert found.headers["connection"] == "close"
+                client.send(b"x" * 500)
+                client.socket.shutdown(1)
+                assert client.is_closed()
+            with front.client() as client:  # the whole body comes before the answer is read
+                assert client.post(b"x" * 100_000).status == 413
+
+    def test_a_body_that_does_not_say_how_large_it_is(self, way: Any) -> None:
+        with serving(one(middlewares=way, max_payload_bytes=1000), echo) as front, front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+            client.send(b"1\r\nx\r\n")
+            found = client.response()
+            assert (found.status, found.json["code"], found.headers["connection"]) == (413, "request.too_large", "close")
+
+    def test_more_than_was_announced_is_the_next_request(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhiBOGUS\r\n\r\n")
+            found = client.response()
+            assert (found.status, found.body) == (200, b"hi")
+            assert client.is_closed(), "what follows is no HTTP, and ends the connection"
+
+    @pytest.mark.parametrize("data", [b"BOGUS\r\n\r\n", b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"])
+    def test_what_is_no_http(self, front: Front, data: bytes) -> None:
+        with front.client() as client:
+            client.send(data)
+            found = client.response()
+            assert (found.status, found.json["code"], found.headers["connection"]) == (400, "request.invalid_http", "close")
+            assert found.json["request_id"] == found.headers["x-request-id"]
+            client.socket.shutdown(1)
+            assert client.is_closed()
+        assert front.post(b"1").body == b"1"
+
+    def test_bytes_of_bodies_are_bounded_while_they_come(self, way: Any) -> None:
+        with serving(one(middlewares=way, max_inflight_bytes=1000)) as front:
+            worker = front.worker()
+            with front.client() as first, front.client() as second:
+                first.ask(b"x" * 900)
+                request = worker.take()
+                second.ask(b"x" * 200)
+                found = second.response()
+                assert (found.status, found.json["code"], found.headers["retry-after"]) == (429, "queue.full", "1")
+                worker.say(request, Kind.RES, b"ok")
+                assert first.response().body == b"ok"
+            assert front.front.dispatcher.num_open == 0
+
+    def test_a_queue_that_is_full(self, way: Any) -> None:
+        with serving(one(middlewares=way, max_queue_size=1)) as front:
+            worker = front.worker()
+            with front.client() as running, front.client() as waiting:
+                running.ask(b"1")
+                request = worker.take()
+                waiting.ask(b"2")
+                assert front.post(b"3").status == 429
+                worker.say(request, Kind.RES, b"1")
+                worker.say(worker.take(), Kind.RES, b"2")
+                assert (running.response().body, waiting.response().body) == (b"1", b"2")
+
+
+class TestTime:
+    def test_a_request_that_waits_for_too_long_is_never_computed(self, way: Any) -> None:
+        with serving(one(middlewares=way, timeout=0.1)) as front:
+            worker = front.worker()
+            with front.client() as running, front.client() as waiting:
+                running.ask(b"1")
+                request = worker.take()
+                waiting.ask(b"2")
+                found = waiting.response()
+                assert (found.status, found.json["code"], found.json["detail"]) == (504, "queue.expired", "Request timed out")
+                worker.say(request, Kind.RES, b"1")
+                assert running.response().body == b"1"
+            assert not worker.has_request()
+
+    def test_a_deadline_answers_while_the_worker_goes_on(self, idle: Front) -> None:
+        worker = idle.worker()
+        with idle.client() as client:
+            client.ask(b"1", x_request_timeout="0.1")
+            request = worker.take()
+            found = client.response()
+            assert (found.status, found.json["code"]) == (504, "deadline.exceeded")
+            assert worker.heard(Kind.CANCEL).meta == {"why": "deadline"}
+            worker.say(request, Kind.ERROR, b"", {"s": 499, "c": "request.cancelled"})
+            client.ask(b"2")
+            worker.say(worker.take(), Kind.RES, b"2")
+            assert client.response().body == b"2"
+
+    def test_a_head_and_a_body_that_are_slow(self, way: Any) -> None:
+        with serving(one(middlewares=way, header_timeout=0.1, body_timeout=0.1), echo) as front:
+            with front.client() as client:
+                client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+                found = client.response()
+                assert (found.status, found.json["code"]) == (408, "request.timeout")
+            with front.client() as client:
+                client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhi")
+                found = client.response()
+                assert (found.status, found.json["code"], found.headers["connection"]) == (408, "request.timeout", "close")
+            assert front.post(b"1").body == b"1"
+
+    def test_a_head_that_is_too_long(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\nx-long: " + b"x" * 70_000 + b"\r\n\r\n")
+            assert client.response().status == 431
+        with front.client() as client:  # one that never ends
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+            client.send(b"x-long: " + b"x" * 140_000)
+            assert client.response().status == 431
+        with front.client() as client:
+            assert client.post(b"1", x_long="x" * 30_000).body == b"1"
+
+    def test_an_idle_connection_is_closed(self, way: Any) -> None:
+        with serving(one(middlewares=way, keep_alive=0.1), echo) as front, front.client() as client:
+            assert client.post(b"1").body == b"1"
+            assert client.is_closed()
+
+
+class TestClientsThatLeave:
+    def test_while_their_request_waits(self, idle: Front) -> None:
+        worker = idle.worker()
+        with idle.client() as running, idle.client() as third:
+            running.ask(b"1")
+            first = worker.take()
+            waiting = idle.client()
+            waiting.ask(b"2")
+            waiting.close()
+            third.ask(b"3")
+            until(lambda: idle.front.dispatcher.num_open == 2)
+            worker.say(first, Kind.RES, b"1")
+            assert worker.take().body == b"3", "what nobody waits for is not computed"
+
+    def test_while_their_request_runs(self, idle: Front) -> None:
+        worker = idle.worker()
+        client = idle.client()
+        client.ask(b"1")
+        request = worker.take()
+        client.close()
+        cancel = worker.heard(Kind.CANCEL)
+        assert (cancel.stream, cancel.meta) == (request.stream, {"why": "disconnect"})
+        worker.say(request, Kind.RES, b"too late")
+        with idle.client() as other:
+            other.ask(b"2")
+            worker.say(worker.take(), Kind.RES, b"2")
+            assert other.response().body == b"2"
+        assert idle.front.dispatcher.num_open == 0
+
+    def test_before_their_request_is_complete(self, idle: Front) -> None:
+        worker = idle.worker()
+        client = idle.client()
+        client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345")
+        until(lambda: idle.front.dispatcher.num_open == 1)
+        client.close()
+        until(lambda: idle.front.dispatcher.num_open == 0)
+        assert not worker.has_request()
+
+
+class TestWorkers:
+    def test_requests_wait_for_the_first_one(self, idle: Front) -> None:
+        with idle.client() as client:
+            client.ask(b"1")
+            idle.worker(echo)
+            assert client.response().body == b"1"
+
+    def test_what_a_lost_one_had_is_answered_and_the_others_go_on(self, way: Any) -> None:
+        with serving(one(middlewares=way)) as front:
+            lost, other = front.worker(), front.worker()
+            with front.client() as first, front.client() as second:
+                first.ask(b"1")
+                second.ask(b"2")
+                one_request, other_request = lost.take(), other.take()
+                lost.die()
+                holder, kept = (first, second) if one_request.body == b"1" else (second, first)
+                found = holder.response()
+                assert (found.status, found.json["code"], found.headers["retry-after"]) == (503, "worker.lost", "1")
+                other.say(other_request, Kind.RES, b"ok")
+                assert kept.response().body == b"ok"
+
+    def test_what_may_run_again_runs_again_once(self, way: Any) -> None:
+        with serving(one(middlewares=way, is_idempotent=True)) as front:
+            first = front.worker()
+            with front.client() as client:
+                client.ask(b"again")
+                first.take()
+                second = front.worker()
+                first.die()
+                request = second.take()
+                assert request.body == b"again"
+                second.die()
+                assert client.response().json["code"] == "worker.lost"
+
+    def test_one_that_starts_again_at_its_address_is_found(self, idle: Front) -> None:
+        from tests.support.fake_worker import FakeWorker
+
+        worker = idle.worker(echo)
+        assert idle.post(b"1").body == b"1"
+        worker.die()
+        path = worker.address.removeprefix("unix:")
+        Path(path).unlink()
+        idle.workers.append(FakeWorker(Path(path), echo))
+        assert idle.post(b"2").body == b"2"
+
+    def test_one_that_sends_no_frames_is_cut_off(self, idle: Front, caplog: pytest.LogCaptureFixture) -> None:
+        worker = idle.worker()
+        with idle.client() as client:
+            client.ask(b"1")
+            request = worker.take()
+            worker._owners[request.stream].sendall(b"\xff" * 64)
+            assert client.response().json["code"] == "worker.lost"
+        assert "The link is broken" in caplog.text
+
+    def test_an_api_that_cannot_start_says_so(self, idle: Front) -> None:
+        idle.call(lambda: idle.front.set_failing(0, "setup() raised ValueError"))
+        found = idle.post()
+        assert (found.status, found.json["code"], found.headers["retry-after"]) == (503, "server.not_ready", "10")
+        assert idle.get("/health/ready").json["apis"]["/predict"]["failing"] == "setup() raised ValueError"
+        idle.call(lambda: idle.front.set_failing(0, ""))
+        idle.worker(echo)
+        assert idle.post(b"1").body == b"1"
+
+
+def test_calls_of_apis_do_not_meet(way: Any) -> None:
+    config = ServerConfig(apis=(ApiConfig(path="/a"), ApiConfig(path="/b", max_batch_size=4)), middlewares=way)
+    with serving(config) as front:
+        a, b = front.worker(api=0), front.worker(api=1, mb=4)
+        with front.client() as first, front.client() as second:
+            first.ask(b"1", "/a")
+            second.ask(b"2", "/b")
+            a_request, b_request = a.take(), b.take()
+            assert (a_request.body, b_request.body) == (b"1", b"2")
+            b.say(b_request, Kind.RES, b"b")
+            a.say(a_request, Kind.RES, b"a")
+            assert (first.response().body, second.response().body) == (b"a", b"b")
+
+
+def test_callbacks_are_told_and_one_that_raises_does_not_matter(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    told = list[str]()
+
+    def on_response() -> None:
+        told.append("response")
+        raise ValueError("no")
+
+    events = Events(on_request=lambda: told.append("request"), on_response=on_response)
+    with serving(one(middlewares=way), echo, events=events) as front:
+        assert front.post(b"1").body == b"1"
+    assert told == ["request", "response"]
+    assert "a callback failed" in caplog.text
+
+
+def test_a_dependency_guards_an_api_and_nothing_else(way: Any) -> None:
+    from fastapi import HTTPException, Request
+
+    async def authorize(request: Request) -> None:
+        if request.headers.get("x-user") != "me":
+            raise HTTPException(403, {"who": "are you"}, {"x-why": "no"})
+
+    with serving(one(authorize=authorize, secrets=Secrets(api_keys=("k",))), echo) as front:
+        found = front.post()
+        assert (found.status, found.json, found.headers["x-why"]) == (403, {"detail": {"who": "are you"}}, "no")
+        assert front.post(b"1", x_user="me").body == b"1"
+        assert front.get("/").status == 401
+
+
+def test_a_worker_that_is_removed_gets_nothing_more(idle: Front) -> None:
+    worker = idle.worker()
+    with idle.client() as client:
+        client.ask(b"1")
+        worker.take()
+        idle.call(lambda: idle.front.remove_worker(WorkerId(0, 0)))
+        assert client.response().json["code"] == "worker.lost"
+
+
+def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+    with serving(one(middlewares=way), echo, access_log=True) as front, front.client() as client:
+        client.post(b"1", "/predict?x=1")
+        name = client.socket.getsockname()
+        client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\nx-priority: a\r\n\r\n")
+        client.response()
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    start = f"{name[0]}:{name[1]} - "
+    assert lines == [start + '"POST /predict?x=1 HTTP/1.1" 200', start + '"POST /predict HTTP/1.1" 400']
+
+
+def until(condition: Any) -> None:
+    """Return once something holds that only another thread can bring about."""
+    import threading
+
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise TimeoutError("it never came about")
+
+
+def test_a_worker_that_drains_ends_what_it_has_and_gets_nothing_new(idle: Front) -> None:
+    worker = idle.worker()
+    with idle.client() as client, idle.client() as other:
+        client.ask(b"1")
+        request = worker.take()
+        worker._owners[request.stream].sendall(b"".join(encode(Kind.DRAIN, 0)))
+        worker.say(request, Kind.RES, b"1")
+        assert client.response().body == b"1"
+        other.ask(b"2")
+        second = idle.worker()
+        second.say(second.take(), Kind.RES, b"2")
+        assert other.response().body == b"2"
+        assert not worker.has_request()
