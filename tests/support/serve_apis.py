@@ -169,3 +169,58 @@ class Slow(LitAPI):
     def predict(self, x: Any) -> Any:
         os.write(1, b"computing\n")
         time.sleep(1000)
+
+
+class Square(LitAPI):
+    """Squares; does what text says: waits until told, ends its process, or says which one it is."""
+
+    def decode_request(self, request: Any) -> Any:
+        return request["input"]
+
+    def predict(self, x: Any) -> Any:
+        if x == "pid":
+            return os.getpid()
+        if x == "die":
+            os._exit(9)
+        if isinstance(x, list):  # wait for a file to appear
+            while not os.path.exists(x[0]):  # noqa: PTH110 - a hot loop of a test
+                time.sleep(0.005)
+            return "done"
+        return x**2
+
+    def encode_response(self, output: Any) -> Any:
+        return {"output": output}
+
+
+class FailsSetUp(Square):
+    """Cannot be set up."""
+
+    def setup(self, device: Any) -> None:
+        raise ValueError("no weights here")
+
+
+class LeavesSetUp(Square):
+    """Ends its process while it is set up."""
+
+    def setup(self, device: Any) -> None:
+        os._exit(7)
+
+
+class Counting(LitAPI):
+    """Counts up slowly, until it is told to go on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, stream=True, **kwargs)
+
+    def decode_request(self, request: Any) -> Any:
+        return request["file"]
+
+    def predict(self, file: str) -> Iterator[Any]:
+        yield from range(3)
+        while not os.path.exists(file):  # noqa: PTH110 - looked at again and again
+            time.sleep(0.005)
+        yield 3
+
+    def encode_response(self, output: Any) -> Iterator[Any]:
+        for number in output:
+            yield {"n": number}

@@ -1,4 +1,4 @@
-"""Any model as a fast, well-behaved HTTP service: what stands so far, on the way to servers. Names are loaded when they are used."""
+"""Any model as a fast, well-behaved HTTP service. Names are loaded when they are used."""
 
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from leyden.core.autoscale import LoadSample as LoadSample
     from leyden.core.autoscale import desired_replicas as desired_replicas
     from leyden.serve.api import LitAPI as LitAPI
+    from leyden.serve.callbacks.callback import Callback as Callback
+    from leyden.serve.server import LitServer as LitServer
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
             "AutoscalePolicy": "leyden.core.autoscale",
             "AutoscaleState": "leyden.core.autoscale",
+            "Callback": "leyden.serve.callbacks.callback",
             "LitAPI": "leyden.serve.api",
+            "LitServer": "leyden.serve.server",
             "LoadSample": "leyden.core.autoscale",
             "desired_replicas": "leyden.core.autoscale",
         },

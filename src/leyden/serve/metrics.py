@@ -183,7 +183,7 @@ def render(layout: Layout, pages: Iterable[Page]) -> str:
             labels = f'api="{api.translate(_ESCAPES)}"' + (f',{metric.label}="{value.translate(_ESCAPES)}"' if metric.label else "")
             if metric.kind == "histogram":
                 lines += _histogram_lines(name, labels, metric.buckets, totals[slot : slot + _width(metric)])
-            elif totals[slot] or not metric.label:
+            elif totals[slot] or not metric.label or metric.kind == "gauge":
                 lines.append(f"{name}{{{labels}}} {_number(totals[slot])}")
     return "\n".join(lines) + "\n"
 

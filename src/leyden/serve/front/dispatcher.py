@@ -96,6 +96,7 @@ class Dispatcher:
     def start(self) -> None:
         """Begin, in the running event loop: links that were added before connect now."""
         self._loop = asyncio.get_running_loop()
+        self._router.is_draining = False  # an app may be served again
         for peer in self._peers.values():
             peer.link.open()
 

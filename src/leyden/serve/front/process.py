@@ -82,7 +82,7 @@ class FrontProcess:
         if self._control is not None:
             loop.add_signal_handler(signal.SIGTERM, self.drain)
             self._control.settimeout(0)
-            await loop.create_connection(lambda: _Control(self._said, self._orphaned), sock=self._control.dup())
+            await loop.create_connection(lambda: Control(self._said, self._orphaned), sock=self._control.dup())
         await server.serve(sockets=[self._listener])
         self._is_done = True
         if self._drain is not None:
@@ -123,21 +123,32 @@ class FrontProcess:
             self._server.force_exit = True
 
     def _said(self, frame: Frame) -> None:
-        front, meta = self._front, frame.meta
         if frame.kind is Kind.DRAIN:
-            self.drain(now=bool(meta.get("now")))
-        elif "up" in meta:
-            front.add_worker(WorkerId(*meta["up"]), meta["at"])
-        elif "down" in meta:
-            front.remove_worker(WorkerId(*meta["down"]))
-        elif "wanted" in meta:
-            front.set_wanted(meta["api"], meta["wanted"])
-        elif "failing" in meta:
-            front.set_failing(meta["api"], meta["failing"])
+            self.drain(now=bool(frame.meta.get("now")))
+        else:
+            hear(self._front, frame)
 
     def _orphaned(self) -> None:
         if not self._is_done:
             os._exit(1)  # whoever started this is gone: no answer of ours can be trusted to mean anything
+
+
+def hear(front: FrontEnd, frame: Frame) -> None:
+    """Take note of what the supervisor says of workers.
+
+    Args:
+        front: Who hears it.
+        frame: Of kind STATE.
+    """
+    meta = frame.meta
+    if "up" in meta:
+        front.add_worker(WorkerId(*meta["up"]), meta["at"])
+    elif "down" in meta:
+        front.remove_worker(WorkerId(*meta["down"]))
+    elif "wanted" in meta:
+        front.set_wanted(meta["api"], meta["wanted"])
+    elif "failing" in meta:
+        front.set_failing(meta["api"], meta["failing"])
 
 
 def tell_shutdown(control: socket.socket) -> Callable[[], None]:
@@ -146,7 +157,7 @@ def tell_shutdown(control: socket.socket) -> Callable[[], None]:
 
 
 @final
-class _Control(asyncio.Protocol):
+class Control(asyncio.Protocol):
     """The control socket, in a front end."""
 
     def __init__(self, said: Callable[[Frame], None], ended: Callable[[], None]) -> None:

@@ -1,0 +1,386 @@
+"""`Supervisor`: looks after the processes of one server. It has no thread of its own and computes nothing.
+
+```
+ signals, stop() ─► wake-up socket ┐
+ front ends: control, end ─────────┤ select ─► note what happened ─► Fleet.reconcile ─► start and stop workers, tell front ends
+ engine: control lines, ends ──────┘
+```
+What is wanted lies in the `Fleet`; restart, autoscaling and draining change only that. The end comes in two steps: the front ends
+finish what they have taken on, then the workers go. A second signal skips the first step.
+"""
+
+import contextlib
+import enum
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from leyden.core.autoscale import AutoscalePolicy, AutoscaleState, LoadSample, desired_replicas
+from leyden.core.errors import RemoteError
+from leyden.core.log import get_logger
+from leyden.serve.effects import WorkerId
+from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEngine, ReplicaEvent, ReplicaHandle, ReplicaSpec
+from leyden.serve.fleet import Drain, Failing, Fleet, GiveUp, Start, State
+from leyden.serve.fronts import FrontGone, Fronts, drain_frame, state_frame
+from leyden.serve.metrics import Layout, Page
+from leyden.serve.worker import WorkerSpec
+
+_LAST_SECONDS = 5.0  # that processes get beyond what they were promised
+_SCALE_SECONDS, _ASLEEP_SECONDS = 1.0, 0.1  # between two looks at the load
+_logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replicas:
+    """The workers of one API.
+
+    Args:
+        path: Of the API, for logs.
+        count: How many at first.
+        specs: What each is to be; later ones begin at the first again.
+        autoscale: How their number follows the load.
+    """
+
+    path: str
+    count: int
+    specs: Sequence[WorkerSpec]
+    autoscale: AutoscalePolicy | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Events:
+    """Whom a supervisor tells what happens.
+
+    Args:
+        on_start: Once, when all workers are ready for the first time.
+        on_end: Once, when it stops, if it had started.
+        on_log: For each value that a worker hands to the loggers: its name, and the value as msgpack.
+    """
+
+    on_start: Callable[[], None] | None = None
+    on_end: Callable[[], None] | None = None
+    on_log: Callable[[str, bytes], None] | None = None
+
+
+class Phase(enum.Enum):
+    """Where a supervisor is in its life."""
+
+    RUNNING = 1
+    FRONTS_DRAIN = 2
+    WORKERS_DRAIN = 3
+    OVER = 4
+
+
+@dataclass(slots=True)
+class _Scaling:
+    """What is remembered of an API whose workers follow the load."""
+
+    policy: AutoscalePolicy
+    state: AutoscaleState = field(default_factory=AutoscaleState)
+
+
+@final
+class Supervisor:
+    """Starts workers and front ends, and keeps them as they are wanted until it is told to stop.
+
+    Args:
+        replicas: Of each API.
+        engine: Starts the workers.
+        fronts: The front ends.
+        pages: The counters of the front ends, each its own, then the supervisor's.
+        drain_seconds: For how long front ends may take to finish, their delay included.
+        restarts: Whether dead workers are started again.
+        events: Whom it tells what happens.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replicas],
+        engine: ReplicaEngine,
+        fronts: Fronts,
+        pages: Sequence[Page],
+        *,
+        drain_seconds: float = 30.0,
+        restarts: bool = True,
+        events: Events | None = None,
+    ) -> None:
+        self._replicas, self._engine, self._fronts, self._pages = replicas, engine, fronts, pages
+        self._drain_seconds, self._events = drain_seconds, events or Events()
+        self._layout = Layout([api.path for api in replicas])
+        self._fleet = Fleet([api.count for api in replicas], restarts=restarts)
+        self._wanted = [api.count for api in replicas]
+        self._handles: dict[WorkerId, ReplicaHandle] = {}
+        self._ready: dict[WorkerId, ReplicaHandle] = {}
+        self._failing: dict[int, str] = {}
+        self._scaling = {number: _Scaling(api.autoscale) for number, api in enumerate(replicas) if api.autoscale is not None}
+        self._next_scale = 0.0
+        self._answered = [0.0] * len(replicas)  # when a worker died last
+        self._wake, self._waker = socket.socketpair()
+        self._wake.settimeout(0)
+        self._waker.settimeout(0)
+        self._stops = 0  # how often it was told to stop
+        self._phase, self._deadline = Phase.RUNNING, float("inf")
+        self._error: Exception | None = None
+        self._has_started = False
+        self.started = threading.Event()
+
+    # -- from any thread, and from signal handlers ---------------------------------------------------------------------
+
+    def stop(self, *, now: bool = False) -> None:
+        """Stop: what was taken on is finished; `now`, or a second call, gives it up."""
+        self._stops += 2 if now else 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at once at what has happened."""
+        with contextlib.suppress(OSError):  # full: it is awake
+            self._waker.send(b"\0")
+
+    @property
+    def workers(self) -> list[ReplicaHandle]:
+        """The workers whose processes are there."""
+        return list(self._handles.values())
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it stopped, if it was for an error."""
+        return self._error
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Look after the server until it has stopped.
+
+        Raises:
+            RemoteError: An API could not be set up, or a worker died that is not to be started again.
+        """
+        try:
+            with self._signals():
+                self._fronts.start(self._greeting)
+                while self._phase is not Phase.OVER:
+                    now = time.monotonic()
+                    self._act(now)
+                    if self._phase is not Phase.OVER:
+                        self._wait(now)
+                        self._hear(time.monotonic())
+        finally:
+            self._phase = Phase.OVER
+            self._fronts.close()
+            self._engine.close()
+            self._end()
+        if self._error is not None:
+            raise self._error
+
+    def _wait(self, now: float) -> None:
+        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._deadline, self._next_scale if self._scaling else None)
+        due = min(time for time in (*wakeups, float("inf")) if time is not None)
+        descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(None if due == float("inf") else max(0.0, due - now) * 1000)
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(64):
+                pass
+
+    def _hear(self, now: float) -> None:
+        for event in self._engine.events():
+            self._note(event, now)
+        for told in self._fronts.events():
+            if isinstance(told, FrontGone):
+                self._front_gone(told)
+            else:
+                _logger.info("somebody with the key asks for the end of the server")
+                self._stops = max(1, self._stops)
+
+    def _act(self, now: float) -> None:
+        if self._phase is Phase.RUNNING:
+            self._scale(now)
+        if self._fleet.is_broken and self._error is None:
+            self._error = RemoteError("a worker died, and restart_workers=False: the server stops.")
+            self._stops = max(1, self._stops)
+        self._step(now)
+        for action in self._fleet.reconcile(now):
+            self._do(action, now)
+        self._step(now)
+        self._begin()
+        self._show()
+
+    def _show(self) -> None:
+        """Count the workers in each state."""
+        for api in range(len(self._replicas)):
+            states = self._fleet.states(api)
+            for state in State:
+                self._own_page.set(self._layout.slot("workers", api, state.value), states.count(state))
+
+    def _do(self, action: Start | Drain | Failing | GiveUp, now: float) -> None:
+        match action:
+            case Start(worker):
+                self._start(worker, now)
+            case Drain(worker):
+                handle = self._handles.get(worker)
+                self._tell_down(worker)
+                if handle is not None:
+                    self._engine.stop(handle, self._drain_seconds)
+            case Failing(api, message):
+                self._failing[api] = message
+                self._fronts.tell(state_frame(api=api, failing=message))
+                if message:
+                    _logger.error("%s: %s", self._replicas[api].path, message)
+            case GiveUp(api, message):
+                path = self._replicas[api].path
+                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {message}")
+                self.stop(now=True)
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def _start(self, worker: WorkerId, now: float) -> None:
+        specs = self._replicas[worker.api].specs
+        spec = specs[worker.index % len(specs)]
+        self._fleet.started(worker, now)
+        if worker in self._handles or spec is None:
+            raise AssertionError(f"{worker} is there already")
+        try:
+            self._handles[worker] = self._engine.start(ReplicaSpec(worker, spec))
+        except OSError as error:
+            _logger.exception("a worker of %s cannot be started", self._replicas[worker.api].path)
+            self._fleet.gone(worker, f"it cannot be started: {error}", now)
+
+    def _note(self, event: ReplicaEvent, now: float) -> None:
+        match event:
+            case Ready(replica, seconds):
+                self._fleet.ready(replica.worker, now)
+                self._ready[replica.worker] = replica
+                self._fronts.tell(state_frame(up=list(replica.worker), at=f"unix:{replica.address}"))
+                _logger.info("%s of %s is ready after %.1f s", *self._called(replica.worker), seconds)
+            case Gone(replica, why, traceback):
+                self._gone(replica.worker, why, traceback, now)
+            case Logged(key, value):
+                if self._events.on_log is not None:
+                    self._events.on_log(key, value)
+
+    def _gone(self, worker: WorkerId, why: str, traceback: str, now: float) -> None:
+        self._handles.pop(worker, None)
+        self._tell_down(worker)
+        answered = self._count("requests_total", worker.api, "200")
+        if answered != self._answered[worker.api]:
+            self._fleet.request_finished(worker)
+            self._answered[worker.api] = answered
+        is_wanted = self._phase is Phase.RUNNING and worker.index < self._wanted[worker.api]
+        self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
+        if is_wanted:
+            self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
+            _logger.error("%s of %s is gone: %s%s", *self._called(worker), why, f"\n{traceback.rstrip()}" if traceback else "")
+
+    def _tell_down(self, worker: WorkerId) -> None:
+        if self._ready.pop(worker, None) is not None:
+            self._fronts.tell(state_frame(down=list(worker)))
+
+    def _called(self, worker: WorkerId) -> tuple[str, str]:
+        return f"worker {worker.index}", self._replicas[worker.api].path
+
+    # -- load ----------------------------------------------------------------------------------------------------------
+
+    def _scale(self, now: float) -> None:
+        if not self._scaling or now < self._next_scale:
+            return
+        for api, scaling in self._scaling.items():
+            queued, inflight = self._count("queue_depth", api), self._count("inflight", api)
+            ready = self._fleet.states(api).count(State.READY)
+            wanted = self._wanted[api]
+            sample = LoadSample(now=now, ongoing=max(0.0, inflight - queued), queued=queued, ready=ready, desired=wanted)
+            desired, scaling.state = desired_replicas(scaling.policy, [sample], scaling.state)
+            if desired != wanted:
+                _logger.info("%s: %d workers are wanted now, not %d", self._replicas[api].path, desired, wanted)
+                self._wanted[api] = desired
+                self._fleet.set_desired(api, desired)
+                self._fronts.tell(state_frame(api=api, wanted=desired))
+        is_asleep = not all(self._wanted[api] for api in self._scaling)
+        self._next_scale = now + (_ASLEEP_SECONDS if is_asleep else _SCALE_SECONDS)
+
+    def _count(self, name: str, api: int, value: str = "") -> float:
+        slot = self._layout.slot(name, api, value)
+        return sum(page.values[slot] for page in self._pages)
+
+    @property
+    def _own_page(self) -> Page:
+        return self._pages[-1]
+
+    # -- front ends ----------------------------------------------------------------------------------------------------
+
+    def _greeting(self) -> Iterable[bytes]:
+        for api, count in enumerate(self._wanted):
+            yield state_frame(api=api, wanted=count)
+        for api, message in self._failing.items():
+            if message:
+                yield state_frame(api=api, failing=message)
+        for worker, replica in self._ready.items():
+            yield state_frame(up=list(worker), at=f"unix:{replica.address}")
+
+    def _front_gone(self, gone: FrontGone) -> None:
+        if self._phase is not Phase.RUNNING:
+            return
+        _logger.error("front end %d %s and is started again", gone.number, gone.why)
+        self._pages[gone.number].clear()
+        self._fronts.start(self._greeting)
+
+    # -- the beginning and the end -------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole():
+            self._has_started = True
+            if self._events.on_start is not None:
+                self._events.on_start()
+            self.started.set()
+
+    def _step(self, now: float) -> None:
+        """Go on towards the end, as far as it is due."""
+        if self._phase is Phase.RUNNING and self._stops:
+            self._phase, self._deadline = Phase.FRONTS_DRAIN, now + self._drain_seconds + _LAST_SECONDS
+            self._fronts.stop()
+            self._fronts.tell(drain_frame(now=self._stops > 1))
+        elif self._phase is Phase.FRONTS_DRAIN and self._stops > 1 and self._deadline > now + _LAST_SECONDS:
+            self._deadline = now + _LAST_SECONDS
+            self._fronts.tell(drain_frame(now=True))
+        if self._phase is Phase.FRONTS_DRAIN and (self._fronts.are_gone() or now >= self._deadline):
+            self._fronts.close()
+            self._phase, self._deadline = Phase.WORKERS_DRAIN, now + _LAST_SECONDS
+            self._fleet.drain()
+        if self._phase is Phase.WORKERS_DRAIN and (not self._handles or now >= self._deadline):
+            self._phase = Phase.OVER
+
+    def _end(self) -> None:
+        if self._has_started and self._events.on_end is not None:
+            self._events.on_end()
+        self.started.set()  # whoever waits looks at `error`
+        self._wake.close()
+        self._waker.close()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT for a wish to stop, where signals come: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def told(number: int, _: Any) -> None:
+            _logger.info("%s: the server stops%s", signal.Signals(number).name, " now" if self._stops else " when its requests are done")
+            self.stop()
+
+        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+        descriptor = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def strangers(self) -> Iterable[int]:
+        """Return the file descriptors that a forked front end must not hold: others wait for their end."""
+        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors()]
