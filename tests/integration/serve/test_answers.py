@@ -499,6 +499,14 @@ def test_a_worker_that_is_removed_gets_nothing_more(idle: Front) -> None:
         assert client.response().json["code"] == "worker.lost"
 
 
+def test_more_connections_than_uvicorn_is_to_serve(way: Any) -> None:
+    with serving(one(middlewares=way), echo, limit_concurrency=2) as front, front.client() as first:
+        assert first.post(b"1").status == 200
+        with front.client() as second:
+            assert second.post(b"2").status == 503
+            assert second.is_closed()
+
+
 def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "uvicorn.access")
     with serving(one(middlewares=way), echo, access_log=True) as front, front.client() as client:
