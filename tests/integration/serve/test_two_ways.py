@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from leyden.serve.config import ApiConfig, Secrets, ServerConfig
 from leyden.serve.front.protocol import RELIED_ON, missing
 from leyden.serve.wire import Frame, Kind
-from tests.integration.serve.test_answers import THROUGH_ASGI
 from tests.support.fake_worker import Said
-from tests.support.fronts import Front, serving
+from tests.support.fronts import THROUGH_ASGI, Front, serving
 
 LINE = {"ct": "application/x-ndjson"}
 SAYINGS: dict[bytes, list[Said]] = {
