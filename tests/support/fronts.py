@@ -185,3 +185,27 @@ class _Kept:
 
     def flush(self) -> None:
         """Nothing to do."""
+
+
+class Passes:
+    """A middleware of a user's, which sends all requests through ASGI."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+THROUGH_ASGI: Any = ((Passes, {}),)
+WAYS: Any = {"hot": (), "asgi": THROUGH_ASGI}
+
+
+def until(condition: Any) -> None:
+    """Return once something holds that only another thread can bring about."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise TimeoutError("it never came about")

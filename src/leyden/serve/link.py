@@ -16,7 +16,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId, WorkerShape
 from leyden.serve.errors import LinkError
-from leyden.serve.wire import LINK_STREAM, Buffer, Decoder, Frame, Kind, Reassembler, encode
+from leyden.serve.wire import LINK_STREAM, MORE, Buffer, Decoder, Frame, Kind, Reassembler, encode
 
 VERSION: Final = 1
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries to connect
@@ -202,7 +202,7 @@ class _Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             frames = self._decoder.filled(nbytes)
-            if self._reassembler.held_bytes or any(frame.flags & 1 for frame in frames):
+            if self._reassembler.held_bytes or any(frame.flags & MORE for frame in frames):
                 frames = [whole for frame in frames if (whole := self._reassembler.add(frame)) is not None]
             if frames:
                 self._link.came(frames)

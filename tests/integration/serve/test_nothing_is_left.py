@@ -10,9 +10,8 @@ import pytest
 
 from leyden.serve.config import ApiConfig, ServerConfig
 from leyden.serve.wire import Frame, Kind
-from tests.integration.serve.test_answers import WAYS, until
 from tests.support.fake_worker import FakeWorker, Said
-from tests.support.fronts import Client, Front, serving
+from tests.support.fronts import WAYS, Client, Front, serving, until
 
 
 def answering(frame: Frame) -> list[Said]:
@@ -58,10 +57,10 @@ def act(client: Client, what: int, chance: random.Random) -> None:
                 assert client.response().status == 413
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_after_a_mixture_of_everything(way: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", WAYS)
+def test_after_a_mixture_of_everything(name: str, caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(7)
-    config = ServerConfig(apis=(ApiConfig(is_stream=True),), middlewares=WAYS[way], max_payload_bytes=250_000)
+    config = ServerConfig(apis=(ApiConfig(is_stream=True),), middlewares=WAYS[name], max_payload_bytes=250_000)
     with serving(config) as front:
         workers = [front.worker(answering, conc=4) for _ in range(2)]
         for number in range(150):
@@ -87,10 +86,10 @@ def is_empty(front: Front) -> bool:
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_thousand_connections_at_once(way: str) -> None:
+@pytest.mark.parametrize("name", WAYS)
+def test_a_thousand_connections_at_once(name: str) -> None:
     count = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
-    with serving(ServerConfig(middlewares=WAYS[way])) as front, contextlib.ExitStack() as stack:
+    with serving(ServerConfig(middlewares=WAYS[name])) as front, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(front.client()) for _ in range(count)]
         for number, client in enumerate(clients):
             client.ask(b"%d" % number)

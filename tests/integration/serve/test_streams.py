@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 
 from leyden.serve.wire import Frame, Kind
-from tests.integration.serve.test_answers import WAYS
 from tests.support.fake_worker import Said
 from tests.support.fronts import Front, one, serving
 
 NDJSON = {"ct": "application/x-ndjson"}
 SSE = "text/event-stream; charset=utf-8"
-
-
-@pytest.fixture(scope="module", params=WAYS)
-def way(request: pytest.FixtureRequest) -> Any:
-    return WAYS[request.param]
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 
 from leyden.serve.config import ApiConfig, Secrets, ServerConfig
-from leyden.serve.front.protocol import RELIED_ON, missing
+from leyden.serve.front.probe import RELIED_ON, missing
 from leyden.serve.wire import Frame, Kind
-from tests.integration.serve.test_answers import THROUGH_ASGI
 from tests.support.fake_worker import Said
-from tests.support.fronts import Front, serving
+from tests.support.fronts import THROUGH_ASGI, Front, serving
 
 LINE = {"ct": "application/x-ndjson"}
 SAYINGS: dict[bytes, list[Said]] = {
@@ -110,5 +109,5 @@ def test_the_short_way_is_taken_where_it_can_be(both: Any) -> None:
 
 def test_uvicorn_has_what_the_short_way_relies_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing() == []
-    monkeypatch.setattr("leyden.serve.front.protocol.RELIED_ON", RELIED_ON + " on_something_else")
+    monkeypatch.setattr("leyden.serve.front.probe.RELIED_ON", RELIED_ON + " on_something_else")
     assert missing() == ["on_something_else"]

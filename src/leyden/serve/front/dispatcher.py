@@ -187,6 +187,8 @@ class Dispatcher:
         if call.reserved:
             call.give_back()
         self._router.submit(call, self.now())
+        if self._loop is None:
+            self.start()  # an app that is mounted in another one, which runs no lifespan but its own
         if not self._is_turning:
             self._is_turning = True
             self._loop.call_soon(self._turn)

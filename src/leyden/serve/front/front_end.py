@@ -19,7 +19,8 @@ from leyden.serve.effects import WorkerId
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.own_routes import Parts
-from leyden.serve.front.protocol import HotPath, missing
+from leyden.serve.front.probe import missing
+from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.front.routes import build, why_not_hot
 from leyden.serve.metrics import Layout, Page, render

@@ -4,8 +4,8 @@ It takes a request only if nothing about it is special: the path equals a route 
 connection is answered, there is no upgrade and no `Expect`. All else goes to the class that it extends, which knows ASGI. It also
 adds what uvicorn lacks for all requests: time-outs of heads and idle connections, and a limit for the size of heads.
 
-What it relies on beyond uvicorn's public settings is listed in `RELIED_ON`, checked when a server starts (`missing`) and by a
-test. If something is missing the server works without the short way.
+What it relies on beyond uvicorn's public settings is listed in `probe.py`, which is asked when a server starts and by a test. If
+something is missing the server works without the short way.
 
 A request that is refused before its body was read is answered with `Connection: close`, and up to 256 KiB of what still comes are
 thrown away: a connection that is closed with unread bytes is reset, and the client may never see the answer.
@@ -17,9 +17,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer, error_answer, header_lines
@@ -32,11 +30,6 @@ HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
 BODY_BYTES_PER_SECOND: Final = 64 << 10  # a body may take a second longer for each
 _LINGER_SECONDS: Final = 2.0  # for what still comes after a refusal
 _JOINED_BYTES: Final = 64 << 10  # more than this is not copied to be written at once
-RELIED_ON: Final = (
-    "on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete connection_made "
-    "connection_lost data_received send_400_response shutdown pause_writing resume_writing url headers parser cycle pipeline transport "
-    "flow connections server_state expect_100_continue access_log access_logger limit_concurrency client"
-)
 
 
 @final
@@ -387,23 +380,6 @@ class HotProtocol(HttpToolsProtocol):
             address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
             version = self.parser.get_http_version()
             self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status)
-
-
-def missing() -> list[str]:
-    """Return which names of uvicorn's class the short way relies on, and are not there."""
-    config = uvicorn.Config(_no_app, log_config=None, lifespan="off")
-    loop = asyncio.new_event_loop()
-    try:
-        found = HttpToolsProtocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
-    finally:
-        loop.close()
-    found.on_message_begin()
-    lacking = [str(name) for name in RELIED_ON.split() if not hasattr(found, name)]
-    return lacking if hasattr(found.server_state, "default_headers") else [*lacking, "server_state.default_headers"]
-
-
-async def _no_app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer nothing."""
 
 
 def _too_long() -> Fault:

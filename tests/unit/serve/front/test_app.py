@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
+from fastapi import FastAPI
 
 from leyden.serve.config import ApiConfig, ServerConfig
 from leyden.serve.front.front_end import FrontEnd
@@ -146,6 +147,14 @@ def test_a_request_that_nobody_computes_waits_until_the_server_ends() -> None:
     with client(apis=(ApiConfig(timeout=0.05),)) as http:
         found = http.post("/predict", json={})
         assert (found.status_code, found.json()["code"]) == (504, "queue.expired")
+
+
+def test_an_app_within_another_one_works_without_a_lifespan() -> None:
+    outer = FastAPI()
+    outer.mount("/model", FrontEnd(ServerConfig(apis=(ApiConfig(timeout=0.05),))).app)
+    with TestClient(outer) as http:
+        assert http.get("/model/health/live").text == "ok"
+        assert http.post("/model/predict", json={}).json()["code"] == "queue.expired"
 
 
 class TestHot:

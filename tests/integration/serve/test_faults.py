@@ -1,0 +1,192 @@
+"""Time that runs out, clients that leave, workers that die, drain and come back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leyden.serve.effects import WorkerId
+from leyden.serve.wire import Kind, encode
+from tests.support.fake_worker import FakeWorker, echo
+from tests.support.fronts import Front, one, serving, until
+
+
+class TestTime:
+    def test_a_request_that_waits_for_too_long_is_never_computed(self, way: Any) -> None:
+        with serving(one(middlewares=way, timeout=0.1)) as front:
+            worker = front.worker()
+            with front.client() as running, front.client() as waiting:
+                running.ask(b"1")
+                request = worker.take()
+                waiting.ask(b"2")
+                found = waiting.response()
+                assert (found.status, found.json["code"], found.json["detail"]) == (504, "queue.expired", "Request timed out")
+                worker.say(request, Kind.RES, b"1")
+                assert running.response().body == b"1"
+            assert not worker.has_request()
+
+    def test_a_deadline_answers_while_the_worker_goes_on(self, idle: Front) -> None:
+        worker = idle.worker()
+        with idle.client() as client:
+            client.ask(b"1", x_request_timeout="0.1")
+            request = worker.take()
+            found = client.response()
+            assert (found.status, found.json["code"]) == (504, "deadline.exceeded")
+            assert worker.heard(Kind.CANCEL).meta == {"why": "deadline"}
+            worker.say(request, Kind.ERROR, b"", {"s": 499, "c": "request.cancelled"})
+            client.ask(b"2")
+            worker.say(worker.take(), Kind.RES, b"2")
+            assert client.response().body == b"2"
+
+    def test_a_head_and_a_body_that_are_slow(self, way: Any) -> None:
+        with serving(one(middlewares=way, header_timeout=0.1, body_timeout=0.1), echo) as front:
+            with front.client() as client:
+                client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+                found = client.response()
+                assert (found.status, found.json["code"]) == (408, "request.timeout")
+            with front.client() as client:
+                client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhi")
+                found = client.response()
+                assert (found.status, found.json["code"], found.headers["connection"]) == (408, "request.timeout", "close")
+            assert front.post(b"1").body == b"1"
+
+    def test_a_head_that_is_too_long(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\nx-long: " + b"x" * 70_000 + b"\r\n\r\n")
+            assert client.response().status == 431
+        with front.client() as client:  # one that never ends
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+            client.send(b"x-long: " + b"x" * 140_000)
+            assert client.response().status == 431
+        with front.client() as client:
+            assert client.post(b"1", x_long="x" * 30_000).body == b"1"
+
+    def test_an_idle_connection_is_closed(self, way: Any) -> None:
+        with serving(one(middlewares=way, keep_alive=0.1), echo) as front, front.client() as client:
+            assert client.post(b"1").body == b"1"
+            assert client.is_closed()
+
+
+class TestClientsThatLeave:
+    def test_while_their_request_waits(self, idle: Front) -> None:
+        worker = idle.worker()
+        with idle.client() as running, idle.client() as third:
+            running.ask(b"1")
+            first = worker.take()
+            waiting = idle.client()
+            waiting.ask(b"2")
+            waiting.close()
+            third.ask(b"3")
+            until(lambda: idle.front.dispatcher.num_open == 2)
+            worker.say(first, Kind.RES, b"1")
+            assert worker.take().body == b"3", "what nobody waits for is not computed"
+
+    def test_while_their_request_runs(self, idle: Front) -> None:
+        worker = idle.worker()
+        client = idle.client()
+        client.ask(b"1")
+        request = worker.take()
+        client.close()
+        cancel = worker.heard(Kind.CANCEL)
+        assert (cancel.stream, cancel.meta) == (request.stream, {"why": "disconnect"})
+        worker.say(request, Kind.RES, b"too late")
+        with idle.client() as other:
+            other.ask(b"2")
+            worker.say(worker.take(), Kind.RES, b"2")
+            assert other.response().body == b"2"
+        assert idle.front.dispatcher.num_open == 0
+
+    def test_before_their_request_is_complete(self, idle: Front) -> None:
+        worker = idle.worker()
+        client = idle.client()
+        client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345")
+        until(lambda: idle.front.dispatcher.num_open == 1)
+        client.close()
+        until(lambda: idle.front.dispatcher.num_open == 0)
+        assert not worker.has_request()
+
+
+class TestWorkers:
+    def test_requests_wait_for_the_first_one(self, idle: Front) -> None:
+        with idle.client() as client:
+            client.ask(b"1")
+            idle.worker(echo)
+            assert client.response().body == b"1"
+
+    def test_what_a_lost_one_had_is_answered_and_the_others_go_on(self, way: Any) -> None:
+        with serving(one(middlewares=way)) as front:
+            lost, other = front.worker(), front.worker()
+            with front.client() as first, front.client() as second:
+                first.ask(b"1")
+                second.ask(b"2")
+                one_request, other_request = lost.take(), other.take()
+                lost.die()
+                holder, kept = (first, second) if one_request.body == b"1" else (second, first)
+                found = holder.response()
+                assert (found.status, found.json["code"], found.headers["retry-after"]) == (503, "worker.lost", "1")
+                other.say(other_request, Kind.RES, b"ok")
+                assert kept.response().body == b"ok"
+
+    def test_what_may_run_again_runs_again_once(self, way: Any) -> None:
+        with serving(one(middlewares=way, is_idempotent=True)) as front:
+            first = front.worker()
+            with front.client() as client:
+                client.ask(b"again")
+                first.take()
+                second = front.worker()
+                first.die()
+                request = second.take()
+                assert request.body == b"again"
+                second.die()
+                assert client.response().json["code"] == "worker.lost"
+
+    def test_one_that_starts_again_at_its_address_is_found(self, idle: Front) -> None:
+        worker = idle.worker(echo)
+        assert idle.post(b"1").body == b"1"
+        worker.die()
+        path = worker.address.removeprefix("unix:")
+        Path(path).unlink()
+        idle.workers.append(FakeWorker(Path(path), echo))
+        assert idle.post(b"2").body == b"2"
+
+    def test_one_that_sends_no_frames_is_cut_off(self, idle: Front, caplog: pytest.LogCaptureFixture) -> None:
+        worker = idle.worker()
+        with idle.client() as client:
+            client.ask(b"1")
+            request = worker.take()
+            worker._owners[request.stream].sendall(b"\xff" * 64)
+            assert client.response().json["code"] == "worker.lost"
+        assert "The link is broken" in caplog.text
+
+    def test_an_api_that_cannot_start_says_so(self, idle: Front) -> None:
+        idle.call(lambda: idle.front.set_failing(0, "setup() raised ValueError"))
+        found = idle.post()
+        assert (found.status, found.json["code"], found.headers["retry-after"]) == (503, "server.not_ready", "10")
+        assert idle.get("/health/ready").json["apis"]["/predict"]["failing"] == "setup() raised ValueError"
+        idle.call(lambda: idle.front.set_failing(0, ""))
+        idle.worker(echo)
+        assert idle.post(b"1").body == b"1"
+
+
+def test_a_worker_that_is_removed_gets_nothing_more(idle: Front) -> None:
+    worker = idle.worker()
+    with idle.client() as client:
+        client.ask(b"1")
+        worker.take()
+        idle.call(lambda: idle.front.remove_worker(WorkerId(0, 0)))
+        assert client.response().json["code"] == "worker.lost"
+
+
+def test_a_worker_that_drains_ends_what_it_has_and_gets_nothing_new(idle: Front) -> None:
+    worker = idle.worker()
+    with idle.client() as client, idle.client() as other:
+        client.ask(b"1")
+        request = worker.take()
+        worker._owners[request.stream].sendall(b"".join(encode(Kind.DRAIN, 0)))
+        worker.say(request, Kind.RES, b"1")
+        assert client.response().body == b"1"
+        other.ask(b"2")
+        second = idle.worker()
+        second.say(second.take(), Kind.RES, b"2")
+        assert other.response().body == b"2"
+        assert not worker.has_request()
