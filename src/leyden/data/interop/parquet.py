@@ -138,7 +138,7 @@ class _RangedFile(io.RawIOBase):
 
 def parquet_names(files: ForeignFiles, pattern: str | None = None) -> list[str]:
     """Return the Parquet files below a root, in the order of their names."""
-    keys = sorted(entry.key for entry in files.storage.list())
+    keys = files.names()
     return [key for key in keys if key.endswith(SUFFIXES) and (pattern is None or fnmatch.fnmatch(key, pattern))]
 
 

@@ -133,7 +133,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def tar_names(files: ForeignFiles) -> list[str]:
     """Return the tar files below a root, in the order of their names."""
-    return sorted(entry.key for entry in files.storage.list() if entry.key.endswith(".tar"))
+    return [name for name in files.names() if name.endswith(".tar")]
 
 
 def scan(files: ForeignFiles, name: str) -> list[Member]:

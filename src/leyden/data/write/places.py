@@ -12,7 +12,7 @@ from typing import Any, final
 
 from leyden.core.errors import NotFoundError
 from leyden.core.failpoints import failpoint
-from leyden.core.storage import Storage, is_url, open_storage
+from leyden.core.storage import Storage, local_path, open_storage
 from leyden.data.errors import IncompleteJobError
 
 TEMPORARY = "_leyden/tmp"
@@ -66,9 +66,8 @@ def files_place(output: str, options: Mapping[str, Any], transfers: int) -> File
         options: Of the storage.
         transfers: How many are in flight.
     """
-    if is_url(output) and not output.startswith("file:"):
-        return StoredFiles(open_storage(output, options), transfers)
-    return LocalFiles(Path(output.removeprefix("file://")))
+    local = local_path(output)
+    return StoredFiles(open_storage(output, options), transfers) if local is None else LocalFiles(Path(local))
 
 
 @final
