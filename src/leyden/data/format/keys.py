@@ -46,6 +46,18 @@ def key_bytes(key: str | int) -> bytes:
     raise ConfigError(f"key={key!r} is not accepted: a key is a str or an int. Pass str(key).")
 
 
+def checked_key(key: Any) -> str | int:
+    """Return a sample's key; numpy's numbers as Python's.
+
+    Raises:
+        ConfigError: It is neither text nor a whole number.
+    """
+    if key is None:
+        raise ConfigError("key_fn returned None, and every sample needs a key: return text or a whole number.")
+    key_bytes(key)
+    return key if isinstance(key, str) else int(key)
+
+
 def to_bytes(keys: Sequence[str | int], rows: Sequence[int] | NDArray[np.int64]) -> bytes:
     """Return the index of keys.
 

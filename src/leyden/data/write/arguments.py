@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from leyden.core import settings
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.data.config import Dir, place_of
 from leyden.data.write.progress import checked_progress
 
@@ -63,10 +63,49 @@ def listed_inputs(inputs: Iterable[Any]) -> Sequence[Any]:
     """
     if isinstance(inputs, str | bytes):
         raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
-    found = list(inputs) if not isinstance(inputs, Sequence) else inputs
+    found = inputs if isinstance(inputs, Sequence) and _can_be_cut(inputs) else list(inputs)
     if not found:
         raise ConfigError("inputs= is empty: there is nothing to do. Check the pattern or the folder that they come from.")
     return found
+
+
+def _can_be_cut(inputs: Sequence[Any]) -> bool:
+    try:
+        inputs[:0]
+    except TypeError:  # a deque
+        return False
+    return True
+
+
+def checked_functions(**given: Any) -> None:
+    """Refuse what cannot be called; `None` is none.
+
+    Raises:
+        ConfigTypeError: Something cannot be.
+    """
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise ConfigTypeError(f"{name}={value!r:.80} is not accepted: it takes a function.")
+
+
+def check_reader(reader: Any) -> None:
+    """Refuse what does not read inputs.
+
+    Raises:
+        ConfigTypeError: It has no `read` and `remap_items`.
+    """
+    if reader is not None and not (callable(getattr(reader, "read", None)) and callable(getattr(reader, "remap_items", None))):
+        raise ConfigTypeError(f"reader={reader!r:.80} is not accepted: it takes an object of a subclass of BaseReader.")
+
+
+def check_encryption(encryption: Any) -> None:
+    """Refuse what does not encrypt.
+
+    Raises:
+        ConfigTypeError: It is neither `AesGcm` nor an `Encryption`.
+    """
+    if encryption is not None and not (hasattr(encryption, "algorithm") and hasattr(encryption, "level")):
+        raise ConfigTypeError(f"encryption={encryption!r:.20} is not accepted: it takes AesGcm(key=… or password=…), or an Encryption.")
 
 
 def batched(values: Iterator[Any], batch_size: int | None) -> Iterator[Any]:
@@ -83,9 +122,13 @@ def batched(values: Iterator[Any], batch_size: int | None) -> Iterator[Any]:
 
 def dev_inputs(fast_dev_run: bool | int) -> int | None:  # noqa: FBT001 - the documented argument
     """Return after how many inputs a trial run ends; `None`: after the last."""
-    if not fast_dev_run:
+    if fast_dev_run is False or fast_dev_run is None:
         return None
-    return DEV_RUN_INPUTS if fast_dev_run is True else int(fast_dev_run)
+    if fast_dev_run is True:
+        return DEV_RUN_INPUTS
+    if not isinstance(fast_dev_run, int) or fast_dev_run < 1:
+        raise ConfigError(f"fast_dev_run={fast_dev_run!r} is not accepted: it takes True, False, or a number of inputs ≥ 1.")
+    return fast_dev_run
 
 
 def _checked_size(batch_size: Any) -> int:

@@ -20,6 +20,7 @@ from leyden.data.write.arguments import (
     refuse_machines,
     warn_without_effect,
 )
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import DoUnits, engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
@@ -30,7 +31,7 @@ from leyden.data.write.finalise import Report
 from leyden.data.write.job import check_several
 from leyden.data.write.journal import Journal
 from leyden.data.write.places import FilesPlace, files_place
-from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.plan import Plan, cut_into_units, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running
 from leyden.data.write.status import tell_of_others
 from leyden.data.write.streams import Grouping, InputStream, job_inputs

@@ -6,14 +6,23 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.storage import open_storage
-from leyden.data.config import Dir, ParquetLoader, TokensLoader, parse_bytes
+from leyden.data.config import Dir, ParquetLoader, PyTreeLoader, TokensLoader, parse_bytes
 from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.versions import find_manifest, open_manifest
-from leyden.data.write.arguments import check_job, output_of, refuse_machines, warn_without_effect
+from leyden.data.write.arguments import (
+    check_encryption,
+    check_job,
+    check_reader,
+    checked_functions,
+    output_of,
+    refuse_machines,
+    warn_without_effect,
+)
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
@@ -22,7 +31,7 @@ from leyden.data.write.finalise import Report
 from leyden.data.write.job import DatasetJob
 from leyden.data.write.layouts import NativeLayout, layout_name
 from leyden.data.write.litdata_layout import LitdataLayout, litdata_settings
-from leyden.data.write.plan import describe
+from leyden.data.write.readers import identity_of
 from leyden.data.write.running import Running
 from leyden.data.write.streams import Grouping, InputStream, job_inputs
 from leyden.data.write.unit import Task
@@ -144,6 +153,9 @@ def optimize(
     """
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method, progress=progress)
+    checked_functions(fn=fn, key_fn=key_fn)
+    check_reader(reader)
+    check_encryption(encryption)
     do_units = engine_named(engine)
     _check_mode(mode)
     refuse_machines(num_nodes, machine)
@@ -160,6 +172,8 @@ def optimize(
     filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
     litdata = None
     if layout_name(storage, layout, mode) == "litdata":
+        if key_fn is not None:
+            raise ConfigError("key_fn=…: LitData's layout has no place for keys. Leave it out, or write our own layout.")
         litdata = litdata_settings(filling, compression_level, compression_batch_size, encryption, allow_pickle=allow_pickle)
     else:
         warn_without_effect(compression_level=compression_level, compression_batch_size=compression_batch_size)
@@ -226,6 +240,7 @@ def _that_change_bytes(task: Task, weights: Sequence[float] | None) -> dict[str,
     return {
         "settings": dataclasses.asdict(task.settings),
         "encryption": None if task.encryption is None else type(task.encryption).__name__,
+        "reader": identity_of(task.reader),
         "weights": None if weights is None else [float(weight) for weight in weights],
         "key_fn": None if task.key_function is None else describe(task.key_function),
         "on_error": task.on_error,
@@ -244,13 +259,18 @@ def _check_alignment(align_chunking: bool, chunk_size: int | None, keep_data_ord
 def _filling(
     chunk_size: int | None, chunk_bytes: Any, compression: str | None, loader: Any, block_bytes: Any, block_rows: int
 ) -> FillSettings:
+    loader = loader() if isinstance(loader, type) else loader
     if isinstance(loader, ParquetLoader):
         raise ConfigError("item_loader=ParquetLoader() reads Parquet files; leave it out to write rows.")
+    if loader is not None and not isinstance(loader, TokensLoader | PyTreeLoader):
+        raise ConfigTypeError(f"item_loader={loader!r} is not accepted: it takes TokensLoader() for tokens, or None for rows.")
     Compression(compression)
     if chunk_bytes is None and chunk_size is None:
         chunk_bytes = _CHUNK_BYTES
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
         raise ConfigError(f"chunk_size={chunk_size!r} is not accepted: it takes a whole number of rows ≥ 1.")
+    if isinstance(block_rows, bool) or not isinstance(block_rows, int) or block_rows < 1:
+        raise ConfigError(f"block_rows={block_rows!r} is not accepted: it takes a whole number of rows ≥ 1.")
     return FillSettings(
         block_bytes=parse_bytes(block_bytes, "block_bytes"),
         block_rows=block_rows,
