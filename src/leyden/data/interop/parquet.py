@@ -144,6 +144,9 @@ def parquet_names(files: ForeignFiles, pattern: str | None = None) -> list[str]:
 
 def _unified(schemas: Sequence[Any], names: Sequence[str]) -> Any:
     pa = arrow.pyarrow()
+    twice = next((column for column in schemas[0].names if schemas[0].names.count(column) > 1), None)
+    if twice is not None:
+        raise SchemaError(f"{names[0]} has two columns of the name {twice!r}: nothing says which one is meant. Rename one of them.")
     for schema, name in zip(schemas, names, strict=True):
         if schema.names != schemas[0].names:
             raise SchemaError(f"{name} has the columns {listed(schema.names)}, and {names[0]} has {listed(schemas[0].names)}.")

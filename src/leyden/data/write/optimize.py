@@ -8,18 +8,22 @@ from typing import Any
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.storage import open_storage
-from leyden.data.config import Dir, ParquetLoader, PyTreeLoader, TokensLoader, parse_bytes
+from leyden.data.config import Dir, ParquetLoader, PyTreeLoader, TokensLoader
 from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.versions import find_manifest, open_manifest
+from leyden.data.read.options import whole
 from leyden.data.write.arguments import (
     check_encryption,
     check_job,
     check_reader,
+    checked_flags,
     checked_functions,
+    checked_weights,
     output_of,
     refuse_machines,
+    some_bytes,
     warn_without_effect,
 )
 from leyden.data.write.described import describe
@@ -153,6 +157,7 @@ def optimize(
     """
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method, progress=progress)
+    checked_flags(align_chunking=align_chunking, verbose=verbose, resume=resume, fsync=fsync, allow_pickle=allow_pickle)
     checked_functions(fn=fn, key_fn=key_fn)
     check_reader(reader)
     check_encryption(encryption)
@@ -163,6 +168,7 @@ def optimize(
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
     is_alone = drivers_of(engine) == 1
     output = output_of(output_dir, is_alone=is_alone)
+    weights = checked_weights(weights, fast_dev_run)
     grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
     found = job_inputs(inputs, queue, grouping, may_stream=is_alone and engine in ("auto", "local", "ranks"))
     first = None if isinstance(found, InputStream) or reader is not None else found[0]
@@ -234,14 +240,14 @@ def _check_mode(mode: Any) -> None:
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
 
 
-def _that_change_bytes(task: Task, weights: Sequence[float] | None) -> dict[str, Any]:
+def _that_change_bytes(task: Task, weights: list[float] | None) -> dict[str, Any]:
     """Return the arguments that change what is written, beside the function and the inputs."""
     litdata = task.litdata
     return {
         "settings": dataclasses.asdict(task.settings),
         "encryption": None if task.encryption is None else type(task.encryption).__name__,
         "reader": identity_of(task.reader),
-        "weights": None if weights is None else [float(weight) for weight in weights],
+        "weights": weights,
         "key_fn": None if task.key_function is None else describe(task.key_function),
         "on_error": task.on_error,
         "allow_pickle": task.rules.allow_pickle,
@@ -267,15 +273,11 @@ def _filling(
     Compression(compression)
     if chunk_bytes is None and chunk_size is None:
         chunk_bytes = _CHUNK_BYTES
-    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ConfigError(f"chunk_size={chunk_size!r} is not accepted: it takes a whole number of rows ≥ 1.")
-    if isinstance(block_rows, bool) or not isinstance(block_rows, int) or block_rows < 1:
-        raise ConfigError(f"block_rows={block_rows!r} is not accepted: it takes a whole number of rows ≥ 1.")
     return FillSettings(
-        block_bytes=parse_bytes(block_bytes, "block_bytes"),
-        block_rows=block_rows,
-        chunk_bytes=None if chunk_bytes is None else parse_bytes(chunk_bytes, "chunk_bytes"),
-        chunk_size=chunk_size,
+        block_bytes=some_bytes("block_bytes", block_bytes),
+        block_rows=whole("block_rows", block_rows, 1),
+        chunk_bytes=None if chunk_bytes is None else some_bytes("chunk_bytes", chunk_bytes),
+        chunk_size=None if chunk_size is None else whole("chunk_size", chunk_size, 1),
         compression=compression,
         token_dtype=loader.store_dtype if isinstance(loader, TokensLoader) else None,
     )

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
-from leyden.core.errors import NotFoundError
+from leyden.core.errors import ConflictError, NotFoundError
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import Storage, local_path, open_storage
 from leyden.data.errors import IncompleteJobError
@@ -104,9 +104,15 @@ class LocalFiles(FilesPlace):
 
     def _move(self, source: Path, target: Path) -> None:
         if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another driver moves too
-                source.replace(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another driver moves too
+                    source.replace(target)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                raise ConflictError(
+                    f"{target} cannot be written: what lies there already is a folder, or a file in place of one. Move it away and run the "
+                    "same call again: nothing is lost."
+                ) from error
         if not target.exists():
             raise _gone(str(target))
 
