@@ -56,10 +56,9 @@ class Layout(ABC):
             ConfigError: It is not that of the dataset that is appended to.
         """
 
+    @abstractmethod
     def has_key(self, encryption: Any) -> bool:
         """Return whether the newest version was encrypted with this key, as far as that can be told."""
-        del encryption
-        return True
 
     def check_kind(self, mode: str | None, *, is_tokens: bool) -> None:  # noqa: B027 - LitData's writer compares formats itself
         """Refuse to append tokens to rows, or rows to tokens.
@@ -123,13 +122,7 @@ class NativeLayout(Layout):
 
     def has_key(self, encryption: Any) -> bool:
         newest = find_manifest(self.storage)
-        if encryption is None or newest is None or newest.cipher is None:
-            return True
-        try:
-            DatasetCiphers(encryption, newest.cipher)
-        except ConfigError:
-            return False
-        return True
+        return newest is None or is_key_of(encryption, newest.cipher)
 
     def check_kind(self, mode: str | None, *, is_tokens: bool) -> None:
         newest = find_manifest(self.storage) if mode == "append" else None
@@ -138,6 +131,17 @@ class NativeLayout(Layout):
 
     def finish(self, journal: Journal, plan: Plan, ending: Ending) -> Report:
         return report_of(finalise(journal, plan, ending), 0.0)
+
+
+def is_key_of(encryption: Any, cipher: Mapping[str, Any] | None) -> bool:
+    """Return whether what a version says of its encryption goes with a key, as far as that can be told."""
+    if encryption is None or cipher is None:
+        return True
+    try:
+        DatasetCiphers(encryption, cipher)
+    except ConfigError:
+        return False
+    return True
 
 
 def end_journal(storage: Storage, report: Report) -> None:

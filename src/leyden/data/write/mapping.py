@@ -148,7 +148,10 @@ def map(
     place = files_place(output, task.options, task.uploads)
     if error_when_not_empty and job.journal.ended() is None and not job.journal.exists() and place.holds_files():
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
-    return job.run(resume=resume)._replace(seconds=time.monotonic() - start)
+    report = job.run(resume=resume)
+    if isinstance(found, SpooledInputs):
+        found.close()
+    return report._replace(seconds=time.monotonic() - start)
 
 
 def files_task(function: Callable[..., Any], output: str, options: Mapping[str, Any]) -> Task:

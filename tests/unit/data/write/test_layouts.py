@@ -82,6 +82,18 @@ def test_a_job_does_not_go_on_under_another_key(tmp_path: Path, keys: list[Any])
     assert write(tmp_path / "data", fn=fails, encryption=keys[0]).num_rows == 2
 
 
+def test_litdatas_layout_compares_keys_too(tmp_path: Path) -> None:
+    keys = [ld.FernetEncryption("secret"), ld.FernetEncryption("secret")]
+    write(tmp_path, encryption=keys[0], layout="litdata")
+    with pytest.raises(ConfigError, match="the key or password is another one"):
+        write(tmp_path, [3], encryption=keys[1], mode="append")
+    write(tmp_path, [3], encryption=keys[0], mode="append")
+    assert ld.StreamingDataset(str(tmp_path), encryption=keys[0])[:] == [{"v": 1}, {"v": 2}, {"v": 3}]
+    write(tmp_path, encryption=keys[0], mode="overwrite")
+    write(tmp_path, encryption=keys[1], mode="overwrite")
+    assert ld.StreamingDataset(str(tmp_path), encryption=keys[1])[:] == [{"v": 1}, {"v": 2}]
+
+
 def test_datasets_under_keys_of_their_own_are_merged_with_the_right_ones_only(tmp_path: Path, keys: list[Any]) -> None:
     for name, key in (("a", keys[0]), ("b", keys[0]), ("c", keys[1])):
         write(tmp_path / name, [ord(name)], encryption=key)
