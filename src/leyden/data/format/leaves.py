@@ -88,12 +88,16 @@ def stored(name: str, value: Any, rules: LeafRules) -> Stored:
 def _of_array_like(value: Any) -> Callable[[str, Any], Stored] | None:
     if isinstance(value, np.generic):
         return lambda name, scalar: _of_array(name, np.asarray(scalar), "scalar")
-    if isinstance(value, np.ma.MaskedArray):
-        raise SchemaError("a masked array cannot be stored, for its mask would be lost. Return array.filled(…), or array and mask apart.")
     if isinstance(value, np.ndarray):
+        _refuse_mask(value)
         return lambda name, array: _of_array(name, array, "numpy")
     torch = sys.modules.get("torch")
     return _of_tensor if torch is not None and isinstance(value, torch.Tensor) else None
+
+
+def _refuse_mask(array: Any) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise SchemaError("a masked array cannot be stored, for its mask would be lost. Return array.filled(…), or array and mask apart.")
 
 
 def json_text(value: Any) -> bytes:
@@ -173,8 +177,11 @@ def _of_tensor(name: str, value: Any) -> Stored:
 
 def _of_wrapper(name: str, value: types.Wrapper) -> Stored:
     if isinstance(value, types.Tensor):
+        _refuse_mask(value.array)
         plain = value.unwrap()
         return _of_array(name, plain, "numpy") if isinstance(plain, np.ndarray) else _of_tensor(name, plain)
+    if isinstance(value, types.Text):
+        text_bytes(name, value.text or "")
     if isinstance(value, types.Encoded):
         return _of_bytes(name, value.leaf_type, value.encode())
     raise SchemaError(f"leaf {name!r}: a {type(value).__name__} cannot be stored here.")

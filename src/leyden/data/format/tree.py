@@ -12,7 +12,7 @@ from leyden.data.codecs import json
 from leyden.data.errors import SchemaError
 from leyden.data.format.builder import LeafBuilder
 from leyden.data.format.column import Column
-from leyden.data.format.leaves import LIST_TYPES, LeafRules
+from leyden.data.format.leaves import LIST_TYPES, LeafRules, text_bytes
 from leyden.data.format.schema import Leaf, Schema, described
 
 
@@ -224,6 +224,8 @@ def _dict_node(name: str, value: dict[Any, Any], rules: LeafRules) -> _DictNode:
             f"a sample has {given}: dicts with keys of str or int are accepted. Return dict(…) with str(key), or Json(value)."
         )
     names = [_path(name, str(key)) for key in value]
+    for path in names:
+        text_bytes(path, path)
     if len(set(names)) != len(names):
         raise SchemaError(f"a sample has two keys of one name, {', '.join(map(repr, value))}: 1 and '1' cannot be told apart.")
     return _DictNode(tuple(value), [_node_of(path, item, rules) for path, item in zip(names, value.values(), strict=True)])

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from leyden.core.errors import ConfigError
 from leyden.data.errors import SchemaError
+from leyden.data.format.keys import checked_key
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.tree import SampleBuilder
+from leyden.data.types import Tensor, Text
 
 
 def stored(*samples: Any) -> SampleBuilder:
@@ -31,8 +34,10 @@ def test_a_sample_holds_something(sample: Any) -> None:
 
 
 def test_masks_are_not_lost() -> None:
-    with pytest.raises(SchemaError, match="mask would be lost"):
-        stored({"a": np.ma.array([1, 2, 3], mask=[0, 1, 0])})
+    masked = np.ma.array([1, 2, 3], mask=[0, 1, 0])
+    for value in (masked, Tensor(array=masked)):
+        with pytest.raises(SchemaError, match="mask would be lost"):
+            stored({"a": value})
 
 
 @pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")], ids=["sparse", "meta"])
@@ -43,12 +48,16 @@ def test_tensors_hold_their_values_in_a_row(tensor: torch.Tensor) -> None:
         stored({"a": torch.ones(3)}, {"a": tensor})
 
 
-@pytest.mark.parametrize("value", ["a\udcff", ["b", "a\udcff"]], ids=["str", "list"])
+@pytest.mark.parametrize("value", ["a\udcff", ["b", "a\udcff"], Text(text="a\udcff")], ids=["str", "list", "wrapper"])
 def test_text_is_text(value: Any) -> None:
     with pytest.raises(SchemaError, match="is no character"):
         stored({"a": value})
     with pytest.raises(SchemaError, match="is no character"):
         stored({"a": "before"}, {"a": "a\udcff"})
+    with pytest.raises(SchemaError, match="is no character"):
+        stored({"a\udcff": 1})
+    with pytest.raises(ConfigError, match="half of a surrogate pair"):
+        checked_key("a\udcff")
 
 
 def test_what_later_samples_said_is_forgotten() -> None:
