@@ -129,6 +129,8 @@ def cache(args: argparse.Namespace) -> int:
         facts = {"blocks": gone.blocks, "bytes": gone.bytes}
         print(json.dumps(facts) if args.json else f"removed {gone.blocks:,} blocks, {gone.bytes:,} bytes")
         return 0
+    if args.older_than != "0s":
+        raise ConfigError(f"--older-than {args.older_than} is for clear. Leave it out: list says when each was read.")
     found = cached_datasets(url=args.uri)
     if args.json:
         print(json.dumps([each._asdict() for each in found]))
@@ -145,7 +147,7 @@ def function_named(name: str) -> Callable[..., Any]:
         ConfigError: There is none.
     """
     module, _, function = name.partition(":")
-    if not function:
+    if not function or not module or module.startswith("."):
         raise ConfigError(f"{name!r} is not accepted: name a function as MODULE:FUNCTION, such as prepare:sample.")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -153,6 +155,8 @@ def function_named(name: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{name!r}: {error}. It is looked for from {Path.cwd()}.") from error
+    except Exception as error:
+        raise ConfigError(f"{name!r}: importing {module} raised {type(error).__name__}: {error}. --traceback shows where.") from error
     if not callable(found):
         raise ConfigError(f"{name!r} is {type(found).__name__}, and no function.")
     return found  # type: ignore[no-any-return]
@@ -167,7 +171,7 @@ def inputs_named(what: str) -> list[Any]:
     if what.startswith("@"):
         found: list[Any] = [line for line in _lines(what[1:]) if line]
     elif what.endswith(".jsonl"):
-        found = [json.loads(line) for line in _lines(what) if line.strip()]
+        found = [_row(what, number, line) for number, line in enumerate(_lines(what), start=1) if line.strip()]
     else:
         found = sorted(glob.glob(what, recursive=True))  # noqa: PTH207 - the pattern may begin at the root
     if not found:
@@ -175,8 +179,18 @@ def inputs_named(what: str) -> list[Any]:
     return found
 
 
+def _row(path: str, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        told = f"--inputs: line {number} of {path!r} is no JSON: {error}"
+        raise ConfigError(f'{told}. Each line is one value, such as {{"id": 1}}.') from error
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"--inputs: {path!r} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--inputs: {path!r} is no text in UTF-8: {error}.") from error

@@ -17,6 +17,7 @@ _UNITS = {
     "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9, "T": 10**12, "TB": 10**12,
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
+TOKEN_DTYPES = ("auto", "uint16", "uint32", "int16", "int32", "int64", "int8", "uint8", "uint64")
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -68,6 +69,8 @@ class TokensLoader:
             isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1
         ):
             raise ConfigError(f"block_size={self.block_size!r} is not accepted: it takes a whole number of tokens ≥ 1, such as 2049.")
+        if self.store_dtype not in TOKEN_DTYPES:
+            raise ConfigError(f"store_dtype={self.store_dtype!r} is not accepted: it takes {', '.join(map(repr, TOKEN_DTYPES))}.")
         if self.mode != "concat":
             raise ConfigError(f"mode={self.mode!r} is not accepted: it takes 'concat'.")
 

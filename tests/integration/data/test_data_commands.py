@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leyden.cli.main import main
-from leyden.data import StreamingDataset
+from leyden.data import StreamingDataset, optimize
 from leyden.data.read.folders import cache_folder
 from tests.support.s3_server import S3Server, s3_server
 
@@ -103,3 +103,27 @@ def test_the_cache_is_shown_and_cleared(
     assert said(capsys, "cache", "clear", "--older-than", "1h")["blocks"] == 0
     assert said(capsys, "cache", "clear", url)["blocks"] == 1
     assert said(capsys, "cache", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("optimize", "broken_here:f", "--inputs", "*.txt", "--output-dir", "o"), "importing broken_here raised ZeroDivisionError"),
+        (("optimize", ":f", "--inputs", "*.txt", "--output-dir", "o"), "name a function as MODULE:FUNCTION"),
+        (("optimize", "prepare_here:doubled", "--inputs", "bad.jsonl", "--output-dir", "o"), "line 2 of 'bad.jsonl' is no JSON"),
+        (("optimize", "prepare_here:doubled", "--inputs", "binary.jsonl", "--output-dir", "o"), "is no text in UTF-8"),
+        (("optimize", "prepare_here:length", "--inputs", "*.txt", "--output-dir", "0.txt"), "is a file, and a dataset is a folder"),
+        (("convert", "words", "0.txt"), "is a file, and a dataset is a folder"),
+        (("inspect", "words", "--html", "nowhere/page.html"), "cannot be written"),
+        (("inspect", "words", "--rows", "-1"), "rows=-1 is not accepted"),
+        (("cache", "list", "--older-than", "7d"), "--older-than 7d is for clear"),
+    ],
+    ids=range(9),
+)
+def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], told: str) -> None:
+    (folder / "broken_here.py").write_text("1 / 0\n")
+    (folder / "bad.jsonl").write_text('{"x": 1}\n{"x"\n')
+    (folder / "binary.jsonl").write_bytes(b"\xff\xfe")
+    optimize(str, ["one", "two"], "words", num_workers=0)
+    assert main(["data", *command]) in {1, 2}
+    assert told in capsys.readouterr().err

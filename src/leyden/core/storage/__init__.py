@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from leyden.core.storage.storage import Entry as Entry
     from leyden.core.storage.storage import Storage as Storage
     from leyden.core.storage.urls import is_url as is_url
+    from leyden.core.storage.urls import local_path as local_path
     from leyden.core.storage.urls import open_storage as open_storage
     from leyden.core.storage.urls import split_url as split_url
 else:
@@ -20,5 +21,12 @@ else:
 
     __getattr__, __dir__, __all__ = exports(
         __name__,
-        {"Entry": ".storage", "Storage": ".storage", "is_url": ".urls", "open_storage": ".urls", "split_url": ".urls"},
+        {
+            "Entry": ".storage",
+            "Storage": ".storage",
+            "is_url": ".urls",
+            "local_path": ".urls",
+            "open_storage": ".urls",
+            "split_url": ".urls",
+        },
     )

@@ -54,6 +54,20 @@ def _path_of(url: str, rest: str) -> str:
     return unquote(rest)
 
 
+def local_path(url: str | os.PathLike[str]) -> str | None:
+    """Return the path of a local place, given as a path or as `file://…`; `None` of a service.
+
+    Example:
+        >>> local_path("file:///tmp/a%20b"), local_path("/tmp/a"), local_path("s3://bucket/a")
+        ('/tmp/a b', '/tmp/a', None)
+    """
+    text = os.fspath(url)
+    match = _URL.fullmatch(text)
+    if match is None:
+        return text
+    return _path_of(text, match[2]) if match[1].lower() == "file" else None
+
+
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Return whether this is a URL with a scheme, and not a local path.
 

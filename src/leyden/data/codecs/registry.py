@@ -56,11 +56,16 @@ def _text(data: Any) -> str:
     return str(data, "utf-8")
 
 
+def _nothing(_: Any) -> None:
+    """Return `None`: in a column without any value nobody asks."""
+
+
 def _pillow() -> Any:
     return require("PIL.Image", purpose="decoding images", extra="image")
 
 
 PLAIN: dict[str, Decode] = {
+    "none": _nothing,
     "bytes": bytes,
     "file": bytes,
     "str": _text,

@@ -14,7 +14,7 @@ from leyden.data.codecs.array import to_npy
 from leyden.data.errors import SchemaError
 from leyden.data.format.column import FIXED, LIST, NULL, STRINGS, TENSOR, Column, bits_of, bytes_column_of, ends_of
 from leyden.data.format.dtypes import by_name
-from leyden.data.format.leaves import LARGEST_INT, SMALLEST_INT, VARIABLE_BYTES, LeafRules, array_of, json_text, stored
+from leyden.data.format.leaves import LARGEST_INT, SMALLEST_INT, VARIABLE_BYTES, LeafRules, array_of, json_text, stored, text_bytes
 from leyden.data.format.schema import Leaf, unify_leaves
 
 _LARGEST_RANK = 8
@@ -53,6 +53,15 @@ class LeafBuilder:
     def keep(self, rows: int) -> None:
         """Forget the values after the first `rows`."""
         del self.values[rows:]
+
+    def mark(self) -> tuple[Any, ...]:
+        """Return what `go_back` needs."""
+        return self.leaf, self.values, self._exact, self._take, self._array, self._rank, self._plain
+
+    def go_back(self, mark: tuple[Any, ...], rows: int) -> None:
+        """Forget the values after the first `rows`, and what later ones said of the leaf."""
+        self.leaf, self.values, self._exact, self._take, self._array, self._rank, self._plain = mark
+        self.keep(rows)
 
     def finish(self) -> Column:
         """Return the column of the values so far, and begin the next one."""
@@ -115,7 +124,10 @@ class LeafBuilder:
         return 1
 
     def _take_text(self, value: str) -> int:
-        data = value.encode("utf-8", "surrogatepass")
+        try:
+            data = value.encode()
+        except UnicodeEncodeError:
+            data = text_bytes(self.name, value)  # which says what is wrong
         self.values.append(data)
         return VARIABLE_BYTES + len(data)
 
@@ -220,7 +232,15 @@ def _token_column(values: Sequence[Any], wanted: str) -> Column:
     offsets = ends_of([array.size for array in arrays])
     joined = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
     dtype = smallest_token_dtype(joined) if wanted == "auto" else wanted
+    _check_fit(joined, dtype)
     return Column(LIST, dtype, (), len(values), joined.astype(by_name(dtype).storage, copy=False), offsets)
+
+
+def _check_fit(tokens: NDArray[Any], dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    if tokens.size and (int(tokens.min()) < limits.min or int(tokens.max()) > limits.max):
+        wrong = next(token for token in tokens.tolist() if not limits.min <= token <= limits.max)
+        raise SchemaError(f"the token {wrong} does not fit store_dtype={dtype!r}. Leave store_dtype out: it fits itself to the tokens.")
 
 
 def smallest_token_dtype(tokens: NDArray[Any]) -> str:

@@ -5,19 +5,21 @@ wrapped by that object. So a nonce, block and buffer number, is used once for ea
 """
 
 import base64
+import hashlib
+import hmac
 import os
 import struct
 from collections.abc import Mapping
 from typing import Any, Protocol, final
 
-from leyden.core.errors import ConfigError, CorruptDataError
+from leyden.core.errors import ConfigError, CorruptDataError, StateError
 from leyden.core.optional import require
 
 KEY_BYTES = SALT_BYTES_OF_PASSWORD = 32
 SALT_BYTES, TAG_BYTES = 16, 16
 NAME, EXTERNAL = "aes-256-gcm", "external"
 _NONCE, _ASSOCIATED = struct.Struct("<III"), struct.Struct("<QIIQB")
-_INFO = b"leyden-data-1"
+_INFO, _CHECKED, _CHECK_DIGITS = b"leyden-data-1", b"leyden-data-1 check", 16
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 
 
@@ -67,6 +69,7 @@ class AesGcm:
         if key is not None and len(key) != KEY_BYTES:
             raise ConfigError(f"AesGcm(key=…) of {len(key)} bytes: a key has {KEY_BYTES}. Make one with os.urandom(32).")
         self._key, self._password = key, password
+        self._masters: dict[bytes, bytes] = {}  # by salt: scrypt takes a tenth of a second
 
     def __repr__(self) -> str:
         return f"AesGcm({'key' if self._key is not None else 'password'}=…)"
@@ -75,8 +78,10 @@ class AesGcm:
         """Return the master key of a dataset with this salt."""
         if self._key is not None:
             return self._key
-        scrypt = require("cryptography.hazmat.primitives.kdf.scrypt", extra="crypto", purpose="AesGcm", package="cryptography")
-        return bytes(scrypt.Scrypt(salt=salt, length=KEY_BYTES, **_SCRYPT).derive(str(self._password).encode()))
+        if salt not in self._masters:
+            scrypt = require("cryptography.hazmat.primitives.kdf.scrypt", extra="crypto", purpose="AesGcm", package="cryptography")
+            self._masters[salt] = bytes(scrypt.Scrypt(salt=salt, length=KEY_BYTES, **_SCRYPT).derive(str(self._password).encode()))
+        return self._masters[salt]
 
 
 @final
@@ -88,7 +93,7 @@ class DatasetCiphers:
         entry: What the manifest says of it; `None` for a new dataset.
 
     Raises:
-        ConfigError: The dataset was encrypted in another way.
+        ConfigError: The dataset was encrypted in another way, or with another key.
     """
 
     def __init__(self, encryption: AesGcm | Encryption, entry: Mapping[str, Any] | None = None) -> None:
@@ -97,6 +102,29 @@ class DatasetCiphers:
         _check_alike(self.entry, encryption)
         is_own = isinstance(encryption, AesGcm)
         self._master = encryption.master(base64.b64decode(self.entry["salt"])) if is_own else None  # type: ignore[union-attr]
+        if entry is None:
+            self.entry["check"] = self._new_check()
+        elif "check" in self.entry and not self._has_key(str(self.entry["check"])):
+            raise ConfigError(
+                f"encryption={self._encryption!r}: the key or password is another one than the dataset was written with. Pass the same "
+                "key or password, or of a FernetEncryption the file that its save(…) wrote: FernetEncryption.load(file, password)."
+            )
+
+    def _new_check(self) -> str:
+        """Return what says later on whether a key is this one, and nothing else about it."""
+        if self._master is not None:
+            return hmac.new(self._master, _CHECKED, hashlib.sha256).hexdigest()[:_CHECK_DIGITS]
+        return base64.b64encode(self._encryption.encrypt(_CHECKED)).decode()  # type: ignore[union-attr]
+
+    def _has_key(self, check: str) -> bool:
+        if self._master is not None:
+            return hmac.compare_digest(self._new_check(), check)
+        try:
+            return bytes(self._encryption.decrypt(base64.b64decode(check))) == _CHECKED  # type: ignore[union-attr]
+        except StateError:
+            return True  # it holds a public key alone: enough to write, and nobody can tell
+        except Exception:  # noqa: BLE001 - somebody else's object says in its own way that it cannot
+            return False
 
     def new_chunk(self, chunk_id: int) -> tuple["ChunkCipher", bytes, str | None]:
         """Return the cipher of a new chunk, its salt, and its wrapped key if it has one.

@@ -4,9 +4,10 @@ A block is closed before a row that would make it too large; a chunk before a bl
 a block larger than a chunk, makes it larger.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -16,7 +17,7 @@ from leyden.data.format.chunk import ChunkEntry, ChunkWriter, Origin
 from leyden.data.format.column import LIST, Column
 from leyden.data.format.compress import Compression
 from leyden.data.format.leaves import LeafRules
-from leyden.data.format.schema import Schema
+from leyden.data.format.schema import Schema, unify
 from leyden.data.format.tree import SampleBuilder
 
 MIB = 1 << 20
@@ -90,11 +91,13 @@ class Filler:
         ciphers: ChunkCiphers | None = None,
         durable: bool = True,
     ) -> None:
-        self._samples = SampleBuilder(rules, settings.token_dtype)
+        self._samples, self._rules = SampleBuilder(rules, settings.token_dtype), rules
         self._settings, self._durable = settings, durable
         self._chunks = ChunkFiller(Path(folder), job, unit, settings, ciphers, durable=durable)
         self._cost = self._in_block = self._in_chunk = 0  # bytes of the block; rows, or tokens, of block and chunk
+        self._closed = 0  # blocks so far
         self.rows = self.bytes = self.oversized = 0
+        self.has_failed = False
 
     @property
     def schema(self) -> Schema | None:
@@ -124,6 +127,32 @@ class Filler:
         self.rows += 1
         self.bytes += cost
 
+    def mark(self) -> tuple[Any, ...]:
+        """Return what `go_back` needs."""
+        counts = self._cost, self._in_block, self._in_chunk, self.rows, self.bytes, self.oversized
+        return self._samples.mark(), self._closed, counts
+
+    def go_back(self, mark: tuple[Any, ...]) -> bool:
+        """Forget the rows since a mark, and what they said of the schema; return False, with nothing changed, if some are written."""
+        samples, closed, counts = mark
+        if closed != self._closed:
+            return False
+        self._samples.go_back(samples)
+        self._cost, self._in_block, self._in_chunk, self.rows, self.bytes, self.oversized = counts
+        return True
+
+    def check(self, samples: Sequence[Any]) -> None:
+        """Find out whether samples can be added, and add none.
+
+        Raises:
+            SchemaError: One cannot be stored, or is built unlike those before.
+        """
+        trial = SampleBuilder(self._rules, self._settings.token_dtype)
+        for sample in samples:
+            trial.append(sample)
+        if self.schema is not None and trial.rows:
+            unify(self.schema, trial.schema)
+
     def finish(self) -> list[ChunkEntry]:
         """Close the last block and chunk, and return all chunks in order."""
         self._close_block()
@@ -141,11 +170,26 @@ class Filler:
 
     def _close_chunk(self) -> None:
         self._close_block()
-        self._chunks.close()
         self._in_chunk = 0
+        with self._writing():
+            self._chunks.close()
 
     def _close_block(self) -> None:
+        with self._writing():
+            self._write_block()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Take note of a disk that refuses: whoever asks why a row was not added learns that it was not the row's fault."""
+        try:
+            yield
+        except BaseException:
+            self.has_failed = True
+            raise
+
+    def _write_block(self) -> None:
         if self._samples.rows:
+            self._closed += 1
             schema, is_tokens = self._samples.schema, self._settings.token_dtype is not None
             if self._chunks.add(self._samples.finish(), schema, is_tokens=is_tokens):
                 self._in_chunk = self._in_block

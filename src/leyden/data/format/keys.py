@@ -46,6 +46,24 @@ def key_bytes(key: str | int) -> bytes:
     raise ConfigError(f"key={key!r} is not accepted: a key is a str or an int. Pass str(key).")
 
 
+def checked_key(key: Any) -> str | int:
+    """Return a sample's key; numpy's numbers as Python's.
+
+    Raises:
+        ConfigError: It is neither text, whole characters only, nor a whole number.
+    """
+    if key is None:
+        raise ConfigError("key_fn returned None, and every sample needs a key: return text or a whole number.")
+    key_bytes(key)
+    if not isinstance(key, str):
+        return int(key)
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"key_fn returned {key!r}, which holds half of a surrogate pair and is no text. Return text.") from None
+    return key
+
+
 def to_bytes(keys: Sequence[str | int], rows: Sequence[int] | NDArray[np.int64]) -> bytes:
     """Return the index of keys.
 

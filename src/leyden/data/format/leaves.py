@@ -89,9 +89,15 @@ def _of_array_like(value: Any) -> Callable[[str, Any], Stored] | None:
     if isinstance(value, np.generic):
         return lambda name, scalar: _of_array(name, np.asarray(scalar), "scalar")
     if isinstance(value, np.ndarray):
+        _refuse_mask(value)
         return lambda name, array: _of_array(name, array, "numpy")
     torch = sys.modules.get("torch")
     return _of_tensor if torch is not None and isinstance(value, torch.Tensor) else None
+
+
+def _refuse_mask(array: Any) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise SchemaError("a masked array cannot be stored, for its mask would be lost. Return array.filled(…), or array and mask apart.")
 
 
 def json_text(value: Any) -> bytes:
@@ -102,13 +108,29 @@ def json_text(value: Any) -> bytes:
 def array_of(tensor: Any) -> tuple[NDArray[Any], str]:
     """Return the elements of a torch tensor as numpy holds them, and the name of their type."""
     dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != sys.modules["torch"].strided or tensor.is_quantized or tensor.is_meta:
+        what = "on the device meta, without values," if tensor.is_meta else f"of layout {tensor.layout}"
+        raise SchemaError(f"a tensor {what} cannot be stored. Return tensor.to_dense() or tensor.dequantize().")
     plain = tensor.detach().cpu().contiguous()
-    if plain.is_sparse or plain.is_quantized:
-        raise SchemaError(f"a tensor of layout {tensor.layout} cannot be stored. Return tensor.to_dense() or tensor.dequantize().")
     if dtype in _HELD_AS:
         torch = sys.modules["torch"]
         return plain.view(torch.int16 if dtype == "bfloat16" else torch.uint8).numpy().view(_HELD_AS[dtype]), dtype
     return plain.resolve_conj().resolve_neg().numpy(), dtype
+
+
+def text_bytes(name: str, value: str) -> bytes:
+    """Return text as UTF-8.
+
+    Raises:
+        SchemaError: It holds half of a surrogate pair, which no encoding has.
+    """
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise SchemaError(
+            f"leaf {name!r}: {value[error.start : error.end]!r} at {error.start} is no character, so the text cannot be stored. Return "
+            "bytes, or text.encode(errors='replace').decode()."
+        ) from None
 
 
 def _of_int(name: str, value: int) -> Stored:
@@ -123,7 +145,7 @@ def _of_bytes(name: str, kind: str, data: Any) -> Stored:
 
 
 def _of_text(name: str, value: str) -> Stored:
-    return _of_bytes(name, "str", value.encode("utf-8", "surrogatepass"))
+    return _of_bytes(name, "str", text_bytes(name, value))
 
 
 def _of_list(name: str, value: list[Any]) -> Stored:
@@ -132,6 +154,9 @@ def _of_list(name: str, value: list[Any]) -> Stored:
         dtype = LIST_TYPES[next(iter(kinds))] if kinds else None
         if dtype == "int64" and not all(SMALLEST_INT <= item <= LARGEST_INT for item in value):
             raise SchemaError(f"leaf {name!r}: a number in the list does not fit 64 bits. Pass text, or an array of float64.")
+        if dtype == "str" and not all(map(str.isascii, value)):
+            for item in value:
+                text_bytes(name, item)
         size = sum(VARIABLE_BYTES + len(item) for item in value) if dtype == "str" else len(value) * (1 if dtype == "bool" else 8)
         return Stored(Leaf(name, "list", dtype=dtype), list(value), VARIABLE_BYTES + size)
     if json.is_json(value):
@@ -152,8 +177,11 @@ def _of_tensor(name: str, value: Any) -> Stored:
 
 def _of_wrapper(name: str, value: types.Wrapper) -> Stored:
     if isinstance(value, types.Tensor):
+        _refuse_mask(value.array)
         plain = value.unwrap()
         return _of_array(name, plain, "numpy") if isinstance(plain, np.ndarray) else _of_tensor(name, plain)
+    if isinstance(value, types.Text):
+        text_bytes(name, value.text or "")
     if isinstance(value, types.Encoded):
         return _of_bytes(name, value.leaf_type, value.encode())
     raise SchemaError(f"leaf {name!r}: a {type(value).__name__} cannot be stored here.")

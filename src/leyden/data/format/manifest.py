@@ -152,6 +152,11 @@ class Manifest:
         """Rows that the chunks hold."""
         return sum(chunk.rows for chunk in self.chunks)
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether no sample has ever said what samples look like: every input was left out."""
+        return not self.chunks and not self.schema.leaves
+
     @cached_property
     def num_tokens(self) -> int | None:
         """Tokens of a token dataset."""

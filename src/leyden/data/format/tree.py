@@ -5,14 +5,14 @@ The first sample decides the tree; later ones must be built alike. A sample is a
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from leyden.data import types
 from leyden.data.codecs import json
 from leyden.data.errors import SchemaError
 from leyden.data.format.builder import LeafBuilder
 from leyden.data.format.column import Column
-from leyden.data.format.leaves import LIST_TYPES, LeafRules
+from leyden.data.format.leaves import LIST_TYPES, LeafRules, text_bytes
 from leyden.data.format.schema import Leaf, Schema, described
 
 
@@ -55,7 +55,7 @@ class SampleBuilder:
         Raises:
             SchemaError: It cannot be stored, or is built unlike those before; it was not added.
         """
-        root = self._root or _node_of("", sample, self._rules, self._token_dtype)
+        root = self._root or _checked_root(sample, self._rules, self._token_dtype)
         try:
             cost = root.append(sample)
         except Exception:
@@ -67,6 +67,16 @@ class SampleBuilder:
         self.rows += 1
         return cost
 
+    def mark(self) -> "Mark":
+        """Return what `go_back` needs, as long as the block is not finished."""
+        return Mark(self._root, self._builders, [builder.mark() for builder in self._builders], self.rows)
+
+    def go_back(self, mark: "Mark") -> None:
+        """Forget the samples since a mark, and what they said of the schema."""
+        self._root, self._builders, self.rows = mark.root, mark.builders, mark.rows
+        for builder, before in zip(mark.builders, mark.leaves, strict=True):
+            builder.go_back(before, mark.rows)
+
     def keep(self, rows: int) -> None:
         """Forget the samples of this block after the first `rows`."""
         for builder in self._builders:
@@ -77,6 +87,22 @@ class SampleBuilder:
         """Return the columns of the samples so far, in the order of the schema's leaves, and begin again."""
         self.rows = 0
         return [builder.finish() for builder in self._builders]
+
+
+class Mark(NamedTuple):
+    """How far a `SampleBuilder` was.
+
+    Args:
+        root: Its tree.
+        builders: Its leaves.
+        leaves: How far each was.
+        rows: How many samples there were.
+    """
+
+    root: "_Node | None"
+    builders: list[LeafBuilder]
+    leaves: list[tuple[Any, ...]]
+    rows: int
 
 
 class _Node(ABC):
@@ -162,6 +188,18 @@ class _SequenceNode(_Node):
         return {"kind": "namedtuple", "name": self._kind.__name__, "fields": list(fields), "children": children}
 
 
+def _checked_root(sample: Any, rules: LeafRules, token_dtype: str | None) -> _Node:
+    """Return the tree of a sample, whose leaves all have names of their own."""
+    root = _node_of("", sample, rules, token_dtype)
+    names = [builder.name for builder in root.builders()]
+    if not names:
+        raise SchemaError(f"a sample holds no value at all: {sample!r:.60}. Return None to leave an input out.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SchemaError(f"a sample has two leaves of the name {twice!r}: a key that is empty adds nothing to a name. Give it one.")
+    return root
+
+
 def _node_of(name: str, value: Any, rules: LeafRules, token_dtype: str | None = None) -> _Node:
     """Return the node that takes values such as this one."""
     kind = type(value)
@@ -186,6 +224,8 @@ def _dict_node(name: str, value: dict[Any, Any], rules: LeafRules) -> _DictNode:
             f"a sample has {given}: dicts with keys of str or int are accepted. Return dict(…) with str(key), or Json(value)."
         )
     names = [_path(name, str(key)) for key in value]
+    for path in names:
+        text_bytes(path, path)
     if len(set(names)) != len(names):
         raise SchemaError(f"a sample has two keys of one name, {', '.join(map(repr, value))}: 1 and '1' cannot be told apart.")
     return _DictNode(tuple(value), [_node_of(path, item, rules) for path, item in zip(names, value.values(), strict=True)])

@@ -2,6 +2,8 @@
 
 Structs become nodes of the tree, numbers `int` and `float`, lists of numbers, bools or text `list` leaves, lists of fixed
 size arrays; lists of anything else, and maps, become `json`. Dates, times and decimals, which have no leaf, are read as text.
+A null in a list of floats is NaN. What would become another value is refused: other nulls in lists of numbers or text, unsigned
+numbers from 2⁶³ on, binary values in lists of anything.
 pyarrow's threads do not survive a fork, so this runs where data is fetched, never in a loader's worker.
 """
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from leyden.core.optional import require
 from leyden.data.codecs import json
+from leyden.data.errors import SchemaError
 from leyden.data.format.column import Column, bytes_column_of
 from leyden.data.interop.columns import bytes_column, fixed_column, list_column, strings_column
 from leyden.data.interop.litdata_index import escaped
@@ -36,9 +39,27 @@ def columns_of(table: Any, names: Sequence[str]) -> list[Column]:
     Args:
         table: An Arrow table or record batch.
         names: The leaves, as the schema orders them.
+
+    Raises:
+        SchemaError: A column holds what no leaf gives back alike.
     """
     found = dict(_leaf_arrays(zip(table.schema, table.columns, strict=True)))
-    return [_column(*found[name]) for name in names]
+    return [_column_of(name, found[name][1]) for name in names]
+
+
+def _column_of(name: str, array: Any) -> Column:
+    try:
+        return _column(array)
+    except _ChangedError as error:
+        raise SchemaError(f"column {name!r} holds {error}. Leave it out with columns=[…], or write the file with {error.fix}.") from None
+
+
+class _ChangedError(Exception):
+    """A value would come back as another one."""
+
+    def __init__(self, told: str, fix: str) -> None:
+        super().__init__(told)
+        self.fix = fix
 
 
 def _node(field: Any, path: tuple[str, ...]) -> dict[str, Any]:
@@ -93,7 +114,7 @@ def _leaf_arrays(pairs: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield "/".join(here), (field, whole)
 
 
-def _column(field: Any, array: Any) -> Column:
+def _column(array: Any) -> Column:
     pa = pyarrow()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -105,7 +126,7 @@ def _column(field: Any, array: Any) -> Column:
     if leaf["type"] in {"str", "bytes"}:
         return bytes_column(*_blobs(array, is_text=leaf["type"] == "str"), validity)
     if leaf["type"] == "array":
-        values = _numbers(_filled_lists(array), leaf["dtype"]).reshape(len(array), *leaf["shape"])
+        values = _numbers(_without_nulls(_filled_lists(array)), leaf["dtype"]).reshape(len(array), *leaf["shape"])
         return fixed_column(leaf["dtype"], values, validity)
     if leaf["type"] == "list":
         return _list_column(array, leaf["dtype"], validity)
@@ -127,11 +148,21 @@ def _list_column(array: Any, dtype: str, validity: NDArray[np.uint8] | None) -> 
     if whole.null_count:
         whole = whole.fill_null(pa.scalar([], whole.type))
     offsets = whole.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-    inner = whole.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    inner = _without_nulls(whole.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
     if dtype == "str":
         values, ends = _blobs(inner, is_text=True)
         return strings_column(values, ends, offsets - offsets[0], validity)
     return list_column(dtype, _numbers(inner, dtype), offsets - offsets[0], validity)
+
+
+def _without_nulls(items: Any) -> Any:
+    """Return the items of lists; a null among floats is NaN, and no other type has a value for it."""
+    pa = pyarrow()
+    if not items.null_count:
+        return items
+    if pa.types.is_floating(items.type):
+        return items.fill_null(pa.scalar(float("nan"), pa.float64()).cast(items.type))
+    raise _ChangedError(f"lists with nulls in them ({items.null_count:,} of {items.type} in one row group)", "a value in their place")
 
 
 def _numbers(array: Any, dtype: str) -> NDArray[Any]:
@@ -140,7 +171,10 @@ def _numbers(array: Any, dtype: str) -> NDArray[Any]:
         return np.zeros(len(array), dtype)
     if array.null_count:
         array = array.fill_null(pa.scalar(0, array.type) if not pa.types.is_boolean(array.type) else False)
-    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).astype(dtype, copy=False)
+    values = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
+    if dtype == "int64" and values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        raise _ChangedError(f"{int(values.max())}, which does not fit int64", "such numbers as text")
+    return values.astype(dtype, copy=False)
 
 
 def _blobs(array: Any, *, is_text: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -163,6 +197,8 @@ def plain_json(value: Any) -> Any:
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_json(item) for item in value]
+    if isinstance(value, bytes):
+        raise _ChangedError("binary values in a list or a map, which JSON cannot hold", "a column for them")
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
-from urllib.parse import unquote
 
 from leyden.core.errors import CorruptDataError, NotFoundError
 from leyden.core.forks import restart_after_fork
-from leyden.core.storage import Storage, is_url, open_storage
+from leyden.core.storage import Storage, is_url, local_path, open_storage
 from leyden.data.read.fetch import read_range
 
 MOST_MAPS = 128
@@ -58,8 +57,12 @@ class ForeignFiles:
 
     def path(self, name: str) -> Path:
         """Return where a local file is."""
-        folder = unquote(self.url.removeprefix("file://")) if self.url.startswith("file:") else self.url
+        folder = local_path(self.url) or self.url
         return Path(folder).expanduser() / name
+
+    def names(self) -> list[str]:
+        """Return all files in order, without what jobs of ours note or have under way."""
+        return sorted(entry.key for entry in self.storage.list() if not entry.key.startswith("_leyden/"))
 
     def read(self, name: str) -> bytes:
         """Return a small file."""

@@ -138,12 +138,15 @@ class _RangedFile(io.RawIOBase):
 
 def parquet_names(files: ForeignFiles, pattern: str | None = None) -> list[str]:
     """Return the Parquet files below a root, in the order of their names."""
-    keys = sorted(entry.key for entry in files.storage.list())
+    keys = files.names()
     return [key for key in keys if key.endswith(SUFFIXES) and (pattern is None or fnmatch.fnmatch(key, pattern))]
 
 
 def _unified(schemas: Sequence[Any], names: Sequence[str]) -> Any:
     pa = arrow.pyarrow()
+    twice = next((column for column in schemas[0].names if schemas[0].names.count(column) > 1), None)
+    if twice is not None:
+        raise SchemaError(f"{names[0]} has two columns of the name {twice!r}: nothing says which one is meant. Rename one of them.")
     for schema, name in zip(schemas, names, strict=True):
         if schema.names != schemas[0].names:
             raise SchemaError(f"{name} has the columns {listed(schema.names)}, and {names[0]} has {listed(schemas[0].names)}.")

@@ -8,7 +8,7 @@ from leyden.core.errors import ConfigError, CorruptDataError, NotFoundError, Uns
 from leyden.core.storage import is_url, open_storage
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.format.manifest import Manifest
-from leyden.data.format.versions import find_manifest, open_manifest
+from leyden.data.format.versions import find_manifest, list_versions, open_manifest
 from leyden.data.interop.files import ForeignFiles
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_read import LitdataSource
@@ -16,7 +16,7 @@ from leyden.data.interop.mds import MdsSource
 from leyden.data.interop.parquet import ParquetSource, parquet_names
 from leyden.data.interop.webdataset import TarSource, tar_names
 
-INDEX, MANIFESTS = "index.json", "_leyden"
+INDEX = "index.json"
 GLOB = frozenset("*?[")
 
 
@@ -46,7 +46,7 @@ def format_of(url: str, options: Mapping[str, Any] | None = None) -> str | None:
 
 
 def _kind_of_files(files: ForeignFiles) -> str | None:
-    if next(iter(files.storage.list(MANIFESTS)), None) is not None:  # a lost or torn index of ours: manifests say the rest
+    if list_versions(files.storage):  # a lost or torn index of ours: manifests say the rest; journals alone make no dataset
         return "leyden"
     if parquet_names(files):
         return "parquet"

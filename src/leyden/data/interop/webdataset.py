@@ -1,10 +1,12 @@
 """`TarSource`: tar shards in WebDataset's manner as blocks, and `iter_webdataset_tar`.
 
 Files of a shard with the same name up to the first dot are one sample; what follows the dot is the leaf's name. Headers are
-scanned once, when the source is made; samples are then read by ranges. All samples must have the same suffixes.
+scanned once, when the source is made; samples are then read by ranges. All samples must have the same suffixes. A `.cls` is a
+whole number, or text if that of the first sample is none.
 """
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
@@ -16,7 +18,7 @@ from leyden.core.errors import CorruptDataError, NotFoundError, listed
 from leyden.data.errors import SchemaError
 from leyden.data.format.column import Column
 from leyden.data.format.hashing import digest128
-from leyden.data.format.schema import Schema
+from leyden.data.format.schema import Leaf, Schema
 from leyden.data.interop.blocks import ForeignSource, Plan, pack_items, unpack_items
 from leyden.data.interop.columns import ForeignBlock, bytes_column, fixed_column
 from leyden.data.interop.files import ForeignFiles
@@ -24,6 +26,7 @@ from leyden.data.interop.litdata_index import escaped
 from leyden.data.interop.spans import Spans
 
 KEY = "__key__"
+_NUMBER = re.compile(rb"\s*[+-]?[0-9]{1,18}\s*")
 TYPES = {
     "jpg": "jpeg", "jpeg": "jpeg", "png": "image", "webp": "image", "bmp": "image", "gif": "image", "tif": "tiff", "tiff": "tiff",
     "txt": "text", "text": "text", "transcript": "text", "json": "json", "cls": "int", "cls2": "int", "index": "int", "id": "text",
@@ -61,7 +64,7 @@ class TarSource(ForeignSource):
             raise NotFoundError(f"{url} holds no tar files (*.tar).")
         shards = [_grouped(scan(self.files, name), name) for name in self.chunk_names]
         self._suffixes, self._keys, self._offsets, self._widths = _aligned(shards, self.chunk_names)
-        leaves = {KEY: "str"} | {suffix: TYPES.get(suffix.lower(), "bytes") for suffix in self._suffixes}
+        leaves = {KEY: "str"} | {suffix: self._type_of(suffix, number) for number, suffix in enumerate(self._suffixes)}
         node = {"kind": "dict", "keys": list(leaves), "children": [_leaf(name, kind) for name, kind in leaves.items()]}
         self.schema = Schema.from_json(node)
         self._plan = Plan(
@@ -70,6 +73,16 @@ class TarSource(ForeignSource):
         self.table = self._plan.table
         facts = [(name, keys, int(sizes.sum())) for name, keys, sizes in zip(self.chunk_names, self._keys, self._widths, strict=True)]
         self.digest = digest128(repr(facts).encode())
+
+    def _type_of(self, suffix: str, number: int) -> str:
+        """Return the type of the leaf of a suffix; whether it is a number is seen by the first sample."""
+        kind = TYPES.get(suffix.lower(), "bytes")
+        shard = next((shard for shard, keys in enumerate(self._keys) if keys), None)
+        if kind != "int" or shard is None:
+            return kind
+        offset, size = int(self._offsets[shard][0, number]), int(self._widths[shard][0, number])
+        first = self.files.part(self.chunk_names[shard], offset, size) if size else b""
+        return "int" if _NUMBER.fullmatch(bytes(first)) else "text"
 
     def fetch(self, block: int, columns: Sequence[int] | None = None) -> bytes:
         """Return the files of the block's samples, in the order of suffixes, after the u32 sizes of each sample's."""
@@ -93,7 +106,7 @@ class TarSource(ForeignSource):
         columns = []
         for leaf in self.schema.leaves:
             number = [escaped(name) for name in names].index(leaf.name)
-            columns.append(_column(leaf.type, Spans(data, starts[:, number].copy(), sizes[:, number].copy())))
+            columns.append(_column(leaf, Spans(data, starts[:, number].copy(), sizes[:, number].copy())))
         return ForeignBlock(whole.rows, int(self.table.first_row[block]), columns)
 
 
@@ -133,7 +146,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def tar_names(files: ForeignFiles) -> list[str]:
     """Return the tar files below a root, in the order of their names."""
-    return sorted(entry.key for entry in files.storage.list() if entry.key.endswith(".tar"))
+    return [name for name in files.names() if name.endswith(".tar")]
 
 
 def scan(files: ForeignFiles, name: str) -> list[Member]:
@@ -193,7 +206,13 @@ def _item(key: str, data: Any, offsets: Any, sizes: Any) -> bytes:
     return head + name + b"".join(bytes(data[o : o + n]) for o, n in zip(offsets.tolist(), sizes.tolist(), strict=True))
 
 
-def _column(kind: str, spans: Spans) -> Column:
-    if kind != "int":
+def _column(leaf: Leaf, spans: Spans) -> Column:
+    if leaf.type != "int":
         return bytes_column(*spans.joined())
-    return fixed_column("int64", np.array([int(bytes(spans.row(row))) for row in range(spans.rows)], np.int64))
+    texts = [bytes(spans.row(row)) for row in range(spans.rows)]
+    wrong = next((text for text in texts if not _NUMBER.fullmatch(text)), None)
+    if wrong is not None:
+        raise SchemaError(
+            f"a sample has {wrong!r:.60} as its .{leaf.name}, and the first sample a whole number: write all as numbers, or text into .txt."
+        )
+    return fixed_column("int64", np.array([int(text) for text in texts], np.int64))

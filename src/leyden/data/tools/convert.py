@@ -19,7 +19,7 @@ from leyden.data.read.dataset import StreamingDataset
 from leyden.data.read.subset import Runs
 from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema, rows_within
 from leyden.data.tools.opening import Access, open_any
-from leyden.data.write.arguments import check_job
+from leyden.data.write.arguments import check_job, refuse_file
 from leyden.data.write.mapping import FilesJob, files_task
 from leyden.data.write.running import Running, do_units
 
@@ -86,6 +86,7 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
     """
     if to not in WRITERS:
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
+    refuse_file(dst)
     check_job(on_error="raise", start_method=start_method, progress=progress)
     settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
     if isinstance(src, StreamingDataset):

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from leyden.core.errors import StorageError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.sniff import format_of
+from leyden.data.read.options import whole
 from leyden.data.tools.facts import LeafFacts, shown
 from leyden.data.tools.inspection import Inspection
 from leyden.data.tools.opening import Access, live_rows, open_any
@@ -43,7 +45,10 @@ def inspect(  # noqa: PLR0913 - how it is opened and what is shown, flat as a co
 
     Raises:
         NotFoundError: There is no dataset.
+        ConfigError: `rows` is no number ≥ 0.
+        StorageError: The page cannot be written.
     """
+    whole("rows", rows, 0)
     access = Access(
         storage_options=storage_options or {}, encryption=encryption, serializers=serializers or {}, block_size=block_size, version=version
     )
@@ -72,5 +77,12 @@ def inspect(  # noqa: PLR0913 - how it is opened and what is shown, flat as a co
         first=first,
     )
     if html is not None:
-        Path(html).write_text(sheet(found), encoding="utf-8")
+        _write_page(Path(html), sheet(found))
     return found
+
+
+def _write_page(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"html={str(path)!r} cannot be written: {error.strerror}.") from error

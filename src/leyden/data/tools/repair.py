@@ -1,8 +1,8 @@
 """`repair`: makes a dataset of ours openable again, from what is left of it.
 
 The newest manifest restores `index.json`. If all manifests are lost, a new one is made of the chunks' footers: those of one
-job, in the order of their names, which is the order of its units. Deletions, keys, added columns and lineage are in none of
-them: they are lost.
+finished job, in the order of its units. Its journal says that it has finished and which chunks are its own; where that is gone,
+names decide. Deletions, keys, added columns and lineage are in none of them: they are lost.
 """
 
 import re
@@ -18,6 +18,8 @@ from leyden.data.format.hashing import digest128
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.schema import Schema, unify_all
 from leyden.data.format.versions import commit, find_manifest, repair_index
+from leyden.data.tools.convert_parts import FACTS
+from leyden.data.write.journal import JOBS, Journal
 
 _CHUNK = re.compile(rf"chunk-[^/]*{re.escape(SUFFIX)}")  # files of added columns are called otherwise
 
@@ -63,8 +65,8 @@ def repair(url: str, *, job: str | None = None, dry_run: bool = False, storage_o
 
     Raises:
         NotFoundError: There is neither a manifest nor a chunk.
-        ConflictError: Chunks of several jobs lie there, and `job` does not say which.
-        CorruptDataError: A chunk has no readable footer.
+        ConflictError: Chunks of several jobs lie there, and `job` does not say which; or the job has not finished.
+        CorruptDataError: A chunk has no readable footer, or is gone.
     """
     storage = open_storage(url, dict(storage_options or {}))
     if _has_manifest(storage):
@@ -72,12 +74,12 @@ def repair(url: str, *, job: str | None = None, dry_run: bool = False, storage_o
         if steps and not dry_run:
             repair_index(storage)
         return Repaired(url=url, steps=steps, assumed=(), is_dry_run=dry_run)
-    chunks = _of_one_job([_read(storage, name) for name in _chunk_names(storage)], job, url)
+    chunks = _finished(storage, _of_one_job([_read(storage, name) for name in _chunk_names(storage)], job, url), url)
     manifest = _rebuilt(chunks)
     steps = (f"write version 1 of {len(chunks):,} chunks with {manifest.num_rows:,} rows, of job {chunks[0].footer['job']}",)
     assumed = (
         "the job was finished: no chunk is missing",
-        "rows are in the order of the chunks' names",
+        "rows are in the order of its units",
         "no row was deleted, no key index and no lineage is kept",
     )
     if not dry_run:
@@ -122,6 +124,64 @@ def _of_one_job(found: Sequence[_Found], job: str | None, url: str) -> list[_Fou
     if wanted not in jobs:
         raise NotFoundError(f"{url} holds no chunks of job {wanted!r}; there are {', '.join(jobs)}.")
     return jobs[wanted]
+
+
+def _finished(storage: Storage, found: Sequence[_Found], url: str) -> list[_Found]:
+    """Return the chunks that a finished job has made its dataset of, in order: no sources of packed ones, nothing twice.
+
+    Raises:
+        ConflictError: It has not finished, or nothing says which of its chunks are the dataset's.
+        CorruptDataError: A chunk that its journal names is gone.
+    """
+    job = str(found[0].footer["job"])
+    _refuse_unfinished(storage, job, url)
+    names = _recorded(Journal(storage, job))
+    there = {each.entry.name: each for each in found}
+    if not names:
+        return _by_names(found, job, url)
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise CorruptDataError(f"{url}: {len(missing)} of {len(names)} chunks of job {job} are gone, the first is {missing[0]}.")
+    return [there[name] for name in names]
+
+
+def _refuse_unfinished(storage: Storage, job: str, url: str) -> None:
+    begun = {entry.key.split("/")[2] for entry in storage.list(JOBS) if entry.key.endswith("/plan.json")}
+    for each in sorted(begun):
+        journal = Journal(storage, each)
+        if journal.ended() is None and (each == job or journal.plan().get("about", {}).get("operation") == "convert"):
+            raise ConflictError(
+                f"job {each} at {url} has not finished: what it has written so far is no dataset. Run the same command again, it goes "
+                f"on; or remove it: `leyden data jobs {url} --drop {each}`."
+            )
+    if next(iter(storage.list(FACTS)), None) is not None:
+        raise ConflictError(f"a conversion into {url} has not finished. Run the same convert(…) again: it goes on.")
+
+
+def _recorded(journal: Journal) -> list[str]:
+    """Return the chunks that the records of a job name, of its second phase if there was one; none if the journal is gone."""
+    for phase in (journal.packing(), journal):
+        done = sorted(phase.progress().done)
+        if done:
+            return [chunk["name"] for unit in done for chunk in phase.record(unit)["chunks"]]
+    return []
+
+
+def _by_names(found: Sequence[_Found], job: str, url: str) -> list[_Found]:
+    """Return chunks in the order of units, by what their footers say."""
+    packed = [each for each in found if str(each.footer["unit"]).startswith("p")]
+    chosen = packed or list(found)
+    places = [_place_of(each) for each in chosen]
+    if len(packed) not in {0, len(found)} or len(set(places)) < len(places):
+        raise ConflictError(
+            f"{url}: {len(found)} chunks of job {job} hold rows twice: it was killed before it had finished, and its journal is gone. "
+            "Run its command again in a new folder."
+        )
+    return sorted(chosen, key=_place_of)
+
+
+def _place_of(found: _Found) -> tuple[int, int]:
+    return int(str(found.footer["unit"]).removeprefix("p")), int(found.footer["sequence"])
 
 
 def _rebuilt(chunks: Sequence[_Found]) -> Manifest:

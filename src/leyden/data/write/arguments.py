@@ -5,17 +5,20 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Final, final
 
 from leyden.core import settings
-from leyden.core.errors import ConfigError
-from leyden.data.config import Dir, place_of
+from leyden.core.errors import ConfigError, ConfigTypeError
+from leyden.data.config import Dir, parse_bytes, place_of
+from leyden.data.format.cipher import AesGcm
+from leyden.data.read.options import flag, whole
 from leyden.data.write.progress import checked_progress
 
 DEV_RUN_INPUTS = 10
 TOLD_INPUTS, TOLD_CHARACTERS = 3, 200  # of what a plan says of its inputs
+_SETS, _MANY = (set, frozenset), (Iterable, Sized)
 _TEMPLATE = re.compile(r"\{(%[^}]*)\}")
 _LAUNCH = (
     "start the same script several times instead: `leyden run --nodes 4 script.py`, torchrun or srun; each process finds its place "
@@ -63,9 +66,92 @@ def listed_inputs(inputs: Iterable[Any]) -> Sequence[Any]:
     """
     if isinstance(inputs, str | bytes):
         raise ConfigError(f"inputs={inputs!r:.60} is one value: pass a list, such as inputs=[{inputs!r:.60}].")
-    found = list(inputs) if not isinstance(inputs, Sequence) else inputs
+    if isinstance(inputs, _SETS):
+        raise ConfigError(f"inputs={inputs!r:.60} is a set, which has another order in each run. Pass inputs=sorted(…).")
+    if isinstance(inputs, Mapping):
+        raise ConfigError(f"inputs={inputs!r:.60} is a dict: pass a list, such as inputs=list(names.items()).")
+    if not isinstance(inputs, _MANY):
+        raise ConfigTypeError(f"inputs={inputs!r:.60} is not accepted: it takes a list, or anything that can be iterated.")
+    found = inputs if isinstance(inputs, Sequence) and _can_be_cut(inputs) else list(inputs)
     if not found:
         raise ConfigError("inputs= is empty: there is nothing to do. Check the pattern or the folder that they come from.")
+    return found
+
+
+def _can_be_cut(inputs: Sequence[Any]) -> bool:
+    try:
+        inputs[:0]
+    except TypeError:  # a deque
+        return False
+    return True
+
+
+def checked_weights(weights: Any, fast_dev_run: bool | int) -> list[float] | None:  # noqa: FBT001 - the documented argument
+    """Return what each input costs; in a trial run, each of those that are tried.
+
+    Raises:
+        ConfigTypeError: They are no numbers.
+    """
+    if weights is None:
+        return None
+    try:
+        return [float(weight) for weight in weights][: dev_inputs(fast_dev_run)]
+    except (TypeError, ValueError) as error:
+        raise ConfigTypeError(f"weights={weights!r:.60} is not accepted: it takes a list of numbers, one for each input.") from error
+
+
+def checked_flags(**given: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ConfigTypeError: Something is.
+    """
+    for name, value in given.items():
+        flag(name, value)
+
+
+def checked_functions(**given: Any) -> None:
+    """Refuse what cannot be called; `None` is none.
+
+    Raises:
+        ConfigTypeError: Something cannot be.
+    """
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise ConfigTypeError(f"{name}={value!r:.80} is not accepted: it takes a function.")
+
+
+def check_reader(reader: Any) -> None:
+    """Refuse what does not read inputs.
+
+    Raises:
+        ConfigTypeError: It has no `read` and `remap_items`.
+    """
+    if reader is not None and not (callable(getattr(reader, "read", None)) and callable(getattr(reader, "remap_items", None))):
+        raise ConfigTypeError(f"reader={reader!r:.80} is not accepted: it takes an object of a subclass of BaseReader.")
+
+
+def check_encryption(encryption: Any) -> None:
+    """Refuse what does not encrypt.
+
+    Raises:
+        ConfigTypeError: It is neither `AesGcm` nor an `Encryption`.
+    """
+    names = ("algorithm", "level") if isinstance(encryption, AesGcm) else ("algorithm", "level", "encrypt", "decrypt")
+    if encryption is not None and not all(hasattr(encryption, name) for name in names):
+        kind = type(encryption).__name__  # and not the value: it may be the password
+        raise ConfigTypeError(f"encryption=… is a {kind}, which is not accepted: it takes AesGcm(key=… or password=…), or an Encryption.")
+
+
+def some_bytes(name: str, value: Any) -> int:
+    """Return a number of bytes, at least one.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    found = parse_bytes(value, name)
+    if found < 1:
+        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number of bytes ≥ 1, or text such as '64MB'.")
     return found
 
 
@@ -83,22 +169,24 @@ def batched(values: Iterator[Any], batch_size: int | None) -> Iterator[Any]:
 
 def dev_inputs(fast_dev_run: bool | int) -> int | None:  # noqa: FBT001 - the documented argument
     """Return after how many inputs a trial run ends; `None`: after the last."""
-    if not fast_dev_run:
+    if fast_dev_run is False or fast_dev_run is None:
         return None
-    return DEV_RUN_INPUTS if fast_dev_run is True else int(fast_dev_run)
+    if fast_dev_run is True:
+        return DEV_RUN_INPUTS
+    if not isinstance(fast_dev_run, int) or fast_dev_run < 1:
+        raise ConfigError(f"fast_dev_run={fast_dev_run!r} is not accepted: it takes True, False, or a number of inputs ≥ 1.")
+    return fast_dev_run
 
 
 def _checked_size(batch_size: Any) -> int:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size!r} is not accepted: it takes a whole number ≥ 1.")
-    return batch_size
+    return whole("batch_size", batch_size, 1)
 
 
 def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:
     """Return the output as an absolute path or URL, times filled in.
 
     Raises:
-        ConfigError: Several drivers could fill in different times.
+        ConfigError: Several drivers could fill in different times, or it is a file.
     """
     text = place_of(place)
     if _TEMPLATE.search(text):
@@ -107,7 +195,20 @@ def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:
             raise ConfigError(f"output_dir={text!r} holds a time, which drivers may fill in differently: set LEYDEN_DATA_TIME=$(date +%s).")
         now = time.localtime(float(said) if said is not None else None)
         text = _TEMPLATE.sub(lambda match: time.strftime(match[1], now), text)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    if "://" in text:
+        return text
+    refuse_file(text)
+    return str(Path(text).expanduser().absolute())
+
+
+def refuse_file(place: str) -> None:
+    """Refuse a local file where a folder is meant.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if "://" not in place and Path(place).expanduser().is_file():
+        raise ConfigError(f"{place!r} is a file, and a dataset is a folder. Name a folder.")
 
 
 def refuse_machines(num_nodes: int | None, machine: Any) -> None:

@@ -4,6 +4,7 @@ The record names each file with its digest before anything moves, so that moving
 """
 
 import inspect
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,14 @@ from typing import Any
 
 from leyden.core.errors import ConflictError
 from leyden.core.failpoints import failpoint
+from leyden.core.storage import is_url, local_path
 from leyden.data.format.hashing import digest128
+from leyden.data.write.feeding import SpooledInputs
 from leyden.data.write.fetching import Fetcher
 from leyden.data.write.places import FilesPlace, files_place
 from leyden.data.write.unit import Failure, Given, Reports, Task, UnitFailed, failure_of, given_by, read_input
+
+_PATHS, _LISTS = (str, os.PathLike), (list, tuple, SpooledInputs)
 
 
 def run_files_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: frozenset[int], report: Reports) -> dict[str, Any]:
@@ -88,8 +93,52 @@ def move(place: FilesPlace, records: Sequence[Mapping[str, Any]]) -> int:
                 raise ConflictError(
                     f"inputs {other['input']} and {file['input']} both wrote {file['path']}, with other bytes. Name files by input."
                 )
+    for path, file in owners.items():
+        above = next((each for each in _folders_of(path) if each in owners), None)
+        if above is not None:
+            raise ConflictError(
+                f"input {file['input']} wrote {path}, and input {owners[above]['input']} a file {above}, which cannot be a folder too. "
+                "Name files by input."
+            )
     place.move_all([(f"{record['folder']}/{file['input']}/{file['path']}", file["path"]) for record in records for file in record["files"]])
     return len(owners)
+
+
+def refuse_overwriting(output: str, records: Sequence[Mapping[str, Any]], inputs: Sequence[Any]) -> None:
+    """Refuse to put a file where an input lies.
+
+    Args:
+        output: Where the files of `map` go.
+        records: Of all units.
+        inputs: All of them: paths are looked for in their text.
+
+    Raises:
+        ConflictError: One would be overwritten.
+    """
+    folder = local_path(output)
+    root = output.rstrip("/") if folder is None else str(Path(folder).absolute())
+    targets = {f"{root}/{file['path']}" for record in records for file in record["files"]}
+    for text in _paths_in(inputs):
+        path = text if is_url(text) else os.path.abspath(text)  # noqa: PTH100 - a million of them, and links are names too
+        if path in targets:
+            raise ConflictError(f"{text} is an input, and a file that was written would take its place. Choose another output_dir.")
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    if isinstance(value, _PATHS):
+        text = os.fspath(value)
+        if isinstance(text, str):
+            yield text
+    elif isinstance(value, Mapping):
+        yield from _paths_in(list(value.values()))
+    elif isinstance(value, _LISTS):
+        for each in value:
+            yield from _paths_in(each)
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    parts = path.split("/")[:-1]
+    return ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
 
 
 def _accepted(function: Any) -> frozenset[str]:

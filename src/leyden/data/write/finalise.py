@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from leyden import __version__
+from leyden.core.errors import ConfigError
 from leyden.core.failpoints import failpoint
 from leyden.core.storage import Storage
 from leyden.data.errors import IncompleteJobError
@@ -108,11 +109,12 @@ def finalise(journal: Journal, plan: Plan, ending: Ending) -> Manifest:
             raise exists_error(storage.url)
         version = (newest.version if newest else 0) + 1
         before = newest if ending.mode == "append" else None
-        rows = unify_all([before.schema, schema]) if before and schema else (schema or (before.schema if before else Schema(_EMPTY_TREE)))
+        if before is not None:
+            refuse_mixture(before, storage.url, is_tokens=ending.settings.token_dtype is not None)
         first_row = before.num_stored_rows if before else 0
         return Manifest(
             version=version,
-            schema=rows,
+            schema=_shared_schema(before, schema),
             chunks=(*before.chunks, *chunks) if before else chunks,
             settings=ending.settings.to_json(),
             operation=ending.mode or "create",
@@ -129,6 +131,25 @@ def finalise(journal: Journal, plan: Plan, ending: Ending) -> Manifest:
         manifest = already.manifest
     clean(journal, {chunk.name for chunk in chunks})
     return manifest
+
+
+def refuse_mixture(before: Manifest, url: str, *, is_tokens: bool) -> None:
+    """Refuse to append tokens to rows, or rows to tokens.
+
+    Raises:
+        ConfigError: They would be mixed.
+    """
+    if not before.chunks or (before.table.tokens is not None) == is_tokens:
+        return
+    told = "holds rows, and item_loader=TokensLoader() appends tokens" if is_tokens else "holds tokens, and rows are appended"
+    fix = "Leave item_loader out" if is_tokens else "Pass item_loader=TokensLoader() as before"
+    raise ConfigError(f"the dataset at {url} {told}: the two cannot be mixed. {fix}, or write elsewhere.")
+
+
+def _shared_schema(before: Manifest | None, schema: Schema | None) -> Schema:
+    if before is None or before.says_nothing:
+        return schema or Schema(_EMPTY_TREE)
+    return before.schema if schema is None else unify_all([before.schema, schema])
 
 
 def version_of_job(storage: Storage, job: str, base: int) -> Manifest | None:

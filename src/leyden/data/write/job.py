@@ -7,14 +7,16 @@ from typing import Any, final
 
 from leyden.core.errors import ConfigError
 from leyden.core.storage import Storage
+from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.versions import exists_error, honours_conditions
 from leyden.data.write.arguments import TOLD_CHARACTERS, TOLD_INPUTS, listed_inputs
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import DoUnits
 from leyden.data.write.feeding import SpooledInputs
 from leyden.data.write.finalise import Ending, Report
 from leyden.data.write.journal import Journal
 from leyden.data.write.layouts import Layout
-from leyden.data.write.plan import STREAMED, Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.plan import STREAMED, Plan, cut_into_units, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running, drive
 from leyden.data.write.status import tell_of_others
 from leyden.data.write.streaming import StreamedFeed
@@ -70,7 +72,7 @@ class DatasetJob:
         digest = digest_of_inputs(inputs)
         work = self._work(digest)
         done = self.layout.made_already(work, self.mode) if self.resume else None
-        if done is not None:
+        if done is not None and self.layout.has_key(self.task.encryption):
             return done
         plan = Plan(job_id(work, self.layout.times_made(work)), len(inputs), digest, cut_into_units(len(inputs), self.weights))
         told = {"count": len(inputs), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in inputs[:TOLD_INPUTS]]}
@@ -113,9 +115,21 @@ class DatasetJob:
             "arguments": dict(self.arguments),
         }
         tell_of_others(journal, about)
+        self.layout.check_kind(self.mode, is_tokens=self.task.settings.token_dtype is not None)
         cipher = self.layout.cipher(self.task.encryption, self.mode)
         journal.begin(plan, {"about": about, "work": work, "cipher": cipher, "base": base})
-        return journal, journal.plan()
+        first = journal.plan()
+        self._check_key(journal.job, first["cipher"])
+        return journal, first
+
+    def _check_key(self, job: str, cipher: Mapping[str, Any] | None) -> None:
+        """Refuse to go on under another key than the one that a job was begun with."""
+        if cipher is None:
+            return
+        try:
+            DatasetCiphers(self.task.encryption, cipher)
+        except ConfigError as error:
+            raise ConfigError(f"job {job} was begun with another key and is not finished: {error} Or pass resume=False.") from error
 
     def _task_of(self, plan: Plan, first: Mapping[str, Any]) -> Task:
         return dataclasses.replace(self.task, job=plan.job, cipher=first["cipher"])

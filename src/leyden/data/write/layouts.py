@@ -18,7 +18,7 @@ from leyden.data.errors import DatasetExistsError
 from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.manifest import Manifest
 from leyden.data.format.versions import INDEX, exists_error, find_manifest, list_versions, open_manifest, past_of
-from leyden.data.write.finalise import Ending, Report, clean_up_after, finalise, report_of
+from leyden.data.write.finalise import Ending, Report, clean_up_after, finalise, refuse_mixture, report_of
 from leyden.data.write.journal import Journal
 from leyden.data.write.plan import Plan
 
@@ -54,6 +54,17 @@ class Layout(ABC):
 
         Raises:
             ConfigError: It is not that of the dataset that is appended to.
+        """
+
+    @abstractmethod
+    def has_key(self, encryption: Any) -> bool:
+        """Return whether the newest version was encrypted with this key, as far as that can be told."""
+
+    def check_kind(self, mode: str | None, *, is_tokens: bool) -> None:  # noqa: B027 - LitData's writer compares formats itself
+        """Refuse to append tokens to rows, or rows to tokens.
+
+        Raises:
+            ConfigError: They would be mixed.
         """
 
     @abstractmethod
@@ -109,8 +120,28 @@ class NativeLayout(Layout):
             raise ConfigError("the dataset and what is appended must both be encrypted, or neither. Pass encryption= as it was written.")
         return None if encryption is None else DatasetCiphers(encryption, newest.cipher if newest else None).entry
 
+    def has_key(self, encryption: Any) -> bool:
+        newest = find_manifest(self.storage)
+        return newest is None or is_key_of(encryption, newest.cipher)
+
+    def check_kind(self, mode: str | None, *, is_tokens: bool) -> None:
+        newest = find_manifest(self.storage) if mode == "append" else None
+        if newest is not None:
+            refuse_mixture(newest, self.storage.url, is_tokens=is_tokens)
+
     def finish(self, journal: Journal, plan: Plan, ending: Ending) -> Report:
         return report_of(finalise(journal, plan, ending), 0.0)
+
+
+def is_key_of(encryption: Any, cipher: Mapping[str, Any] | None) -> bool:
+    """Return whether what a version says of its encryption goes with a key, as far as that can be told."""
+    if encryption is None or cipher is None:
+        return True
+    try:
+        DatasetCiphers(encryption, cipher)
+    except ConfigError:
+        return False
+    return True
 
 
 def end_journal(storage: Storage, report: Report) -> None:

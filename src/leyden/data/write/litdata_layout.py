@@ -25,7 +25,7 @@ from leyden.data.interop.litdata_index import DEFAULT_FRAME_ROWS
 from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.write.finalise import Ending, Report, clean, lineage_of, packed_records, records_of
 from leyden.data.write.journal import Journal
-from leyden.data.write.layouts import LITDATA_MARK, Layout, end_journal, warn_of_append
+from leyden.data.write.layouts import LITDATA_MARK, Layout, end_journal, is_key_of, warn_of_append
 from leyden.data.write.plan import Plan
 
 _RANK = re.compile(r"chunk-(\d+)-\d+(\..+)?\.bin")
@@ -72,10 +72,19 @@ class LitdataLayout(Layout):
         return sum(self._mark(version)["lineage"]["work"] == work for version in self._marks())
 
     def cipher(self, encryption: Any, mode: str | None) -> Mapping[str, Any] | None:
-        del mode  # indexes are compared when it commits
         if isinstance(encryption, AesGcm):
             raise ConfigError("encryption=AesGcm(…) is not known to LitData's layout: it takes FernetEncryption or RSAEncryption.")
-        return None if encryption is None else DatasetCiphers(encryption).entry
+        known = self._cipher() if mode == "append" else None  # levels are compared when it commits
+        return None if encryption is None else DatasetCiphers(encryption, known).entry
+
+    def has_key(self, encryption: Any) -> bool:
+        return is_key_of(encryption, self._cipher())
+
+    def _cipher(self) -> Mapping[str, Any] | None:
+        """Return what checks the key of the newest version; `None` of one that LitData, or nobody, has encrypted."""
+        marks = self._marks()
+        found: Mapping[str, Any] | None = self._mark(marks[-1]).get("cipher") if marks and not self._is_foreign(marks) else None
+        return found
 
     def finish(self, journal: Journal, plan: Plan, ending: Ending) -> Report:
         records = records_of(journal, plan)
@@ -117,6 +126,7 @@ class LitdataLayout(Layout):
             "lineage": dict(lineage),
             "before": None if before is None else digest128(canonical.dumps(before)),
             "chunks": mine,
+            "cipher": ending.cipher,
             "index": {"chunks": [*kept, *mine], "config": _config(parts, base), "updated_at": str(time.time())},
         }
 

@@ -15,22 +15,28 @@ from leyden.data.write.arguments import (
     TOLD_CHARACTERS,
     TOLD_INPUTS,
     check_job,
+    check_reader,
+    checked_flags,
+    checked_functions,
+    checked_weights,
     listed_inputs,
     output_of,
     refuse_machines,
     warn_without_effect,
 )
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import DoUnits, engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
 from leyden.data.write.feeding import SpooledInputs
 from leyden.data.write.fetching import checked_transfers, fetching_of, options_of
-from leyden.data.write.files import move
+from leyden.data.write.files import move, refuse_overwriting
 from leyden.data.write.finalise import Report
 from leyden.data.write.job import check_several
 from leyden.data.write.journal import Journal
 from leyden.data.write.places import FilesPlace, files_place
-from leyden.data.write.plan import Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.plan import Plan, cut_into_units, digest_of_inputs, job_id, work_digest
+from leyden.data.write.readers import identity_of
 from leyden.data.write.running import Running
 from leyden.data.write.status import tell_of_others
 from leyden.data.write.streams import Grouping, InputStream, job_inputs
@@ -103,7 +109,7 @@ def map(
 
     Raises:
         ConfigError: An argument is not accepted.
-        ConflictError: Two inputs wrote one path, or the output holds files and may not.
+        ConflictError: Two inputs wrote one path, a file would take the place of an input, or the output holds files and may not.
         UnitFailedError: An input failed, and `on_error` is `"raise"`.
 
     Example:
@@ -116,11 +122,15 @@ def map(
     """
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method, progress=progress)
+    checked_flags(error_when_not_empty=error_when_not_empty, resume=resume)
+    checked_functions(fn=fn)
+    check_reader(reader)
     do_units = engine_named(engine)
     refuse_machines(num_nodes, machine)
     warn_without_effect(optimize_dns=optimize_dns, broadcast_paths=broadcast_paths)
     is_alone = drivers_of(engine) == 1
     output = output_of(output_dir, is_alone=is_alone)
+    weights = checked_weights(weights, fast_dev_run)
     grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
     found = job_inputs(inputs, None, grouping, may_stream=is_alone)
     if isinstance(found, InputStream):
@@ -138,7 +148,10 @@ def map(
     place = files_place(output, task.options, task.uploads)
     if error_when_not_empty and job.journal.ended() is None and not job.journal.exists() and place.holds_files():
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
-    return job.run(resume=resume)._replace(seconds=time.monotonic() - start)
+    report = job.run(resume=resume)
+    if isinstance(found, SpooledInputs):
+        found.close()
+    return report._replace(seconds=time.monotonic() - start)
 
 
 def files_task(function: Callable[..., Any], output: str, options: Mapping[str, Any]) -> Task:
@@ -172,7 +185,7 @@ class FilesJob:
         operation: str = "map",
     ) -> None:
         digest = digest_of_inputs(inputs)
-        policy = {"on_error": task.on_error, "weights": None if weights is None else list(weights)}
+        policy = {"on_error": task.on_error, "weights": None if weights is None else list(weights), "reader": identity_of(task.reader)}
         self._work = work_digest(operation, task.function, digest, policy)
         self._plan = Plan(job_id(self._work, 0), len(inputs), digest, cut_into_units(len(inputs), weights))
         self._task = dataclasses.replace(task, job=self._plan.job)
@@ -198,6 +211,7 @@ class FilesJob:
         tell_of_others(journal, self._about)
         journal.begin(plan, {"about": self._about, "work": self._work})
         self._do_units(journal, plan, self._inputs, task, self._running)
+        refuse_overwriting(task.output, [journal.record(unit) for unit in range(plan.units)], self._inputs)
         return _finish(journal, plan, files_place(task.output, task.options, task.uploads), task.on_error)
 
 

@@ -6,14 +6,27 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.storage import open_storage
-from leyden.data.config import Dir, ParquetLoader, TokensLoader, parse_bytes
+from leyden.data.config import Dir, ParquetLoader, PyTreeLoader, TokensLoader
 from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.versions import find_manifest, open_manifest
-from leyden.data.write.arguments import check_job, output_of, refuse_machines, warn_without_effect
+from leyden.data.read.options import whole
+from leyden.data.write.arguments import (
+    check_encryption,
+    check_job,
+    check_reader,
+    checked_flags,
+    checked_functions,
+    checked_weights,
+    output_of,
+    refuse_machines,
+    some_bytes,
+    warn_without_effect,
+)
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.engines.ray import RayEngine
@@ -22,7 +35,7 @@ from leyden.data.write.finalise import Report
 from leyden.data.write.job import DatasetJob
 from leyden.data.write.layouts import NativeLayout, layout_name
 from leyden.data.write.litdata_layout import LitdataLayout, litdata_settings
-from leyden.data.write.plan import describe
+from leyden.data.write.readers import identity_of
 from leyden.data.write.running import Running
 from leyden.data.write.streams import Grouping, InputStream, job_inputs
 from leyden.data.write.unit import Task
@@ -144,6 +157,10 @@ def optimize(
     """
     start = time.monotonic()
     check_job(on_error=on_error, start_method=start_method, progress=progress)
+    checked_flags(align_chunking=align_chunking, verbose=verbose, resume=resume, fsync=fsync, allow_pickle=allow_pickle)
+    checked_functions(fn=fn, key_fn=key_fn)
+    check_reader(reader)
+    check_encryption(encryption)
     do_units = engine_named(engine)
     _check_mode(mode)
     refuse_machines(num_nodes, machine)
@@ -151,6 +168,7 @@ def optimize(
     _check_alignment(align_chunking, chunk_size, keep_data_ordered)
     is_alone = drivers_of(engine) == 1
     output = output_of(output_dir, is_alone=is_alone)
+    weights = checked_weights(weights, fast_dev_run)
     grouping = Grouping(reader=reader, batch_size=batch_size, fast_dev_run=fast_dev_run, weights=weights)
     found = job_inputs(inputs, queue, grouping, may_stream=is_alone and engine in ("auto", "local", "ranks"))
     first = None if isinstance(found, InputStream) or reader is not None else found[0]
@@ -160,6 +178,8 @@ def optimize(
     filling = _filling(chunk_size, chunk_bytes, compression, item_loader, block_bytes, block_rows)
     litdata = None
     if layout_name(storage, layout, mode) == "litdata":
+        if key_fn is not None:
+            raise ConfigError("key_fn=…: LitData's layout has no place for keys. Leave it out, or write our own layout.")
         litdata = litdata_settings(filling, compression_level, compression_batch_size, encryption, allow_pickle=allow_pickle)
     else:
         warn_without_effect(compression_level=compression_level, compression_batch_size=compression_batch_size)
@@ -220,13 +240,14 @@ def _check_mode(mode: Any) -> None:
         raise ConfigError(f"The provided `mode` should be either `append` or `overwrite`, not {mode!r}.")
 
 
-def _that_change_bytes(task: Task, weights: Sequence[float] | None) -> dict[str, Any]:
+def _that_change_bytes(task: Task, weights: list[float] | None) -> dict[str, Any]:
     """Return the arguments that change what is written, beside the function and the inputs."""
     litdata = task.litdata
     return {
         "settings": dataclasses.asdict(task.settings),
         "encryption": None if task.encryption is None else type(task.encryption).__name__,
-        "weights": None if weights is None else [float(weight) for weight in weights],
+        "reader": identity_of(task.reader),
+        "weights": weights,
         "key_fn": None if task.key_function is None else describe(task.key_function),
         "on_error": task.on_error,
         "allow_pickle": task.rules.allow_pickle,
@@ -244,18 +265,19 @@ def _check_alignment(align_chunking: bool, chunk_size: int | None, keep_data_ord
 def _filling(
     chunk_size: int | None, chunk_bytes: Any, compression: str | None, loader: Any, block_bytes: Any, block_rows: int
 ) -> FillSettings:
+    loader = loader() if isinstance(loader, type) else loader
     if isinstance(loader, ParquetLoader):
         raise ConfigError("item_loader=ParquetLoader() reads Parquet files; leave it out to write rows.")
+    if loader is not None and not isinstance(loader, TokensLoader | PyTreeLoader):
+        raise ConfigTypeError(f"item_loader={loader!r} is not accepted: it takes TokensLoader() for tokens, or None for rows.")
     Compression(compression)
     if chunk_bytes is None and chunk_size is None:
         chunk_bytes = _CHUNK_BYTES
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ConfigError(f"chunk_size={chunk_size!r} is not accepted: it takes a whole number of rows ≥ 1.")
     return FillSettings(
-        block_bytes=parse_bytes(block_bytes, "block_bytes"),
-        block_rows=block_rows,
-        chunk_bytes=None if chunk_bytes is None else parse_bytes(chunk_bytes, "chunk_bytes"),
-        chunk_size=chunk_size,
+        block_bytes=some_bytes("block_bytes", block_bytes),
+        block_rows=whole("block_rows", block_rows, 1),
+        chunk_bytes=None if chunk_bytes is None else some_bytes("chunk_bytes", chunk_bytes),
+        chunk_size=None if chunk_size is None else whole("chunk_size", chunk_size, 1),
         compression=compression,
         token_dtype=loader.store_dtype if isinstance(loader, TokensLoader) else None,
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leyden.core.failpoints import failpoint
-from leyden.core.storage import is_url, open_storage
+from leyden.core.storage import local_path, open_storage
 from leyden.data.format.block import BlockView
 from leyden.data.format.chunk import HEADER, ChunkEntry, read_header
 from leyden.data.format.cipher import DatasetCiphers
@@ -200,9 +200,9 @@ class _Chunk:
 
     def __enter__(self) -> memoryview:
         output = self._task.output
-        is_remote = is_url(output) and not output.startswith("file:")
-        self._copy = tempfile.TemporaryDirectory(prefix="leyden-pack-") if is_remote else None
-        path = Path(output.removeprefix("file://") if self._copy is None else self._copy.name) / self._name
+        local = local_path(output)
+        self._copy = tempfile.TemporaryDirectory(prefix="leyden-pack-") if local is None else None
+        path = Path(local or "" if self._copy is None else self._copy.name) / self._name
         if self._copy is not None:
             open_storage(output, self._task.options).download_file(self._name, path)
         elif not path.exists():

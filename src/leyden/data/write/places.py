@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
-from leyden.core.errors import NotFoundError
+from leyden.core.errors import ConflictError, NotFoundError
 from leyden.core.failpoints import failpoint
-from leyden.core.storage import Storage, is_url, open_storage
+from leyden.core.storage import Storage, local_path, open_storage
 from leyden.data.errors import IncompleteJobError
 
 TEMPORARY = "_leyden/tmp"
@@ -66,9 +66,8 @@ def files_place(output: str, options: Mapping[str, Any], transfers: int) -> File
         options: Of the storage.
         transfers: How many are in flight.
     """
-    if is_url(output) and not output.startswith("file:"):
-        return StoredFiles(open_storage(output, options), transfers)
-    return LocalFiles(Path(output.removeprefix("file://")))
+    local = local_path(output)
+    return StoredFiles(open_storage(output, options), transfers) if local is None else LocalFiles(Path(local))
 
 
 @final
@@ -105,9 +104,15 @@ class LocalFiles(FilesPlace):
 
     def _move(self, source: Path, target: Path) -> None:
         if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another driver moves too
-                source.replace(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another driver moves too
+                    source.replace(target)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                raise ConflictError(
+                    f"{target} cannot be written: what lies there already is a folder, or a file in place of one. Move it away and run the "
+                    "same call again: nothing is lost."
+                ) from error
         if not target.exists():
             raise _gone(str(target))
 

@@ -4,9 +4,6 @@ The id depends on the function, the inputs and the arguments that change bytes, 
 again or on another number of workers, is the same job.
 """
 
-import functools
-import inspect
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError
 from leyden.data.format import canonical
 from leyden.data.format.hashing import digest128
+from leyden.data.write.described import describe, digest_of
 from leyden.data.write.packed import dumps
 
 MOST_UNITS, LEAST_UNITS, INPUTS_PER_UNIT = 65_536, 64, 512
@@ -80,7 +78,7 @@ def cut_into_units(inputs: int, weights: Sequence[float] | None = None) -> tuple
 
 
 def digest_of_inputs(inputs: Sequence[Any]) -> str:
-    """Return the hash of all inputs, JSON values by their text, others by their pickle.
+    """Return the hash of all inputs, JSON values by their text, others by what pickle keeps of them.
 
     Raises:
         ConfigError: An input cannot be pickled.
@@ -115,11 +113,12 @@ def _bytes_of(item: Any, index: int) -> bytes:
         return b"j" + canonical.dumps(item)
     except (TypeError, ValueError):
         try:
-            return b"p" + dumps(item)
+            dumps(item)  # workers get it so
         except Exception as error:
             raise ConfigError(
                 f"input {index}, {item!r:.80}, cannot be pickled ({error}). Pass paths or numbers, and open them in fn."
             ) from error
+        return b"p" + digest_of(item).encode()
 
 
 def work_digest(operation: str, function: Callable[..., Any], inputs_digest: str, arguments: Mapping[str, Any]) -> str:
@@ -143,30 +142,3 @@ def job_id(work: str, older: int) -> str:
         older: How many versions the same work has made before.
     """
     return digest128(canonical.dumps([work, older]))[:_ID_DIGITS]
-
-
-def describe(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return what names a function and its text: module, qualified name, and digests of source and of what it closes over."""
-    if isinstance(function, functools.partial):
-        inner = describe(function.func)
-        return {**inner, "partial": _digest_of((function.args, sorted(function.keywords.items())))}
-    plain = getattr(function, "__func__", function)
-    named = plain if hasattr(plain, "__qualname__") else type(plain)
-    cells = tuple(cell.cell_contents for cell in getattr(plain, "__closure__", None) or ())
-    state = cells if hasattr(plain, "__qualname__") else plain
-    return {"module": named.__module__, "qualname": named.__qualname__, "source": _source_digest(named), "closure": _digest_of(state)}
-
-
-def _source_digest(function: Any) -> str:
-    try:
-        return digest128(inspect.getsource(function).encode())
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return digest128(code.co_code if code is not None else b"")
-
-
-def _digest_of(value: Any) -> str:
-    try:
-        return digest128(pickle.dumps(value, protocol=5))
-    except Exception:  # noqa: BLE001 - what cannot be pickled is named by its text
-        return digest128(repr(value).encode())

@@ -1,12 +1,13 @@
 """Readers: what stands between a job's inputs and its function, as LitData has it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from leyden.core.errors import ConfigError
 from leyden.core.optional import require
+from leyden.data.write.described import describe, digest_of
 
 
 class BaseReader(ABC):
@@ -38,6 +39,20 @@ class BaseReader(ABC):
     @abstractmethod
     def read(self, item: Any) -> Any:
         """Return what the function gets of an input."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what names this reader, so that a job with a reader that reads something else is another job: JSON values.
+
+        By default the text of its class and all that it holds.
+        """
+        return describe(self)
+
+
+def identity_of(reader: Any) -> Mapping[str, Any] | None:
+    """Return what names a reader, also one that is no `BaseReader`; `None` without one."""
+    if reader is None:
+        return None
+    return reader.identity() if isinstance(reader, BaseReader) else describe(reader)
 
 
 @final
@@ -104,8 +119,13 @@ class StreamingDataLoaderReader(BaseReader):
 
     def __init__(self, dataloader: Any) -> None:
         self.dataloader = dataloader
+        self._identity = {**describe(type(self)), "loader": digest_of(dataloader)}  # now: later it says how far it has come
         self._batches: Iterator[Any] | None = None
         self._next = 0
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what names the loader as it was given."""
+        return self._identity
 
     def remap_items(self, items: Sequence[Any], num_workers: int) -> list[int]:
         """Return the numbers of the batches."""

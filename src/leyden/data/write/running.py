@@ -8,7 +8,8 @@ from typing import Any, final
 
 from leyden.data.config import parse_bytes
 from leyden.data.format.schema import Schema
-from leyden.data.write.arguments import usable_workers
+from leyden.data.read.options import positive, whole
+from leyden.data.write.arguments import some_bytes, usable_workers
 from leyden.data.write.driver import Driver, Policy
 from leyden.data.write.feeding import Feed, ListedFeed
 from leyden.data.write.journal import Journal
@@ -34,6 +35,9 @@ class Running:
         timeout: Seconds an input may take.
         memory_limit: Bytes a worker may hold.
         progress: True or `None`: a line on a terminal; False: nothing; a function: called with inputs done, rows, bytes, failures.
+
+    Raises:
+        ConfigError: A number is not accepted.
     """
 
     num_workers: int | None
@@ -42,6 +46,14 @@ class Running:
     timeout: float | None
     memory_limit: int | str | None
     progress: bool | Told | None
+
+    def __post_init__(self) -> None:
+        usable_workers(self.num_workers)
+        whole("retries", self.retries, 0)
+        if self.timeout is not None:
+            positive("timeout", self.timeout)
+        if self.memory_limit is not None:
+            some_bytes("memory_limit", self.memory_limit)
 
 
 def do_units(journal: Journal, plan: Plan, inputs: Sequence[Any], task: Task, running: Running) -> None:

@@ -1,11 +1,10 @@
 """One unit of a job: the user's function over a range of inputs, into chunk files."""
 
 import dataclasses
-import itertools
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, final
@@ -13,9 +12,10 @@ from typing import Any, NamedTuple, Protocol, final
 from leyden.core.errors import NotFoundError
 from leyden.core.failpoints import failpoint
 from leyden.core.files import sync_directory
-from leyden.core.storage import Storage, is_url, open_storage
+from leyden.core.storage import Storage, local_path, open_storage
 from leyden.data.format.cipher import DatasetCiphers
 from leyden.data.format.filling import Filler, FillSettings
+from leyden.data.format.keys import checked_key
 from leyden.data.format.leaves import LeafRules
 from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.write.fetching import TRANSFERS, Fetcher, Fetching
@@ -114,6 +114,32 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
         UnitFailed: An input failed, and the policy is to raise.
         StorageError: The output refuses.
     """
+    left_out: dict[int, Failure] = {}
+    while True:
+        try:
+            return _run(task, unit, first, inputs, without, report, left_out)
+        except _Begun as begun:
+            left_out[begun.failure.input] = begun.failure
+
+
+class _Begun(Exception):  # noqa: N818 - it is a message
+    """An input failed after rows of it were written: the unit begins anew, without it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+
+
+def _run(
+    task: Task,
+    unit: int,
+    first: int,
+    inputs: Sequence[Any],
+    without: frozenset[int],
+    report: Reports,
+    left_out: Mapping[int, Failure],
+) -> dict[str, Any]:
+    """Process a unit without some inputs that have failed."""
     start = time.monotonic()
     ciphers = None if task.encryption is None else DatasetCiphers(task.encryption, task.cipher)
     with OutputFolder(task.output, task.options, task.uploads) as folder, Fetcher(task.fetching, inputs) as fetcher:
@@ -121,13 +147,13 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
             folder.path, job=task.job, unit=str(unit), settings=task.settings, rules=task.rules, ciphers=ciphers, durable=task.durable
         )
         failures: list[Failure] = []
-        keys: list[str | int] = []
+        adder = _Adder(task, filler, is_careful=bool(left_out))
         try:
             for index in range(first, first + len(inputs)):
                 report(index)
                 if index in without:
                     continue
-                failure = _add(task, filler, keys, index, given_by(fetcher, inputs, index - first))
+                failure = left_out.get(index) or adder.add(index, given_by(fetcher, inputs, index - first))
                 if failure is not None:
                     if task.on_error == "raise":
                         raise UnitFailed(failure)
@@ -149,7 +175,7 @@ def run_unit(task: Task, unit: int, first: int, inputs: Sequence[Any], without: 
         "failures": [failure._asdict() for failure in failures],
         "chunks": [chunk._asdict() for chunk in chunks],
         "schema": None if schema is None else schema.to_json(),
-        "keys": keys,
+        "keys": adder.keys,
         "seconds": round(time.monotonic() - start, 3),
     }
 
@@ -196,26 +222,68 @@ def failure_of(index: int, given: Given, error: Exception) -> Failure:
     return Failure(index, f"{given.told!r}"[:ONE_INPUT_TEXT], f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _add(task: Task, filler: Filler, keys: list[str | int], index: int, given: Given) -> Failure | None:
-    """Add the samples of one input; where failures are left out, none of them before all are there."""
-    try:
-        samples = _samples(task.function(read_input(task, given)))
-        for sample in samples if task.on_error == "raise" else list(samples):
-            key = None if task.key_function is None else task.key_function(sample)
-            filler.append(sample)
-            if key is not None:
-                keys.append(key)
-    except Exception as error:  # noqa: BLE001 - the user's function may raise anything; the policy decides
-        return failure_of(index, given, error)
-    return None
+@final
+class _Adder:
+    """Adds the samples of inputs to chunks.
 
+    Args:
+        task: The job's.
+        filler: Takes them.
+        is_careful: Whether several samples of an input are looked at before the first is written.
+    """
 
-def _samples(given: Any) -> Iterator[Any]:
-    if given is None:
-        return iter(())
-    if isinstance(given, Iterator):
-        return (sample for sample in given if sample is not None)
-    return itertools.repeat(given, 1)
+    def __init__(self, task: Task, filler: Filler, *, is_careful: bool) -> None:
+        self._task, self._filler, self._is_careful = task, filler, is_careful
+        self.keys: list[str | int] = []
+
+    def add(self, index: int, given: Given) -> Failure | None:
+        """Add the samples of one input; where failures are left out, all of them or none.
+
+        Raises:
+            StorageError: The output refuses, which is no input's fault.
+            _Begun: Some of them are written already.
+        """
+        if self._task.on_error == "raise":
+            return self._add_one_by_one(index, given)
+        mark, num_keys = self._filler.mark(), len(self.keys)
+        try:
+            samples = list(self._samples_of(given))
+            if self._is_careful and len(samples) > 1:
+                self._filler.check(samples)
+            self.keys += self._keys_of(samples)
+            for sample in samples:
+                self._filler.append(sample)
+        except Exception as error:
+            if self._filler.has_failed:
+                raise
+            failure = failure_of(index, given, error)
+            if not self._filler.go_back(mark):
+                raise _Begun(failure) from error
+            del self.keys[num_keys:]
+            return failure
+        return None
+
+    def _add_one_by_one(self, index: int, given: Given) -> Failure | None:
+        try:
+            for sample in self._samples_of(given):
+                keys = self._keys_of((sample,))
+                self._filler.append(sample)
+                self.keys += keys
+        except Exception as error:
+            if self._filler.has_failed:
+                raise
+            return failure_of(index, given, error)
+        return None
+
+    def _samples_of(self, given: Given) -> Iterable[Any]:
+        made = self._task.function(read_input(self._task, given))
+        if isinstance(made, Iterator):
+            return (sample for sample in made if sample is not None)
+        return () if made is None else (made,)
+
+    def _keys_of(self, samples: Sequence[Any]) -> list[str | int]:
+        function = self._task.key_function
+        return [] if function is None else [checked_key(function(sample)) for sample in samples]
 
 
 @final
@@ -223,8 +291,9 @@ class OutputFolder:
     """Where chunks are written: the output itself, or a temporary folder from which they are uploaded."""
 
     def __init__(self, output: str, options: Mapping[str, Any], uploads: int = TRANSFERS) -> None:
-        self._remote: Storage | None = open_storage(output, options) if is_url(output) and not output.startswith("file:") else None
-        self._output, self._uploads = output.removeprefix("file://"), uploads
+        local = local_path(output)
+        self._remote: Storage | None = open_storage(output, options) if local is None else None
+        self._output, self._uploads = local or "", uploads
 
     def __enter__(self) -> "OutputFolder":
         self._temporary = tempfile.TemporaryDirectory(prefix="leyden-unit-") if self._remote is not None else None

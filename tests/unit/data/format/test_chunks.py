@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.core.errors import CorruptDataError
+from leyden.core.errors import ConfigError, CorruptDataError
 from leyden.data.errors import SchemaError
 from leyden.data.format.block import BlockView
 from leyden.data.format.chunk import HEADER, read_footer, read_header
@@ -149,7 +149,10 @@ def test_encrypted_buffers_need_the_key(tmp_path: Path) -> None:
     block = data[offset : offset + stored]
     opened = BlockView(block, cipher=DatasetCiphers(AesGcm(key=bytes(32)), ciphers.entry).of_chunk(header.chunk_id, header.salt, None))
     assert bytes(opened.column(0).row(1)) == b"secret"
-    wrong = DatasetCiphers(AesGcm(key=b"1" * 32), ciphers.entry).of_chunk(header.chunk_id, header.salt, None)
+    with pytest.raises(ConfigError, match="the key or password is another one than the dataset was written with"):
+        DatasetCiphers(AesGcm(key=b"1" * 32), ciphers.entry)
+    older = {name: value for name, value in ciphers.entry.items() if name != "check"}  # before keys were compared
+    wrong = DatasetCiphers(AesGcm(key=b"1" * 32), older).of_chunk(header.chunk_id, header.salt, None)
     with pytest.raises(CorruptDataError, match="key or password"):
         BlockView(block, cipher=wrong).column(0)
     with pytest.raises(CorruptDataError, match="encryption="):

@@ -107,7 +107,7 @@ def test_what_has_no_leaf_is_read_as_text_or_json(tmp_path: Path) -> None:
             "map": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
             "kind": pa.array(["x", "y"]).dictionary_encode(),
             "none": pa.nulls(2),
-            "holes": pa.array([[1, None], [2]], pa.list_(pa.int64())),
+            "holes": pa.array([[1.5, None], [2.5]]),
         }
     )
     parquet.write_table(table, tmp_path / "x.parquet")
@@ -115,7 +115,7 @@ def test_what_has_no_leaf_is_read_as_text_or_json(tmp_path: Path) -> None:
     assert (first["day"], first["price"], first["kind"], first["none"]) == ("2026-01-02", "1.50", "x", None)
     assert second["day"] is None
     assert first["map"] == [["a", 1]]
-    assert second["holes"] == [2]
+    assert second["holes"] == [2.5]
 
 
 def test_what_cannot_be_read_together_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -129,3 +129,46 @@ def test_what_cannot_be_read_together_is_refused(tmp_path: Path, folder: Path) -
     (folder / "c.parquet").write_bytes(b"PAR1 nothing else")
     with pytest.raises(CorruptDataError, match=r"c\.parquet is no Parquet file"):
         ParquetSource(str(folder))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[1, None]], pa.list_(pa.int64())),
+        pa.array([["a", None]]),
+        pa.array([[True, None]], pa.list_(pa.bool_(), 2)),
+        pa.array([2**63], pa.uint64()),
+        pa.array([[2**63]], pa.list_(pa.uint64())),
+        pa.array([[b"a"]]),
+    ],
+    ids=["numbers", "text", "fixed", "unsigned", "unsigned in lists", "binary in lists"],
+)
+def test_what_would_become_another_value_is_refused(tmp_path: Path, values: Any) -> None:
+    parquet.write_table(pa.table({"a": values, "b": [1]}), tmp_path / "f.parquet")
+    source = ParquetSource(str(tmp_path))
+    with pytest.raises(SchemaError, match=r"column 'a' holds .* Leave it out with columns="):
+        samples(source)
+    assert samples(ParquetSource(str(tmp_path), columns=["b"])) == [{"b": 1}]
+
+
+def test_values_that_fit_are_kept(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "unsigned": pa.array([2**63 - 1, None], pa.uint64()),
+            "lists": pa.array([[1], None], pa.list_(pa.int64())),
+            "floats": pa.array([[1.5, None], []]),
+            "fixed": pa.array([[1.5, None], None], pa.list_(pa.float32(), 2)),
+        }
+    )
+    parquet.write_table(table, tmp_path / "f.parquet")
+    first, second = samples(ParquetSource(str(tmp_path)))
+    assert (first["unsigned"], first["lists"], second["unsigned"], second["lists"]) == (2**63 - 1, [1], None, None)
+    assert first["floats"][0] == first["fixed"][0] == 1.5
+    assert np.isnan(first["floats"][1])
+    assert np.isnan(first["fixed"][1])
+
+
+def test_columns_have_names_of_their_own(tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "f.parquet")
+    with pytest.raises(SchemaError, match="two columns of the name 'a'"):
+        ParquetSource(str(tmp_path))

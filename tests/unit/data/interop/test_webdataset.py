@@ -93,3 +93,11 @@ def test_iterating_gives_bytes_key_and_place(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "parts"), [("a.jpg", ("a", "jpg")), ("x/y.z/a.b.c", ("x/y.z/a", "b.c")), ("a", ("a", ""))])
 def test_names_are_split_at_the_first_dot(name: str, parts: tuple[str, str]) -> None:
     assert split_name(name) == parts
+
+
+def test_classes_are_numbers_or_text_by_the_first(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", {"0.cls": b"cat", "1.cls": b"7"})
+    assert [row["cls"] for row in samples(TarSource(str(tmp_path)))] == ["cat", "7"]
+    write(tmp_path / "a.tar", {"0.cls": b" 7\n", "1.cls": b"cat"})
+    with pytest.raises(SchemaError, match="the first sample a whole number"):
+        samples(TarSource(str(tmp_path)))

@@ -22,10 +22,11 @@ from leyden.data.write.arguments import check_job
 from leyden.data.write.changes.column_work import PREFIX, ColumnWork, run_column_unit, write_dead_file
 from leyden.data.write.changes.history import DatasetVersion, facts_of
 from leyden.data.write.changes.target import Place, Target, next_of, open_target
+from leyden.data.write.described import describe
 from leyden.data.write.engines.choose import DoUnits, engine_named
 from leyden.data.write.engines.ranks import drivers_of
 from leyden.data.write.journal import Journal
-from leyden.data.write.plan import MOST_UNITS, Plan, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.plan import MOST_UNITS, Plan, digest_of_inputs, job_id, work_digest
 from leyden.data.write.running import Running
 from leyden.data.write.unit import Task
 

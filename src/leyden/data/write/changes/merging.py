@@ -140,7 +140,9 @@ class _Merge:
         self._encryption, self._job = encryption, work[:JOB_DIGITS]
         _check_tokens(targets)
         urls = [target.url for target in targets]
-        merged = unify_all([without_files(target.manifest.schema) for target in targets], urls.__getitem__)
+        with_rows = [number for number, target in enumerate(targets) if not target.manifest.says_nothing] or [0]
+        schemas = [without_files(targets[number].manifest.schema) for number in with_rows]
+        merged = unify_all(schemas, lambda number: urls[with_rows[number]])
         layout = next((_layout_of(target) for target in targets if _layout_of(target)), {})
         self._schema = merged.with_leaves(lambda leaf: dataclasses.replace(leaf, file=layout.get(leaf.name)))
         self._cipher = targets[0].manifest.cipher
@@ -284,6 +286,8 @@ def _layout_of(target: Target) -> dict[str, int]:
 def _is_sealed_alike(target: Target, cipher: Mapping[str, Any] | None, encryption: Any) -> bool:
     """Return whether chunks can be read with what reads those of the first dataset.
 
+    Objects that wrap keys say differently each time what checks them: whether they are one is seen with the object at hand.
+
     Raises:
         ConfigError: They are encrypted otherwise, and nothing was given to change that.
     """
@@ -295,9 +299,9 @@ def _is_sealed_alike(target: Target, cipher: Mapping[str, Any] | None, encryptio
     if encryption is None:
         raise ConfigError(f"{target.url} is encrypted with a key of its own: pass encryption= to write its chunks anew under the first's.")
     for entry in (own, cipher):
-        DatasetCiphers(encryption, entry)  # compares algorithms
+        DatasetCiphers(encryption, entry)  # compares algorithms and keys
     salts = [str(entry.get("salt")) for entry in (own, cipher)]
-    return isinstance(encryption, AesGcm) and encryption.master(salts[0].encode()) == encryption.master(salts[1].encode())
+    return not isinstance(encryption, AesGcm) or encryption.master(salts[0].encode()) == encryption.master(salts[1].encode())
 
 
 def _named(targets: Sequence[Target], copied: Sequence[bool]) -> list[_Part]:
