@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from leyden.core.autoscale import LoadSample as LoadSample
     from leyden.core.autoscale import desired_replicas as desired_replicas
     from leyden.serve.api import LitAPI as LitAPI
+    from leyden.serve.specs.base import LitSpec as LitSpec
+    from leyden.serve.specs.openai.chat import OpenAISpec as OpenAISpec
+    from leyden.serve.specs.openai_embedding import OpenAIEmbeddingSpec as OpenAIEmbeddingSpec
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -17,7 +20,10 @@ else:
             "AutoscalePolicy": "leyden.core.autoscale",
             "AutoscaleState": "leyden.core.autoscale",
             "LitAPI": "leyden.serve.api",
+            "LitSpec": "leyden.serve.specs.base",
             "LoadSample": "leyden.core.autoscale",
+            "OpenAIEmbeddingSpec": "leyden.serve.specs.openai_embedding",
+            "OpenAISpec": "leyden.serve.specs.openai.chat",
             "desired_replicas": "leyden.core.autoscale",
         },
     )
