@@ -29,6 +29,7 @@ PATH = "/mcp"
 _PURPOSE = "LitAPI(mcp=…)"
 _OPEN: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
 _msgspec: Any = Later("msgspec")
+_pydantic: Any = Later("pydantic")
 Asgi = Callable[..., Awaitable[None]]
 
 
@@ -236,9 +237,7 @@ def _schema_of(api: LitAPI) -> dict[str, Any]:
 
 def _object_schema(kind: Any) -> dict[str, Any]:
     """Return the schema of a class, which stands at its root: the protocol wants an object there, and no reference."""
-    schema: dict[str, Any] = (
-        kind.model_json_schema() if is_pydantic(kind) and hasattr(kind, "model_json_schema") else _msgspec.json.schema(kind)
-    )
+    schema: dict[str, Any] = _pydantic.TypeAdapter(kind).json_schema() if is_pydantic(kind) else _msgspec.json.schema(kind)
     if "$ref" not in schema:
         return schema
     parts = schema["$defs"]
