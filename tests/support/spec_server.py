@@ -5,33 +5,34 @@ import math
 import pickle
 import queue
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from leyden.serve.api import LitAPI
-from leyden.serve.executors.batched import BatchedExecutor
-from leyden.serve.executors.executor import Executor, Reply, Request, Timing
-from leyden.serve.executors.single import SingleExecutor
-from leyden.serve.executors.streaming import StreamingExecutor
+from leyden.serve.context import RequestContext
+from leyden.serve.executors.executor import Executor
 from leyden.serve.faults import Fault
 from leyden.serve.hooks import plan_of
 from leyden.serve.specs.adapted import adapted
 from leyden.serve.specs.base import SpecCall
 
-End = Fault | None
+try:
+    from leyden.serve.executors.choice import executor_for
+    from leyden.serve.executors.requests import Reply, Request, Timing
+except ModuleNotFoundError:  # before there are workers
+    from leyden.serve.executors.batched import BatchedExecutor
+    from leyden.serve.executors.executor import Reply, Request, Timing
+    from leyden.serve.executors.single import SingleExecutor
+    from leyden.serve.executors.streaming import StreamingExecutor
 
-
-def executor_of(api: Any) -> Executor:
-    """Return what a worker would do its requests with."""
-    hooks, plan = adapted(api, plan_of(api, LitAPI))
-    try:
-        from leyden.serve.executors.choice import executor_for
-    except ModuleNotFoundError:
+    def executor_for(api: Any, plan: Any) -> Executor:
         kind = StreamingExecutor if api.stream else BatchedExecutor if api.max_batch_size > 1 else SingleExecutor
-        return kind(hooks, plan)
-    return executor_for(hooks, plan)
+        return kind(api, plan)
+
+
+End = Fault | None
 
 
 class Told:
@@ -42,7 +43,14 @@ class Told:
         self.pieces = list[bytes]()
         self.end: list[End] = []
         self.is_cancelled = False
+        self.cancel: Callable[[], object] = bool
         self.news = asyncio.Event()
+
+    def leave(self) -> None:
+        """Take note that nobody waits any more; nothing, if it has ended."""
+        if not self.end:
+            self.is_cancelled = True
+            self.cancel()
 
     def tell(self, piece: bytes | None, *end: End) -> None:
         def told() -> None:
@@ -75,7 +83,7 @@ class SpecServer:
         self.batches = list[int]()
         self.ended = list[str]()
         self.tokens = list[Mapping[str, int]]()
-        self._executor = executor_of(copy)
+        self._executor = executor_for(*adapted(copy, plan_of(copy, LitAPI)))
         self._told: dict[int, Told] = {}
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work)
@@ -103,7 +111,7 @@ class SpecServer:
             while not told.end:
                 await self._news(told)
         finally:
-            told.is_cancelled = not told.end
+            told.leave()
         if told.end[0] is not None:
             raise told.end[0]
         return b"".join(told.pieces)
@@ -122,7 +130,7 @@ class SpecServer:
                     return
         finally:
             self.ended.append("well" if told.end else "cancelled")
-            told.is_cancelled = not told.end
+            told.leave()
 
     def used(self, usage: Mapping[str, int]) -> None:
         self.tokens.append(usage)
@@ -179,11 +187,8 @@ class SpecServer:
 
 def request_of(number: int, body: bytes, told: Told) -> Request:
     """Return a request that is cancelled when nobody waits for it."""
-    try:
-        from leyden.serve.context import RequestContext
-
-        return Request(number, body, "", RequestContext(f"r-{number}", is_cancelled=lambda: told.is_cancelled))
-    except TypeError:
-        request = Request(number, body, "", facts={"r": f"r-{number}"})
-        request.is_cancelled = lambda: told.is_cancelled
+    if hasattr(Request, "cancel"):
+        request = Request(number, body, facts={"r": f"r-{number}"})
+        told.cancel = request.cancel
         return request
+    return Request(number, body, "", RequestContext(f"r-{number}", is_cancelled=lambda: told.is_cancelled))
