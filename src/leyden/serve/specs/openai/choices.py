@@ -1,7 +1,7 @@
 """`ChatChoice` and `TextChoice`: one of the answers to a request, as chunks or as a whole.
 
-A chunk is bytes around bytes: what all chunks of a choice have in common is written once. That costs 1.5 µs for a chunk, from
-the worker's line to the event for the client; building the classes of `protocol.py` would cost 20.
+A chunk is bytes around bytes: what all chunks of a choice have in common is written once. From the worker's line to the event
+for the client that takes 1 µs; building the classes of `protocol.py` and writing them would take 11, without reading the line.
 """
 
 import os
