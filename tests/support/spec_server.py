@@ -9,8 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
 from leyden.serve.api import LitAPI
+from leyden.serve.codec import write_json
 from leyden.serve.context import RequestContext
 from leyden.serve.executors.executor import Executor
 from leyden.serve.faults import Fault
@@ -101,6 +104,7 @@ class SpecServer:
         app = FastAPI()
         for endpoint in self.spec.endpoints:
             app.add_api_route(endpoint.path, endpoint.function, methods=list(endpoint.methods), response_model=None)
+        app.add_exception_handler(Fault, refused)
         return app
 
     # -- the front end's side --------------------------------------------------------------------------------------
@@ -183,6 +187,12 @@ class SpecServer:
         return Fault(408, "stream.stalled", "")
 
     stall_seconds = math.inf
+
+
+async def refused(request: HttpRequest, fault: Exception) -> Response:
+    """Return what an endpoint of a user's own spec lets through."""
+    assert isinstance(fault, Fault)
+    return Response(write_json(fault.body), fault.status)
 
 
 def request_of(number: int, body: bytes, told: Told) -> Request:

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple, final
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from leyden.serve.codec import JSON, write_json
@@ -27,7 +28,7 @@ class ErrorStyle(NamedTuple):
 
     Args:
         exposes: Whether what went wrong in a hook is.
-        more: Returns further fields of an error's body, of an error and what is told of it.
+        more: A spec's `error_items`.
     """
 
     exposes: bool
@@ -135,6 +136,14 @@ async def _cancelled(task: "asyncio.Future[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
+
+
+async def body_of(request: Request) -> bytes:
+    """Return the body of a request; nothing of a client that left before all of it was there, as nobody reads the answer."""
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        return b""
 
 
 def json_response(value: Any) -> Response:

@@ -19,6 +19,7 @@ from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.serve.api import LitAPI
 from leyden.serve.arguments import checked_path
 from leyden.serve.codec import read_json, write_json
+from leyden.serve.faults import Fault
 
 Scope = Mapping[str, Any]
 NO_SCOPE: Scope = {}
@@ -195,6 +196,15 @@ class LitSpec:
             async for pieces in lists:
                 for piece in pieces:
                     yield read_json(piece)
+
+    def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
+        """Return what its clients read of an error, beside `detail`, `code`, `message` and `request_id`.
+
+        Args:
+            fault: The error.
+            told: What they may know of it.
+        """
+        return {}
 
     @property
     def request_queue(self) -> NoReturn:

@@ -24,9 +24,9 @@ from leyden.core.errors import ConfigError
 from leyden.serve.codec import read_json, write_json
 from leyden.serve.faults import Fault
 from leyden.serve.hooks import form_of
-from leyden.serve.specs.answers import ErrorStyle, Sender, Work, options_of
+from leyden.serve.specs.answers import ErrorStyle, Sender, Work, body_of, options_of
 from leyden.serve.specs.base import LitSpec, Scope, SpecCall, Submitter
-from leyden.serve.specs.openai.response import error_items
+from leyden.serve.specs.openai.response import openai_error
 from leyden.serve.typed import validated
 
 EMBEDDINGS = "/v1/embeddings"
@@ -158,10 +158,13 @@ class OpenAIEmbeddingSpec(LitSpec):
 
     # -- the server's side -----------------------------------------------------------------------------------------
 
+    def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
+        return openai_error(fault, told)
+
     async def embeddings(self, request: Request) -> Response:
         """Make vectors."""
-        style = ErrorStyle(self.server.exposes_errors, error_items)
-        body = await request.body()
+        style = ErrorStyle(self.server.exposes_errors, self.error_items)
+        body = await body_of(request)
         try:
             value = read_json(body)
             asked = validated(value, EmbeddingRequest)

@@ -5,9 +5,10 @@ import json
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from leyden.serve.faults import Fault
-from leyden.serve.specs.answers import ErrorStyle, Sender, Work
+from leyden.serve.specs.answers import ErrorStyle, Sender, Work, body_of
 from leyden.serve.specs.base import SpecCall
 from leyden.serve.specs.merging import merged
 
@@ -93,6 +94,13 @@ def test_a_hooks_own_error_is_nothing_but_its_detail() -> None:
     fault = Fault(418, "request.refused", "teapot", detail={"a": 1})
     fault.is_bare = True
     assert ErrorStyle(exposes=True, more=lambda fault, told: {"error": 1}).body(fault, {}) == {"detail": {"a": 1}}
+
+
+def test_a_body_that_never_comes_is_none() -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    assert asyncio.run(body_of(Request({"type": "http"}, receive))) == b""
 
 
 # -- several streams as one ---------------------------------------------------------------------------------------

@@ -114,6 +114,13 @@ def test_what_a_worker_refuses_is_raised_where_it_was_submitted() -> None:
         asyncio.run(refused())
 
 
+def test_what_an_endpoint_lets_through_is_the_answer() -> None:
+    with SpecServer(Upper(spec=Shouting())) as server:
+        found = asyncio.run(posted(server, "/shout", {"text": "ab"}))
+    assert (found.status_code, found.json()["code"]) == (422, "request.invalid")
+    assert server.spec.error_items(Fault(422, "request.invalid", "a"), "a") == {}
+
+
 def test_a_stream_that_is_left_is_closed() -> None:
     with SpecServer(Letters(spec=Spelling())) as server:
 

@@ -14,14 +14,14 @@ from leyden.serve.api import LitAPI
 from leyden.serve.codec import read_json
 from leyden.serve.faults import Fault
 from leyden.serve.hooks import form_of
-from leyden.serve.specs.answers import ErrorStyle, json_response, options_of
+from leyden.serve.specs.answers import ErrorStyle, body_of, json_response, options_of
 from leyden.serve.specs.base import LitSpec
 from leyden.serve.specs.openai.choices import ChatChoice, Choice, Head, TextChoice
 from leyden.serve.specs.openai.completions import calls_of, prompts_of
 from leyden.serve.specs.openai.models import Models
 from leyden.serve.specs.openai.pieces import write_piece
 from leyden.serve.specs.openai.protocol import MAX_CHOICES, ChatCompletionRequest, CompletionRequest
-from leyden.serve.specs.openai.response import OpenAIResponse, Plan, error_items
+from leyden.serve.specs.openai.response import OpenAIResponse, Plan, openai_error
 from leyden.serve.typed import validated
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
@@ -141,13 +141,16 @@ class OpenAISpec(LitSpec):
         except Fault as fault:
             return self.style.response(fault, request.scope)
 
+    def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
+        return openai_error(fault, told)
+
     @property
     def style(self) -> ErrorStyle:
         """How errors are told."""
-        return ErrorStyle(self.server.exposes_errors, error_items)
+        return ErrorStyle(self.server.exposes_errors, self.error_items)
 
     async def _answer(self, request: Request, plan_of: Any) -> Response:
-        body = await request.body()
+        body = await body_of(request)
         try:
             return OpenAIResponse(self.server, plan_of(body, request.scope), self.style)
         except Fault as fault:

@@ -56,7 +56,7 @@ class OpenAIResponse(Work):
         self._server.used(self._usage())
 
     async def break_off(self, fault: Fault, sender: Sender) -> None:
-        await sender.write(b"data: " + write_json(error_items(fault, self._style.told(fault))) + b"\n\n" + _DONE, is_last=True)
+        await sender.write(b"data: " + write_json(openai_error(fault, self._style.told(fault))) + b"\n\n" + _DONE, is_last=True)
 
     async def _whole(self, sender: Sender) -> None:
         plan = self._plan
@@ -97,7 +97,7 @@ class OpenAIResponse(Work):
         return usage_of([choice.usage for choice in self._plan.choices], self._plan.num_prompts)
 
 
-def error_items(fault: Fault, told: str) -> dict[str, Any]:
+def openai_error(fault: Fault, told: str) -> dict[str, Any]:
     """Return what OpenAI's clients read of an error.
 
     Args:
@@ -105,7 +105,7 @@ def error_items(fault: Fault, told: str) -> dict[str, Any]:
         told: What they may know of it.
 
     Example:
-        >>> error_items(Fault(429, "queue.full", "Too many."), "Too many.")
+        >>> openai_error(Fault(429, "queue.full", "Too many."), "Too many.")
         {'error': {'message': 'Too many.', 'type': 'rate_limit_error', 'param': None, 'code': 'queue.full'}}
     """
     kind = _TYPES.get(fault.status, "invalid_request_error" if fault.status < 500 else "server_error")
