@@ -44,9 +44,10 @@ class ErrorStyle(NamedTuple):
         """Return the body of an error; of a hook's own `HTTPException` nothing but its detail."""
         if fault.is_bare:
             return fault.body
-        told = self.told(fault)
-        body = {"detail": fault.detail, "code": fault.code, "message": told, "request_id": scope.get(REQUEST_ID, "")}
-        return {**body, **self.more(fault, told)}
+        body: dict[str, Any] = {"detail": fault.detail, "code": fault.code}
+        if self.exposes:
+            body["message"] = fault.message
+        return {**body, "request_id": scope.get(REQUEST_ID, ""), **self.more(fault, self.told(fault))}
 
     def response(self, fault: Fault, scope: Mapping[str, Any]) -> Response:
         """Return an error as a response."""

@@ -150,7 +150,7 @@ class LitSpec:
                 UserWarning,
                 stacklevel=2,
             )
-        lit_api.stream = self.stream
+        lit_api.stream = self.stream or lit_api.stream
         self._max_batch_size = lit_api.max_batch_size
         if self.api_path is not None:
             lit_api.api_path = self.api_path

@@ -252,6 +252,12 @@ def test_a_spec_is_itself() -> None:
     assert checked_spec(spec) is spec
 
 
+def test_an_api_may_stream_for_a_spec_that_does_not_say_so() -> None:
+    api = Letters(stream=True)
+    Shouting().pre_setup(api)
+    assert (api.stream, api.api_path) == (True, "/shout")
+
+
 class Formatting(Upper):
     def format_encoded_response(self, data: Any) -> Any:
         return data

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.serve.api import LitAPI
-from leyden.serve.codec import read_json
+from leyden.serve.codec import read_json, write_json
 from leyden.serve.faults import Fault
 from leyden.serve.hooks import form_of
 from leyden.serve.specs.answers import ErrorStyle, body_of, json_response, options_of
@@ -167,7 +167,11 @@ class OpenAISpec(LitSpec):
         prompts = prompts_of(asked.prompt)
         if len(prompts) * (asked.n or 1) > MAX_CHOICES:
             raise Fault(422, "request.invalid", f"{len(prompts)} prompts with n={asked.n} are more than {MAX_CHOICES} completions.")
-        calls = calls_of(asked, body, [{**value, "prompt": prompt} for prompt in prompts], scope)
+        if prompts != [asked.prompt]:  # also a list of one: predict gets one prompt
+            values = [{**value, "prompt": prompt} for prompt in prompts]
+            calls = calls_of(asked, write_json(values[0]), values, scope)
+        else:
+            calls = calls_of(asked, body, [value], scope)
         return self._plan(asked, calls, TextChoice)._replace(num_prompts=len(prompts))
 
     def _plan(self, asked: ChatCompletionRequest | CompletionRequest, calls: Any, kind: type[Choice]) -> Plan:

@@ -30,7 +30,7 @@ def calls_of(
 
     Args:
         asked: The request.
-        body: The same, as it came: if there is but one choice, it goes on untouched.
+        body: What goes on if there is but one choice: the bytes that came, where nothing is to be changed.
         values: What JSON the request is for each prompt.
         scope: ASGI's.
     """

@@ -260,6 +260,13 @@ def test_each_prompt_has_its_own_completions() -> None:
     assert found["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
 
 
+@pytest.mark.parametrize("prompt", ["a", ["a"]])
+def test_predict_gets_one_prompt(prompt: Any) -> None:
+    with served(Echo) as server:
+        found = answered(server, "POST", COMPLETIONS, {"prompt": prompt}).json()
+    assert json.loads(found["choices"][0]["text"])[0] == "a"
+
+
 def test_prompts_may_be_tokens_and_answers_streams() -> None:
     with served(Echo) as server:
         found = answered(server, "POST", COMPLETIONS, {"prompt": [[1, 2], [3]], "stream": True})
