@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `make up PYTHON=/path/to/python3.12` takes that one.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
-EXTRAS := dev,demo,cli,loggers,float8,bitsandbytes,mpi,data,image,parquet,crypto,ray,pdf,mesh,tiff,nifti,serve
+EXTRAS := dev,demo,cli,loggers,float8,bitsandbytes,mpi,data,image,parquet,crypto,ray,pdf,mesh,tiff,nifti,serve,mcp
 INSTALL := $(BIN)/python -m checks.install
 PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder
 CODE := $(wildcard src tests benchmarks checks examples)

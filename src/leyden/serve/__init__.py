@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from leyden.serve.api import LitAPI as LitAPI
     from leyden.serve.callbacks.callback import Callback as Callback
     from leyden.serve.server import LitServer as LitServer
+    from leyden.serve.specs.base import LitSpec as LitSpec
+    from leyden.serve.specs.openai.chat import OpenAISpec as OpenAISpec
+    from leyden.serve.specs.openai_embedding import OpenAIEmbeddingSpec as OpenAIEmbeddingSpec
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -21,7 +24,10 @@ else:
             "Callback": "leyden.serve.callbacks.callback",
             "LitAPI": "leyden.serve.api",
             "LitServer": "leyden.serve.server",
+            "LitSpec": "leyden.serve.specs.base",
             "LoadSample": "leyden.core.autoscale",
+            "OpenAIEmbeddingSpec": "leyden.serve.specs.openai_embedding",
+            "OpenAISpec": "leyden.serve.specs.openai.chat",
             "desired_replicas": "leyden.core.autoscale",
         },
     )
