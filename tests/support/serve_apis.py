@@ -224,3 +224,20 @@ class Counting(LitAPI):
     def encode_response(self, output: Any) -> Iterator[Any]:
         for number in output:
             yield {"n": number}
+
+
+class Spelling(LitAPI):
+    """Says the last message again, letter by letter."""
+
+    def predict(self, messages: Any) -> Iterator[str]:
+        for letter in messages[-1]["content"]:
+            if letter == "!":
+                raise ValueError("too loud")
+            yield letter
+
+
+class Lengths(LitAPI):
+    """A vector of the length of each text."""
+
+    def predict(self, texts: Any) -> Any:
+        return [[float(len(text)), 0.5] for text in texts]

@@ -10,7 +10,7 @@ import httpx
 from tests.support.processes import Script, running_script
 
 SCRIPT = """
-from leyden.serve import AutoscalePolicy, LitServer
+from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
 from tests.support.serve_apis import *
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from leyden.serve.api import StreamFormat
 from leyden.serve.limits import HARD_CAP, Limits, share
+from leyden.serve.specs.base import LitSpec
 
 Compression = Literal["auto", "off"]
 
@@ -34,6 +35,7 @@ class ApiConfig:
         output_type: The class that `encode_response` names, for the documentation.
         authorize: A FastAPI dependency of its routes, instead of the server's keys.
         health: What is asked whether all is well; `None` if the user wrote no `health`.
+        spec: The protocol that answers in the place of a route at `path`.
         name: For the documentation.
         description: For the documentation.
     """
@@ -52,6 +54,7 @@ class ApiConfig:
     output_type: Any = None
     authorize: Callable[..., Any] | None = None
     health: Callable[[], bool | Awaitable[bool]] | None = None
+    spec: LitSpec | None = None
     name: str = "predict"
     description: str = ""
 

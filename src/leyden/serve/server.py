@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from leyden.core import log
-from leyden.core.errors import ConfigError, StateError, closest
+from leyden.core.errors import ConfigError, StateError, UnsupportedError, closest
 from leyden.core.lazy import Later
 from leyden.serve import wiring
 from leyden.serve.api import LitAPI
@@ -62,7 +62,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         track_requests: Whether `active_requests` counts.
         callbacks: One `Callback`, or a list.
         middlewares: ASGI middlewares: classes, or pairs of a class and its keywords.
-        loggers: Get what `LitAPI.log` is given.
+        loggers: Not supported yet.
         fast_queue: Without effect: the fast way is the only way.
         disable_openapi_url: Whether the documentation is left out.
         max_batch_size: Deprecated: pass it to `LitAPI`.
@@ -143,6 +143,8 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         )
         self._apis = wiring.apis_of(lit_api, old)
         self._callbacks, self._has_callbacks = CallbackRunner(callbacks), bool(callbacks)
+        if loggers:
+            raise UnsupportedError("LitServer(loggers=…) is not supported yet: leave it out, and log in the hooks.")
         if fast_queue:
             _logger.info("fast_queue=True: the fast way is the only way.")
         waits = seconds_or_never(timeout)

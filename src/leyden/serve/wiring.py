@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, closest, listed
+from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, closest, listed
 from leyden.serve.api import LitAPI, made
 from leyden.serve.arguments import checked_path, checked_paths, workers_for
 from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
 from leyden.serve.worker import WorkerSpec, packed
 
@@ -83,11 +84,22 @@ def check_all(apis: Sequence[LitAPI], timeout: float, own: Mapping[str, str]) ->
         ConfigError: One was found.
     """
     for api in apis:
+        if api.mcp is not None:
+            raise UnsupportedError(
+                "LitAPI(mcp=…) is not served by LitServer yet: leave it out. `leyden.serve.mcp.Tools` is an app of its own."
+            )
         api.request_timeout = timeout
+        if api.spec is not None:
+            checked_spec(api.spec).pre_setup(api)
         api.pre_setup(api.spec)
     plans = [api.check(timeout) for api in apis]
-    checked_paths([api.api_path for api in apis], own)
+    checked_paths([path for api in apis for path in _paths_of(api)], own)
     return plans
+
+
+def _paths_of(api: LitAPI) -> list[str]:
+    """Return where an API answers: at its own path, or at those of its spec."""
+    return [api.api_path] if api.spec is None else list(dict.fromkeys(endpoint.path for endpoint in api.spec.endpoints))
 
 
 def devices_of(accelerator: str | None, devices: object) -> list[Device]:
@@ -117,6 +129,7 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
         input_type=plan.input_type,
         output_type=plan.output_type,
         authorize=getattr(api, "authorize", None),
+        spec=api.spec,
         health=api.health if kind.health is not LitAPI.health else None,
         name=api.api_path.strip("/").replace("/", "_") or kind.__name__,
         description=(kind.__doc__ or "").strip() if kind.__doc__ is not LitAPI.__doc__ else "",

@@ -37,6 +37,7 @@ from leyden.serve.desk import Desk, Greeting
 from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.executor import Executor
 from leyden.serve.hooks import plan_of
+from leyden.serve.specs.adapted import adapted
 from leyden.serve.turns import serve
 
 FAILED = 1
@@ -137,7 +138,7 @@ def _set_up(api: LitAPI, runner: CallbackRunner, spec: WorkerSpec, control: Cont
     api.warmup()
     gc.collect()
     gc.freeze()  # a loaded model is hundreds of thousands of objects that stay: walking through them would stop requests for 100 ms
-    return executor_for(api, plan, runner)
+    return executor_for(*adapted(api, plan), runner)
 
 
 def _listening(address: str) -> socket.socket:

@@ -89,7 +89,9 @@ def header_lines(answer: Answer, request_id: str, traceparent: str = "", *, is_s
     return lines
 
 
-def error_answer(fault: Fault, request_id: str, *, exposes: bool, raw_detail: bytes | None = None) -> Answer:
+def error_answer(
+    fault: Fault, request_id: str, *, exposes: bool, raw_detail: bytes | None = None, items: Mapping[str, Any] | None = None
+) -> Answer:
     """Return the answer that an error is.
 
     Args:
@@ -97,6 +99,7 @@ def error_answer(fault: Fault, request_id: str, *, exposes: bool, raw_detail: by
         request_id: For who asks about it.
         exposes: Whether it tells `message`.
         raw_detail: The JSON of `detail`, where it comes from a worker as it is.
+        items: What else the body holds, for clients of a spec.
     """
     detail = fault.detail if raw_detail is None else msgspec.Raw(raw_detail)
     body: dict[str, Any] = {"detail": detail}
@@ -105,6 +108,7 @@ def error_answer(fault: Fault, request_id: str, *, exposes: bool, raw_detail: by
         if exposes:
             body["message"] = fault.message
         body["request_id"] = request_id
+    body |= items or {}
     return Answer(fault.status, write_json(body), JSON, tuple(fault.headers.items()))
 
 

@@ -11,7 +11,7 @@ Whatever ends a call goes through `finish`, which gives back all that it holds; 
 import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol, final
+from typing import Any, Final, Literal, Protocol
 
 from leyden.core.log import get_logger
 from leyden.serve.codec import JSON
@@ -79,7 +79,6 @@ class Owner(Protocol):
         """Take note of the end."""
 
 
-@final
 class HttpCall:
     """A request.
 

@@ -52,7 +52,7 @@ class _Peer:
 
 
 @final
-class Dispatcher:
+class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process ask of it
     """The middle of a front end. Make it anywhere, `start` it in the event loop that it is used in.
 
     Args:
@@ -175,12 +175,16 @@ class Dispatcher:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def open(self, api: int, client: Client, request_id: str) -> HttpCall:
+    def counters(self, api: int) -> Counters:
+        """Return the numbers of an API."""
+        return self._counters[api]
+
+    def open(self, api: int, client: Client, request_id: str, kind: type[HttpCall] = HttpCall) -> HttpCall:
         """Return a new call of an API; each ends in `finished`."""
         self.num_open += 1
         if self._on_request is not None:
             _told(self._on_request)
-        return HttpCall(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
+        return kind(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
 
     def submit(self, call: HttpCall) -> None:
         """Route a call whose body is there."""

@@ -17,6 +17,8 @@ from leyden.serve.front.answers import error_answer, header_lines
 from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, Scope, Send
 from leyden.serve.front.documents import operation
 from leyden.serve.front.own_routes import OwnRoutes, Parts
+from leyden.serve.front.submitter import ApiSubmitter
+from leyden.serve.specs.base import LitSpec
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 _UNKNOWN = {404: ("Not Found", "request.not_found"), 405: ("Method Not Allowed", "request.method_not_allowed")}
@@ -54,6 +56,9 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
     app = FastAPI(title="Leyden", openapi_url="/openapi.json" if is_open else None, lifespan=lifespan)
     schemas, paths = dict[str, Any](), dict[str, Any]()
     for number, api in enumerate(parts.config.apis):
+        if api.spec is not None:
+            _add_spec(app, parts, number, api.spec)
+            continue
         paths[api.path] = {"post": operation(api, schemas)}
         endpoint = Endpoint(parts, number)
         if api.authorize is None:  # FastAPI's own routes cost as much as all the rest, and would do nothing here
@@ -70,11 +75,34 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
     return app
 
 
+def _add_spec(app: FastAPI, parts: Parts, number: int, spec: LitSpec) -> None:
+    """Add the routes of a spec. A key is looked for before anything is read."""
+    spec.setup(ApiSubmitter(parts.dispatcher, parts.intake, number))
+    authorize = parts.config.apis[number].authorize
+
+    async def has_key(request: Request) -> None:
+        fault = parts.intake.keys.refusal(dict(request.scope["headers"]))
+        if fault is not None:
+            raise fault
+
+    guard = [Depends(has_key if authorize is None else authorize)]
+    for endpoint in spec.endpoints:
+        app.add_api_route(endpoint.path, endpoint.function, methods=list(endpoint.methods), dependencies=guard, response_model=None)
+
+
+def _spec_at(parts: Parts, path: str) -> LitSpec | None:
+    """Return the spec that answers at a path."""
+    specs = [api.spec for api in parts.config.apis if api.spec is not None]
+    return next((spec for spec in specs if any(endpoint.path == path for endpoint in spec.endpoints)), None)
+
+
 def why_not_hot(app: FastAPI, config: ServerConfig, api: int) -> str:
     """Return why an API's requests need all of ASGI; nothing if they do not."""
     own = [each for each in app.user_middleware if each.cls is not Edge]
     if own:
         return f"the server has the middleware {getattr(own[0].cls, '__name__', own[0].cls)}"
+    if config.apis[api].spec is not None:
+        return "its spec answers"
     if config.apis[api].authorize is not None:
         return "it has authorize()"
     scope = {"type": "http", "method": "POST", "path": config.apis[api].path, "root_path": "", "headers": list[Any]()}
@@ -91,7 +119,9 @@ def _add_errors(app: FastAPI, parts: Parts) -> None:
 
     def answered(request: Request, fault: Fault, *, closes: bool = False) -> Response:
         request_id = request.scope.get(REQUEST_ID) or parts.intake.request_id({})
-        answer = error_answer(fault, request_id, exposes=exposes)
+        spec = _spec_at(parts, request.scope["path"])
+        told = fault.message if exposes or fault.status < 500 else str(fault.detail)
+        answer = error_answer(fault, request_id, exposes=exposes, items={} if spec is None else spec.error_items(fault, told))
         response = Response(bytes(answer.body), answer.status)
         response.raw_headers = header_lines(answer, request_id) + ([(b"connection", b"close")] if closes else [])
         return response
@@ -100,6 +130,11 @@ def _add_errors(app: FastAPI, parts: Parts) -> None:
         if not isinstance(error, Refused):
             raise error
         return answered(request, error.fault, closes=error.closes)
+
+    async def of_spec(request: Request, error: Exception) -> Response:
+        if not isinstance(error, Fault):
+            raise error
+        return answered(request, error)
 
     async def of_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -117,6 +152,7 @@ def _add_errors(app: FastAPI, parts: Parts) -> None:
         return answered(request, Fault(500, "server.failed", message, detail="Internal server error"))
 
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(Fault, of_spec)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(Exception, failed)
 
