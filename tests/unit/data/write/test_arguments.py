@@ -30,7 +30,7 @@ REFUSED = [
     {"weights": 3},
     {"weights": ["a", "b"]},
     {"weights": [1.0]},
-    {"encryption": object()},
+    {"encryption": 3},
 ]
 
 
