@@ -46,7 +46,7 @@ class MCP:
         ConfigError: The schema is none of an object.
 
     Example:
-        >>> MCP(description="Squares a number.").tool(LitAPI(api_path="/v1/square")).name
+        >>> MCP(description="Squares a number.", input_schema={"type": "object"}).tool(LitAPI(api_path="/v1/square")).name
         'v1_square'
     """
 
