@@ -9,17 +9,17 @@ import numpy as np
 from leyden.core.errors import ConfigError, ConflictError, closest, listed
 from leyden.core.storage import Storage
 from leyden.data.codecs.serializer import Serializer
-from leyden.data.config import parse_bytes
 from leyden.data.format.chunk import ChunkEntry
 from leyden.data.format.manifest import Chunk, Manifest
 from leyden.data.format.versions import INDEX, commit, find_manifest, repair_index
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.read.dataset import StreamingDataset
+from leyden.data.read.options import whole
 from leyden.data.read.subset import Runs
 from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema, rows_within
 from leyden.data.tools.opening import Access, open_any
-from leyden.data.write.arguments import check_job, refuse_file
+from leyden.data.write.arguments import check_job, refuse_file, some_bytes
 from leyden.data.write.mapping import FilesJob, files_task
 from leyden.data.write.running import Running, do_units
 
@@ -88,7 +88,8 @@ def convert(  # noqa: PLR0913 - the settings of three formats, flat as a command
         raise ConfigError(f"to={to!r} is not accepted: it takes {listed(WRITERS)}.{closest(to, WRITERS)}")
     refuse_file(dst)
     check_job(on_error="raise", start_method=start_method, progress=progress)
-    settings = LitdataSettings(chunk_bytes=parse_bytes(chunk_bytes, "chunk_bytes"), chunk_size=chunk_size, compression=compression)
+    rows = None if chunk_size is None else whole("chunk_size", chunk_size, 1)
+    settings = LitdataSettings(chunk_bytes=some_bytes("chunk_bytes", chunk_bytes), chunk_size=rows, compression=compression)
     if isinstance(src, StreamingDataset):
         url, access, kept = _chosen(src)
     else:

@@ -7,6 +7,7 @@ from typing import Any, final
 
 from leyden.core.errors import ConfigError
 from leyden.core.optional import require
+from leyden.data.read.options import flag, whole
 from leyden.data.write.described import describe, digest_of
 
 
@@ -70,9 +71,7 @@ class ParquetReader(BaseReader):
 
     def __init__(self, cache_folder: str | None = None, num_rows: int = 65536, to_pandas: bool = True) -> None:  # noqa: FBT001, FBT002 - the documented signature
         del cache_folder
-        if isinstance(num_rows, bool) or num_rows < 1:
-            raise ConfigError(f"ParquetReader(num_rows={num_rows!r}): it takes a number of rows ≥ 1.")
-        self.num_rows, self.to_pandas = num_rows, to_pandas
+        self.num_rows, self.to_pandas = whole("num_rows", num_rows, 1), flag("to_pandas", to_pandas)
 
     def remap_items(self, items: Sequence[Any], num_workers: int) -> list[tuple[str, int]]:
         """Return a pair of file and first row for each part."""

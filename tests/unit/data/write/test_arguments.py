@@ -41,6 +41,15 @@ def test_what_is_not_accepted_is_named(tmp_path: Path, given: dict[str, Any]) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given", [{"chunk_bytes": 0}, {"chunk_size": 0}, {"chunk_size": True}], ids=repr)
+def test_conversions_accept_the_same_sizes(tmp_path: Path, given: dict[str, Any]) -> None:
+    written(tmp_path / "a")
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        ld.convert(str(tmp_path / "a"), str(tmp_path / "b"), **given)
+    with pytest.raises(ConfigError, match="num_rows='4' is not accepted"):
+        ld.ParquetReader(num_rows="4")  # type: ignore[arg-type]
+
+
 def test_a_password_is_not_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it takes AesGcm") as told:
         written(tmp_path, encryption="secret")
