@@ -61,9 +61,9 @@ def test_a_killed_rank_takes_the_others_along(victim):
 
 
 def test_a_hang_names_the_barrier_and_the_missing_rank():
-    with running_script(BROKEN, env={"FAULT": "hang", "TIMEOUT": "10"}) as script:
+    with running_script(BROKEN, env={"FAULT": "hang", "TIMEOUT": "20"}) as script:
         finished = script.wait()
         script.wait_until_gone(5.0)
     assert finished.code == 1
-    assert re.search(r"barrier 'before evaluation' has waited 5 s on rank 0. Missing: rank 1", finished.stderr), finished.stderr
+    assert re.search(r"barrier 'before evaluation' has waited 10 s on rank 0. Missing: rank 1", finished.stderr), finished.stderr
     assert "StateError: barrier 'before evaluation' timed out on rank 0" in finished.stderr
