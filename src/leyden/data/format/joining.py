@@ -199,6 +199,11 @@ def _shapes_of(part: Column) -> NDArray[np.uint32]:
     return part.shapes if part.shapes is not None else _lengths(part)[0].astype(np.uint32)[:, None]
 
 
+def as_leaf(column: Column, leaf: Leaf) -> Column:
+    """Return a column of one block as its leaf says: where lists met other values in later blocks, all of them are JSON."""
+    return _as_json(column) if leaf.type == "json" else column
+
+
 def _as_json(part: Column) -> Column:
     """Return lists of numbers or text as JSON, which other rows of the leaf are."""
     if part.kind in {BYTES, NULL}:

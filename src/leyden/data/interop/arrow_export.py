@@ -140,7 +140,8 @@ def _plain(column: Column, leaf: Leaf) -> NDArray[Any]:
     """Return the elements in a type that Arrow has: bfloat16 becomes float32, which holds it exactly."""
     if column.dtype == "bfloat16":
         return (column.values.astype(np.uint32) << 16).view(np.float32)
-    return column.values if leaf.type != "array" or leaf.dtype in {None, column.dtype} else column.values.astype(leaf.dtype)
+    dtype = "float64" if leaf.type == "float" else leaf.dtype if leaf.type == "array" else None  # whole numbers came first, then others
+    return column.values if dtype in {None, column.dtype} else column.values.astype(dtype)
 
 
 def _number(dtype: str) -> Any:

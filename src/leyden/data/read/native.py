@@ -25,6 +25,7 @@ from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.format import deletes
 from leyden.data.format.block import BlockView
 from leyden.data.format.chunk import HEADER, read_header
+from leyden.data.format.joining import as_leaf
 from leyden.data.format.keys import KeyIndex
 from leyden.data.format.manifest import Chunk, ColumnFile, Manifest
 from leyden.data.format.versions import open_manifest
@@ -256,7 +257,7 @@ class NativeSource:
         part, place = self.files.place_of(block, index)
         found = self.view(block, self.files.files_of(block)[part], parts[part], verify=verify).column(place)
         self._checked[block, index] = True
-        return found
+        return as_leaf(found, self.schema.leaves[index])
 
     def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return parts of one of the dataset's files, each given by its start and length."""

@@ -11,6 +11,7 @@ import pytest
 from leyden.cli.main import main
 from leyden.core.errors import ConflictError, CorruptDataError, NotFoundError
 from leyden.core.storage import open_storage
+from leyden.data import StreamingDataset, optimize
 from leyden.data.format import deletes
 from leyden.data.format.cipher import AesGcm, DatasetCiphers
 from leyden.data.format.column import bytes_column_of
@@ -165,3 +166,32 @@ def test_deleted_rows_are_left_out(folder: Path, tmp_path: Path) -> None:
 def test_nothing_to_repair_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing to repair"):
         repair(str(tmp_path))
+
+
+def _mixed(number: int) -> dict[str, Any]:
+    return {
+        "list": [number, 2] if number < 3 else ["x", 1],
+        "texts": ["é", "b"] if number < 3 else None if number == 3 else [1.5, "z"],
+        "number": 2**60 + 1 if number < 3 else 1.5,
+    }
+
+
+@pytest.mark.parametrize("to", ["leyden", "litdata", "parquet"])
+def test_lists_that_other_values_follow_are_lists_in_every_format(to: str, tmp_path: Path) -> None:
+    rows = [_mixed(number) for number in range(6) if to != "litdata" or number != 3]
+    for mode, part in (("append", rows[:3]), ("append", rows[3:])):
+        optimize(_itself, part, str(tmp_path / "rows"), num_workers=0, mode=mode)
+    convert(str(tmp_path / "rows"), str(tmp_path / "out"), to)
+    wanted = [{**row, "number": float(row["number"])} for row in rows]
+    assert StreamingDataset(str(tmp_path / "rows"))[:] == wanted
+    found = StreamingDataset(str(tmp_path / "out"))[:]
+    assert (_parsed(found) if to == "parquet" else found) == wanted
+
+
+def _itself(row: dict[str, Any]) -> dict[str, Any]:
+    return row
+
+
+def _parsed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of Parquet, which has JSON as text."""
+    return [{**row, **{name: row[name] and json.loads(row[name]) for name in ("list", "texts")}} for row in rows]
