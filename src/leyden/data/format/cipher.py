@@ -5,6 +5,7 @@ wrapped by that object. So a nonce, block and buffer number, is used once for ea
 """
 
 import base64
+import functools
 import hashlib
 import hmac
 import os
@@ -70,6 +71,9 @@ class AesGcm:
             raise ConfigError(f"AesGcm(key=…) of {len(key)} bytes: a key has {KEY_BYTES}. Make one with os.urandom(32).")
         self._key, self._password = key, password
         self._masters: dict[bytes, bytes] = {}  # by salt: scrypt takes a tenth of a second
+
+    def __reduce__(self) -> Any:
+        return functools.partial(AesGcm, key=self._key, password=self._password), ()
 
     def __repr__(self) -> str:
         return f"AesGcm({'key' if self._key is not None else 'password'}=…)"

@@ -1,10 +1,11 @@
 """What names a user's function, so that a job that does something else is another job: its text, and all that it depends on.
 
 The same function has the same description in every process: sets are sorted, addresses in memory do not matter. What cannot be
-seen are the functions that it calls in turn, and what it reads from files. Modules, and classes that it merely holds, are named;
-objects are what pickle would keep of them.
+seen are the functions that it calls in turn, what it reads from files, and globals that it sets. Modules, and classes that it merely
+holds, are named; objects are what pickle would keep of them.
 """
 
+import dis
 import functools
 import inspect
 import sys
@@ -126,7 +127,18 @@ def _state_of(function: Any, plain: Any) -> Any:
     defaults = getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)
     owner = getattr(function, "__self__", None)
     text = None if owner is None or isinstance(owner, types.ModuleType | type) else _source_digest(type(owner))
-    return cells, defaults, owner, text, _globals_of(plain)
+    state = cells, defaults, owner, text, _globals_of(plain)
+    return (*state, _code_digest(plain.__code__)) if _shares_its_text(plain) else state
+
+
+def _shares_its_text(function: Any) -> bool:
+    """Return whether the text of a lambda is that of another one too: it is all lines that they stand on."""
+    if getattr(function, "__name__", "") != "<lambda>":
+        return False
+    try:
+        return inspect.getsource(function).count("lambda") > 1
+    except (OSError, TypeError):
+        return False  # its code is its text
 
 
 def _is_filled(cell: Any) -> bool:
@@ -138,7 +150,7 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _globals_of(function: Any) -> list[tuple[str, Any]]:
-    """Return the plain values among the globals that a function names."""
+    """Return the plain values among the globals that a function names, but for those that it sets: a counter makes no other job."""
     code, scope = getattr(function, "__code__", None), getattr(function, "__globals__", {})
     names = sorted(_names_in(code)) if isinstance(code, types.CodeType) else []
     return [(name, scope[name]) for name in names if name in scope and not name.startswith("__") and isinstance(scope[name], _SIMPLE)]
@@ -146,7 +158,8 @@ def _globals_of(function: Any) -> list[tuple[str, Any]]:
 
 def _names_in(code: types.CodeType) -> set[str]:
     inner = [_names_in(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return set(code.co_names).union(*inner)
+    changed = {step.argval for step in dis.get_instructions(code) if step.opname in {"STORE_GLOBAL", "DELETE_GLOBAL"}}
+    return set(code.co_names).union(*inner) - changed
 
 
 def _source_digest(named: Any) -> str:
@@ -156,6 +169,10 @@ def _source_digest(named: Any) -> str:
         inner = vars(named).values() if isinstance(named, type) else [named]
         codes = [each.__code__ for each in inner if isinstance(getattr(each, "__code__", None), types.CodeType)]
         return digest128(b"\0".join(map(_code_bytes, codes)))
+
+
+def _code_digest(code: types.CodeType) -> str:
+    return digest128(_code_bytes(code))
 
 
 def _code_bytes(code: types.CodeType) -> bytes:

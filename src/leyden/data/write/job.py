@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -95,8 +96,12 @@ class DatasetJob:
         journal.end(report._asdict())
         return report
 
+    @functools.cached_property
+    def _function(self) -> dict[str, Any]:
+        return describe(self.task.function)
+
     def _work(self, digest: str) -> str:
-        return work_digest("append" if self.mode == "append" else "create", self.task.function, digest, self.arguments)
+        return work_digest("append" if self.mode == "append" else "create", self._function, digest, self.arguments)
 
     def _begin(self, plan: Plan, work: str, told: Mapping[str, Any]) -> tuple[Journal, Mapping[str, Any]]:
         """Write the plan, and return the journal and the plan of the driver that came first."""
@@ -109,7 +114,7 @@ class DatasetJob:
         if not self.resume:
             journal.drop()
         about = {
-            "function": describe(self.task.function),
+            "function": self._function,
             "operation": self.mode or "create",
             "inputs": told,
             "arguments": dict(self.arguments),

@@ -186,12 +186,13 @@ class FilesJob:
     ) -> None:
         digest = digest_of_inputs(inputs)
         policy = {"on_error": task.on_error, "weights": None if weights is None else list(weights), "reader": identity_of(task.reader)}
-        self._work = work_digest(operation, task.function, digest, policy)
+        function = describe(task.function)
+        self._work = work_digest(operation, function, digest, policy)
         self._plan = Plan(job_id(self._work, 0), len(inputs), digest, cut_into_units(len(inputs), weights))
         self._task = dataclasses.replace(task, job=self._plan.job)
         self._inputs, self._running, self._do_units, self._is_alone = inputs, running, do_units, is_alone
         told = {"count": len(inputs), "digest": digest, "first": [f"{item!r}"[:TOLD_CHARACTERS] for item in inputs[:TOLD_INPUTS]]}
-        self._about = {"function": describe(task.function), "operation": operation, "inputs": told}
+        self._about = {"function": function, "operation": operation, "inputs": told}
         self.journal = Journal(open_storage(task.output, task.options), self._plan.job)
 
     def run(self, *, resume: bool) -> Report:

@@ -4,7 +4,7 @@ The id depends on the function, the inputs and the arguments that change bytes, 
 again or on another number of workers, is the same job.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from leyden.core.errors import ConfigError
 from leyden.data.format import canonical
 from leyden.data.format.hashing import digest128
-from leyden.data.write.described import describe, digest_of
+from leyden.data.write.described import digest_of
 from leyden.data.write.packed import dumps
 
 MOST_UNITS, LEAST_UNITS, INPUTS_PER_UNIT = 65_536, 64, 512
@@ -121,16 +121,16 @@ def _bytes_of(item: Any, index: int) -> bytes:
         return b"p" + digest_of(item).encode()
 
 
-def work_digest(operation: str, function: Callable[..., Any], inputs_digest: str, arguments: Mapping[str, Any]) -> str:
+def work_digest(operation: str, function: Mapping[str, Any], inputs_digest: str, arguments: Mapping[str, Any]) -> str:
     """Return what two jobs that do the same have in common.
 
     Args:
         operation: `optimize` or `map`.
-        function: The user's.
+        function: What `describe` says of the user's, before it runs and may change what it holds.
         inputs_digest: Of all inputs.
         arguments: Those that change the bytes that are written.
     """
-    entry = {"operation": operation, "function": describe(function), "inputs": inputs_digest, "arguments": dict(arguments)}
+    entry = {"operation": operation, "function": dict(function), "inputs": inputs_digest, "arguments": dict(arguments)}
     return digest128(canonical.dumps(entry))
 
 

@@ -1,6 +1,7 @@
 """What names a function: everything that its answers depend on, and the same in every process."""
 
 import functools
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from leyden.data import AesGcm, optimize
 from leyden.data.write.described import describe, digest_of
 from leyden.data.write.plan import digest_of_inputs
 
 QUALITY = 1
+CALLS = 0
 SCRIPT = """
 import functools
+import pickle
 from leyden.data.write.described import describe
 from leyden.data.write.plan import digest_of_inputs
 
@@ -145,3 +149,44 @@ def test_the_order_of_hashes_does_not_count(tmp_path: Path) -> None:
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
         told.add(subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, check=True).stdout)
     assert len(told) == 1
+
+
+def test_lambdas_of_one_line_are_told_apart() -> None:
+    first, second = (lambda number: number + 1), (lambda number: number + 2)
+    assert describe(first) != describe(second)
+    again, _ = (lambda number: number + 1), (lambda number: number + 2)
+    assert describe(again)["closure"] == describe(first)["closure"]
+
+
+def _counted(number: int) -> int:
+    global CALLS  # noqa: PLW0603 - that is what is tested
+    CALLS += 1
+    return number
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def count(self, number: int) -> int:
+        self.calls += 1
+        return number
+
+
+def test_a_global_that_a_function_sets_does_not_count() -> None:
+    before = describe(_counted)
+    _counted(1)
+    assert describe(_counted) == before
+
+
+@pytest.mark.parametrize("inputs", [list, iter])
+def test_a_function_that_changes_what_it_holds_finds_its_job_again(tmp_path: Path, inputs: Callable[[range], Any]) -> None:
+    first = optimize(Counter().count, inputs(range(5)), str(tmp_path), num_workers=0)
+    assert optimize(Counter().count, inputs(range(5)), str(tmp_path), num_workers=0)[:3] == first[:3]
+
+
+def test_a_key_that_was_used_is_the_same_key() -> None:
+    fresh, used = AesGcm(password="a"), AesGcm(password="a")
+    used.master(bytes(32))
+    assert digest_of(fresh) == digest_of(used) == digest_of(pickle.loads(pickle.dumps(used)))
+    assert digest_of(fresh) != digest_of(AesGcm(password="b"))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from leyden.core.errors import ConfigError
 from leyden.core.storage import open_storage
+from leyden.data.write.described import describe
 from leyden.data.write.journal import Journal
-from leyden.data.write.plan import LEAST_UNITS, MOST_UNITS, Plan, cut_into_units, describe, digest_of_inputs, job_id, work_digest
+from leyden.data.write.plan import LEAST_UNITS, MOST_UNITS, Plan, cut_into_units, digest_of_inputs, job_id, work_digest
 
 
 def _sample(number: int) -> int:
@@ -38,10 +39,10 @@ def test_weights_must_fit() -> None:
 
 
 def test_the_job_is_known_by_what_changes_bytes() -> None:
-    work = work_digest("create", _sample, digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 4})
-    assert work == work_digest("create", _sample, digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 4})
-    assert work != work_digest("create", _sample, digest_of_inputs([1, "b", {"b": 2}]), {"chunk_size": 4})
-    assert work != work_digest("create", _sample, digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 5})
+    work = work_digest("create", describe(_sample), digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 4})
+    assert work == work_digest("create", describe(_sample), digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 4})
+    assert work != work_digest("create", describe(_sample), digest_of_inputs([1, "b", {"b": 2}]), {"chunk_size": 4})
+    assert work != work_digest("create", describe(_sample), digest_of_inputs([1, "a", {"b": 2}]), {"chunk_size": 5})
     assert job_id(work, 0) != job_id(work, 1)
     assert describe(_sample)["qualname"] == "_sample"
 

@@ -100,7 +100,7 @@ def add_columns(  # noqa: PLR0913 - what is read, how it is run and where, flat 
     target = open_target(input_dir, storage_options)
     _check_tree(target.manifest.schema, target.url)
     bytes_matter = {"columns": None if columns is None else list(columns), "output": output, "allow_pickle": allow_pickle}
-    work = work_digest(OPERATION, fn, "", bytes_matter)
+    work = work_digest(OPERATION, describe(fn), "", bytes_matter)
     if resume and (done := _found(past_of(target.storage), work)) is not None:
         return facts_of(done)
     if drivers_of(engine) > 1:
