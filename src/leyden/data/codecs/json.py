@@ -17,11 +17,14 @@ def encode(value: Any) -> bytes:
             f"Json({value!r:.80}) holds what JSON cannot give back alike. Accepted are str, int, float, bool, None, list, and dict with "
             "str keys; turn tuples into lists and keys into str."
         )
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: UTF-8 has no bytes for it, JSON has an escape
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def decode(data: Any) -> Any:
-    """Return the value of a JSON text."""
+    """Return the value of a JSON text; in old datasets half of a surrogate pair may stand in it."""
     return json.loads(bytes(data).decode("utf-8", "surrogatepass"))
 
 

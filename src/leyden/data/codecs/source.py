@@ -42,8 +42,10 @@ def given(owner: str, **alternatives: Any) -> None:
     """Refuse a wrapper for which none or several of `alternatives` were given.
 
     Raises:
-        ConfigError: None or several of them are not `None`.
+        ConfigError: None or several of them are not `None`, or an array hides some of its values.
     """
+    if isinstance(alternatives.get("array"), np.ma.MaskedArray):
+        raise ConfigError(f"{owner}(array=…) is a masked array, whose mask would be lost. Pass array.filled(…), or store array.mask too.")
     names = [name for name, value in alternatives.items() if value is not None]
     if len(names) != 1 and set(names) != {"path", "bytes"}:  # a path beside bytes is where they came from
         options = ", ".join(f"{name}=…" for name in alternatives)

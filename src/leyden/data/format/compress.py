@@ -32,7 +32,7 @@ class Compression:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        name, _, level = (self.name or "").partition(":")
+        name, _, level = (self.name if isinstance(self.name, str) else "").partition(":")
         level_is_known = not level or (name == "zstd" and level.isdecimal() and 1 <= int(level) <= 22)
         if self.name is not None and (name not in ("zstd", "lz4", "auto") or not level_is_known):
             raise ConfigError(f"compression={self.name!r} is not known. {_ACCEPTED}")

@@ -17,6 +17,7 @@ from leyden.core.files import write_atomic
 from leyden.core.storage import open_storage
 
 INDEX_NAME = "_leyden-files.json"
+_OF_JOBS = "_leyden/"  # what `map` and `convert` keep beside their files
 
 
 @final
@@ -96,7 +97,7 @@ class FileIndexer(BaseIndexer):
         return sorted(found, key=lambda file: file.path)
 
     def _takes(self, key: str) -> bool:
-        if key == INDEX_NAME or key.count("/") > self.max_depth:
+        if key == INDEX_NAME or key.startswith(_OF_JOBS) or key.count("/") > self.max_depth:
             return False
         return self.extensions is None or key.lower().endswith(self.extensions)
 

@@ -143,6 +143,8 @@ def _document_offsets(column: Column) -> NDArray[np.int64] | Sequence[int]:
 
 
 def _tokens_of(table: BlockTable) -> NDArray[np.int64]:
+    if not len(table.rows):
+        return np.zeros(0, np.int64)  # all were deleted: nothing says any more what they were
     if table.tokens is None:
         raise ConfigError("TokensLoader reads datasets that were written with item_loader=TokensLoader(); this one holds samples.")
     return table.tokens

@@ -1,6 +1,7 @@
 """The arguments that `optimize` and `map` share: what is accepted, what is refused with the way out, what has no effect."""
 
 import itertools
+import math
 import os
 import re
 import time
@@ -91,13 +92,18 @@ def checked_weights(weights: Any, fast_dev_run: bool | int) -> list[float] | Non
 
     Raises:
         ConfigTypeError: They are no numbers.
+        ConfigError: One is negative, infinite or not a number.
     """
     if weights is None:
         return None
     try:
-        return [float(weight) for weight in weights][: dev_inputs(fast_dev_run)]
+        costs = [float(weight) for weight in weights]
     except (TypeError, ValueError) as error:
         raise ConfigTypeError(f"weights={weights!r:.60} is not accepted: it takes a list of numbers, one for each input.") from error
+    for index, cost in enumerate(costs):
+        if not 0 <= cost < math.inf:
+            raise ConfigError(f"weights[{index}]={cost!r} is not accepted: what an input costs is a number ≥ 0.")
+    return costs[: dev_inputs(fast_dev_run)]
 
 
 def checked_flags(**given: Any) -> None:
@@ -127,6 +133,8 @@ def check_reader(reader: Any) -> None:
     Raises:
         ConfigTypeError: It has no `read` and `remap_items`.
     """
+    if isinstance(reader, type):
+        raise ConfigTypeError(f"reader={reader.__name__} is a class: pass an object of it, such as reader={reader.__name__}(…).")
     if reader is not None and not (callable(getattr(reader, "read", None)) and callable(getattr(reader, "remap_items", None))):
         raise ConfigTypeError(f"reader={reader!r:.80} is not accepted: it takes an object of a subclass of BaseReader.")
 

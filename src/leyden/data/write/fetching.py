@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, final
 
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.storage import Storage, is_url, open_storage
 from leyden.data.config import Dir, place_of
 
@@ -62,23 +62,30 @@ def fetching_of(
         num_downloaders: How many downloads are in flight.
 
     Raises:
-        ConfigError: A number is not accepted.
+        ConfigError: A number is not accepted, or options have no names.
     """
+    options = _named(options)
     downloads = checked_transfers("num_downloaders", num_downloaders)
     if input_dir is None:
         holds_url = any(text.startswith(_STORES) for text in _texts(first))
-        return Fetching(prefix="", url="", options=dict(options or {}), downloads=downloads) if holds_url else None
+        return Fetching(prefix="", url="", options=options, downloads=downloads) if holds_url else None
     url = place_of(input_dir)
     if not is_url(url) or url.startswith("file:"):
         return None  # strings below a local folder are local paths
     local = input_dir.path if isinstance(input_dir, Dir) and input_dir.path else url
-    return Fetching(prefix=local.rstrip("/") + "/", url=url.rstrip("/"), options=dict(options or {}), downloads=downloads)
+    return Fetching(prefix=local.rstrip("/") + "/", url=url.rstrip("/"), options=options, downloads=downloads)
 
 
 def options_of(output: str, options: Mapping[str, Any] | None, fetching: Fetching | None) -> dict[str, Any]:
     """Return the options of the output's storage: those of a folder are refused, unless they are for what is fetched."""
     is_for_inputs = fetching is not None and (not is_url(output) or output.startswith(("file:", "memory:")))
-    return {} if is_for_inputs else dict(options or {})
+    return {} if is_for_inputs else _named(options)
+
+
+def _named(options: Any) -> dict[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigTypeError(f"storage_options={options!r:.60} is not accepted: it takes a dict, such as {{'region_name': 'eu-west-1'}}.")
+    return dict(options or {})
 
 
 def checked_transfers(name: str, count: int | None) -> int:

@@ -30,6 +30,12 @@ def test_json_comes_back_alike(value: Any) -> None:
     assert decoder("json")(memoryview(Json(value).encode())) == value
 
 
+def test_half_a_surrogate_pair_is_escaped_in_json() -> None:
+    data = Json({"é": "\ud800"}).encode()
+    assert (data.decode(), decoder("json")(data)) == ('{"\\u00e9":"\\ud800"}', {"é": "\ud800"})
+    assert decoder("json")(b'["\xed\xa0\x80"]') == ["\ud800"]  # as it was once stored
+
+
 @pytest.mark.parametrize("value", [(1, 2), {1: 2}, {"a": {3}}, [object()], np.float64(1.0)])
 def test_what_json_would_change_is_refused(value: Any) -> None:
     with pytest.raises(SchemaError, match="turn tuples into lists"):

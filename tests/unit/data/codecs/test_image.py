@@ -120,6 +120,12 @@ def test_pixels_that_would_be_changed_are_refused(array: Any) -> None:
         Image(array=array).encode()
 
 
+def test_pixels_behind_a_mask_are_refused() -> None:
+    for wrapper in (Image, Jpeg, Pil):
+        with pytest.raises(ConfigError, match=f"{wrapper.__name__}.* is a masked array"):
+            wrapper(array=np.ma.array(np.zeros((2, 2, 3), np.uint8), mask=True)).encode()
+
+
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ConfigError, match="Pillow writes no such format"):
         Image(array=np.zeros((2, 2, 3), np.uint8), format="docx").encode()

@@ -70,3 +70,10 @@ def test_paths_of_local_files_are_their_own(folder: Path, tmp_path: Path) -> Non
 def test_it_pickles_as_configuration(folder: Path, tmp_path: Path) -> None:
     dataset = StreamingRawDataset(folder, cache_dir=tmp_path / "cache")
     assert pickle.loads(pickle.dumps(dataset))[1] == b"a/2.jpg"
+
+
+def test_what_a_job_keeps_beside_its_files_is_none_of_them(folder: Path) -> None:
+    before = FileIndexer().discover_files(str(folder), None)
+    (folder / "_leyden/jobs/a").mkdir(parents=True)
+    (folder / "_leyden/jobs/a/plan.json").write_bytes(b"{}")
+    assert FileIndexer().discover_files(str(folder), None) == before

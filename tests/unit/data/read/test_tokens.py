@@ -1,11 +1,14 @@
 """Windows of tokens are slices of the concatenated stream, wherever blocks and documents end."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.core.errors import ConfigError
+from leyden.data import StreamingDataset, TokensLoader, delete_rows, optimize
 from leyden.data.read.blocks import OpenBlocks
 from leyden.data.read.tokens import TokenWindows
 from tests.support.array_source import ArraySource
@@ -64,3 +67,10 @@ def test_long_windows_are_copied_right_too() -> None:
 def test_a_dataset_of_samples_has_no_windows() -> None:
     with pytest.raises(ConfigError, match="written with item_loader=TokensLoader"):
         TokenWindows(ArraySource([{"x": 1}], 1).table, 4)
+
+
+def test_a_dataset_whose_tokens_are_all_deleted_is_told_as_such(tmp_path: Path) -> None:
+    optimize(np.arange, range(1, 4), str(tmp_path), num_workers=0, item_loader=TokensLoader())
+    delete_rows(str(tmp_path), slice(None))
+    with pytest.raises(ConfigError, match="larger than this dataset of 0 tokens"):
+        StreamingDataset(str(tmp_path), item_loader=TokensLoader(block_size=2))

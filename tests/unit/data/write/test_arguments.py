@@ -30,6 +30,10 @@ REFUSED = [
     {"weights": 3},
     {"weights": ["a", "b"]},
     {"weights": [1.0]},
+    *({"weights": [1, value]} for value in (-1, float("nan"), float("inf"))),
+    {"reader": ld.ParquetReader},
+    {"compression": 5},
+    {"storage_options": 3},
     {"encryption": 3},
 ]
 
