@@ -264,11 +264,13 @@ class _Adder:
         return None
 
     def _add_one_by_one(self, index: int, given: Given) -> Failure | None:
+        has_keys, append = self._task.key_function is not None, self._filler.append
         try:
             for sample in self._samples_of(given):
-                keys = self._keys_of((sample,))
-                self._filler.append(sample)
-                self.keys += keys
+                keys = self._keys_of((sample,)) if has_keys else ()
+                append(sample)
+                if has_keys:
+                    self.keys += keys
         except Exception as error:
             if self._filler.has_failed:
                 raise
