@@ -182,7 +182,8 @@ class Square(LitAPI):
             return os.getpid()
         if x == "die":
             os._exit(9)
-        if isinstance(x, list):  # wait for a file to appear
+        if isinstance(x, list):  # wait for a file to appear, after saying who does
+            Path(x[0] + ".pid").write_text(str(os.getpid()))
             while not os.path.exists(x[0]):  # noqa: PTH110 - a hot loop of a test
                 time.sleep(0.005)
             return "done"

@@ -167,6 +167,9 @@ class Link:
         elif frame.kind in {Kind.DRAIN, Kind.BYE}:
             if self.is_ready:
                 self._receiver.ready(self, self._shape._replace(takes_work=False))
+            if frame.kind is Kind.DRAIN:  # nothing more comes from here, so the worker need not wait for it
+                self.send(Kind.DRAIN, LINK_STREAM)
+                self.flush()
         elif frame.kind is Kind.PING:
             self.send(Kind.PONG, LINK_STREAM)
             self.flush()

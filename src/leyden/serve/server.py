@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from leyden.core import log
+from leyden.core.arguments import number, one_of, positive
 from leyden.core.errors import ConfigError, StateError, UnsupportedError, closest
 from leyden.core.lazy import Later
 from leyden.serve import wiring
@@ -142,7 +143,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             }
         )
         self._apis = wiring.apis_of(lit_api, old)
-        self._callbacks, self._has_callbacks = CallbackRunner(callbacks), bool(callbacks)
+        self._callbacks = CallbackRunner(callbacks)
         if loggers:
             raise UnsupportedError("LitServer(loggers=…) is not supported yet: leave it out, and log in the hooks.")
         if fast_queue:
@@ -154,7 +155,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         plans = wiring.check_all(self._apis, waits, own)
         self.devices = wiring.devices_of(accelerator, devices)
         per_device = wiring.workers_of(workers_per_device, [api.api_path for api in self._apis], self._apis)
-        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, wiring.callbacks_list(callbacks), logs=bool(loggers))
+        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, self._callbacks.callbacks)
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
         self._may_shut_down = enable_shutdown_api
@@ -174,13 +175,13 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             max_queue_size=wiring.queue_size(max_queue_size),
             max_inflight_bytes=payload_bytes(max_inflight_bytes, "max_inflight_bytes") or 2**62,
             max_payload_bytes=payload_bytes(max_payload_size),
-            header_timeout=wiring.seconds("header_timeout", header_timeout),
-            body_timeout=wiring.seconds("body_timeout", body_timeout),
-            keep_alive=wiring.seconds("keep_alive", keep_alive),
-            drain_delay=wiring.seconds("drain_delay", drain_delay, least=0),
-            drain_timeout=wiring.seconds("drain_timeout", drain_timeout, least=0),
+            header_timeout=positive("header_timeout", header_timeout),
+            body_timeout=positive("body_timeout", body_timeout),
+            keep_alive=positive("keep_alive", keep_alive),
+            drain_delay=number("drain_delay", drain_delay, 0),
+            drain_timeout=number("drain_timeout", drain_timeout, 0),
             exposes_errors=expose_errors,
-            compression=wiring.choice("compression", compression, ("auto", "off")),
+            compression=one_of("compression", compression, ("auto", "off")),
         )
         self._layout = Layout([api.api_path for api in self._apis])
         self._page = Page(self._layout)  # of the front end of `app`; a forked one writes into its own
@@ -271,7 +272,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         host, port = checked_host(host), checked_port(port)
         total = sum(replicas.count for replicas in self._replicas)
         front_ends = checked_front_ends(num_api_servers, total)
-        if wiring.choice("api_server_worker_type", api_server_worker_type or "process", ("process", "thread")) == "thread":
+        if one_of("api_server_worker_type", api_server_worker_type or "process", ("process", "thread")) == "thread":
             _logger.info("api_server_worker_type='thread': front ends are processes all the same, which no model of yours can block.")
         options = _uvicorn_options(uvicorn_kwargs, log_level)
         if self._supervisor is not None:
@@ -286,11 +287,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
 
     def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any]) -> None:
         engine = LocalEngine()
-        self._config = dataclasses.replace(self._config, num_front_ends=front_ends)
         pages = [Page(self._layout) for _ in range(front_ends)]
         self._pages = [*pages, Page(self._layout)]
         self._is_forked = True
         front = self._front_end  # made here, so that forked ones need not import anything
+        front.share_limits(front_ends)
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
@@ -341,7 +342,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
 
     def _request_events(self) -> tuple[Callable[[], None] | None, Callable[[], None] | None]:
         """Return what is called for each request and each answer: nothing at all without callbacks."""
-        if not self._has_callbacks:
+        if not self._callbacks.callbacks:
             return None, None
         trigger = self._callbacks.trigger_event
         return (

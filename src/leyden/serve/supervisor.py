@@ -178,7 +178,7 @@ class Supervisor:
 
     def _wait(self, now: float) -> None:
         wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._deadline, self._next_scale if self._scaling else None)
-        due = min(time for time in (*wakeups, float("inf")) if time is not None)
+        due = min(wakeup for wakeup in (*wakeups, float("inf")) if wakeup is not None)
         descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
@@ -224,8 +224,7 @@ class Supervisor:
                 self._start(worker, now)
             case Drain(worker):
                 handle = self._handles.get(worker)
-                self._tell_down(worker)
-                if handle is not None:
+                if handle is not None:  # it tells front ends itself to send no more; they forget it when it is gone
                     self._engine.stop(handle, self._drain_seconds)
             case Failing(api, message):
                 self._failing[api] = message
@@ -241,12 +240,9 @@ class Supervisor:
 
     def _start(self, worker: WorkerId, now: float) -> None:
         specs = self._replicas[worker.api].specs
-        spec = specs[worker.index % len(specs)]
         self._fleet.started(worker, now)
-        if worker in self._handles or spec is None:
-            raise AssertionError(f"{worker} is there already")
         try:
-            self._handles[worker] = self._engine.start(ReplicaSpec(worker, spec))
+            self._handles[worker] = self._engine.start(ReplicaSpec(worker, specs[worker.index % len(specs)]))
         except OSError as error:
             _logger.exception("a worker of %s cannot be started", self._replicas[worker.api].path)
             self._fleet.gone(worker, f"it cannot be started: {error}", now)
@@ -271,7 +267,7 @@ class Supervisor:
         if answered != self._answered[worker.api]:
             self._fleet.request_finished(worker)
             self._answered[worker.api] = answered
-        is_wanted = self._phase is Phase.RUNNING and worker.index < self._wanted[worker.api]
+        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and worker.index < self._wanted[worker.api]
         self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
         if is_wanted:
             self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, closest, listed
+from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
 from leyden.serve.api import LitAPI, made
 from leyden.serve.arguments import checked_path, checked_paths, workers_for
 from leyden.serve.callbacks.callback import Callback
@@ -137,15 +137,13 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
 
 
 def replicas_of(
-    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback], *, logs: bool
+    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback]
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    return [_replicas(number, api, devices, per_device[number], callbacks, logs=logs) for number, api in enumerate(apis)]
+    return [_replicas(number, api, devices, per_device[number], callbacks) for number, api in enumerate(apis)]
 
 
-def _replicas(
-    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], *, logs: bool
-) -> Replicas:
+def _replicas(number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback]) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
     if policy is not None:
@@ -153,7 +151,7 @@ def _replicas(
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     code = packed(api, callbacks)
     specs = [
-        WorkerSpec(packed=code, api=number, name=f"{api.api_path} {index}", address="", device=devices[index // per_device], logs=logs)
+        WorkerSpec(packed=code, api=number, name=f"{api.api_path} {index}", address="", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)
@@ -173,11 +171,6 @@ def workers_of(given: object, paths: Sequence[str], apis: Sequence[LitAPI]) -> l
                 "AutoscalePolicy(min_replicas=…, max_replicas=…) alone."
             )
     return counts
-
-
-def callbacks_list(given: Any) -> list[Callback]:
-    """Return callbacks, which were checked, as a list."""
-    return list(given) if isinstance(given, Sequence) else [] if given is None else [given]
 
 
 def middlewares_of(given: Sequence[Any] | None) -> tuple[tuple[Any, Mapping[str, Any]], ...]:
@@ -206,26 +199,3 @@ def queue_size(given: object) -> int | None:
     if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return given
     raise ConfigError(f"max_queue_size={given!r} is not accepted: it takes a whole number ≥ 1, or 'auto'.")
-
-
-def seconds(name: str, given: object, least: float | None = None) -> float:
-    """Return a number of seconds above 0, or from `least` on.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not (given > 0 if least is None else given >= least):
-        raise ConfigError(f"{name}={given!r} is not accepted: it takes a number of seconds {'> 0' if least is None else f'≥ {least:g}'}.")
-    return float(given)
-
-
-def choice(name: str, given: object, choices: Sequence[str]) -> Any:
-    """Return one of the choices.
-
-    Raises:
-        ConfigError: It is none of them.
-    """
-    if given not in choices:
-        raise ConfigError(f"{name}={given!r} is not accepted: it takes {listed(choices)}.{closest(str(given), choices)}")
-    return given

@@ -185,6 +185,7 @@ def test_a_worker_that_drains_ends_what_it_has_and_gets_nothing_new(idle: Front)
         client.ask(b"1")
         request = worker.take()
         worker._owners[request.stream].sendall(b"".join(encode(Kind.DRAIN, 0)))
+        worker.heard(Kind.DRAIN)  # nothing more comes: it need not wait for that
         worker.say(request, Kind.RES, b"1")
         assert client.response().body == b"1"
         other.ask(b"2")

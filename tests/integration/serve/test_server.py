@@ -187,3 +187,21 @@ def test_workers_follow_the_load_to_zero_and_back(tmp_path: Path) -> None:
             assert all(each.result().status_code == 200 for each in busy)
         wait_for(lambda: 'workers{api="/predict",state="ready"} 0' in server.get("/metrics").text, server, "asleep")
         assert server.post(5).json() == {"output": 25}
+
+
+def test_a_worker_that_is_not_wanted_any_more_ends_what_it_has(tmp_path: Path) -> None:
+    policy = "AutoscalePolicy(min_replicas=1, initial_replicas=2, max_replicas=2, target_ongoing_requests=1, look_back_seconds=0.5, "
+    policy += "upscale_delay_seconds=0, downscale_delay_seconds=0.3)"
+    files = [tmp_path / "a", tmp_path / "b"]
+    with served(f"Square(autoscale={policy})") as server, ThreadPoolExecutor(2) as pool:
+        asked = {file: pool.submit(server.post, [str(file)]) for file in files}
+        pids = [file.with_suffix(".pid") for file in files]
+        wait_for(lambda: all(path.exists() and path.read_text() for path in pids), server, "both at work")
+        first, second = sorted(files, key=lambda file: int(file.with_suffix(".pid").read_text()))  # workers start in their order
+        first.touch()
+        assert asked[first].result().json() == {"output": "done"}
+        wait_for(lambda: 'workers{api="/predict",state="draining"} 1' in server.get("/metrics").text, server, "one leaves")
+        assert server.post(3).json() == {"output": 9}, "the other takes what comes"
+        second.touch()
+        assert asked[second].result().json() == {"output": "done"}, "nothing is lost"
+        wait_for(lambda: 'workers{api="/predict",state="draining"} 0' in server.get("/metrics").text, server, "it is gone")

@@ -3,8 +3,8 @@
 import multiprocessing
 from typing import Any
 
+from leyden.core.arguments import one_of, whole
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, listed
-from leyden.data.read.options import checked_choice, whole
 
 
 def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[int, int | None]:
@@ -18,7 +18,7 @@ def batch_sizes(batch_size: int | None, global_batch_size: int | None) -> tuple[
 
 def checked_last_batch(last_batch: str, drop_last: bool | None) -> Any:  # noqa: FBT001 - as it was given
     """Return what becomes of the last samples, if it does not contradict `drop_last`."""
-    checked_choice("last_batch", last_batch, ("auto", "drop", "partial", "pad"))
+    one_of("last_batch", last_batch, ("auto", "drop", "partial", "pad"))
     if drop_last is not None and last_batch != "auto" and drop_last != (last_batch == "drop"):
         raise ConfigError(f"drop_last={drop_last} and last_batch={last_batch!r} contradict each other: pass one of them.")
     return last_batch

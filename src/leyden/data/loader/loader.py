@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, final
 
+from leyden.core.arguments import flag, number, one_of, positive, whole
 from leyden.core.errors import ConfigError, ConfigTypeError, StateError
 from leyden.core.optional import require
 from leyden.data.loader.arguments import batch_sizes, checked_context, checked_function, checked_last_batch, refuse
@@ -23,7 +24,6 @@ from leyden.data.order.lanes import slice_for
 from leyden.data.placement import check_enough
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.iteration import Share
-from leyden.data.read.options import checked_choice, flag, number, positive, whole
 from leyden.data.read.states import Position, state_of
 from leyden.data.read.stream import Stream
 from leyden.data.read.streamed import Streamed
@@ -153,7 +153,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         self._collator = Collator(dataset.output, ragged)
         self._workers = _Workers(
             count=self.num_workers,
-            kind=checked_choice("worker_kind", worker_kind, ("auto", "threads", "processes")),
+            kind=one_of("worker_kind", worker_kind, ("auto", "threads", "processes")),
             prefetch=self.prefetch_factor,
             watch=Watch(self.timeout, positive("stall_seconds", stall_seconds)),
             context=checked_context(multiprocessing_context),
@@ -373,7 +373,7 @@ class StreamingDataLoader:  # noqa: SIZE003 - the documented interface
         """
         self._cursor.load(self.dataset.adopt(state))
         if state.get("last_batch") and not self._is_last_given:
-            self._last = checked_choice("last_batch", state["last_batch"], ("drop", "partial", "pad"))
+            self._last = one_of("last_batch", state["last_batch"], ("drop", "partial", "pad"))
         self._started = False
 
     def close(self) -> None:

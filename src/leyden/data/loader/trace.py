@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+from leyden.core.arguments import whole
 from leyden.core.errors import ConfigError
-from leyden.data.read.options import whole
 
 _log = logging.getLogger(__name__)
 FILE = "result.json"

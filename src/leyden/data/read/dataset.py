@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from leyden.core.arguments import one_of
 from leyden.core.errors import ConfigError, ConfigTypeError, NotFoundError, StateError
 from leyden.core.lazy import Later
 from leyden.data.codecs.serializer import Serializer
@@ -23,7 +24,7 @@ from leyden.data.placement import Place
 from leyden.data.read.columns import BINARY, Dense, Objects
 from leyden.data.read.cursor import Cursor
 from leyden.data.read.opening import Opened, open_source
-from leyden.data.read.options import SourceOptions, checked_choice, order_options, read_options, report_replaced, source_options
+from leyden.data.read.options import SourceOptions, order_options, read_options, report_replaced, source_options
 from leyden.data.read.orders import make_order
 from leyden.data.read.reading import Reading
 from leyden.data.read.row import Samples, compile_tree, numpy_array, torch_tensor
@@ -389,12 +390,12 @@ class StreamingDataset(Streamed):  # noqa: SIZE002, SIZE003 - the documented int
 
     def set_output(self, output: Literal["torch", "numpy"]) -> None:
         """Set `output`."""
-        self._options = replace(self._options, output=checked_choice("output", output, ("torch", "numpy")))
+        self._options = replace(self._options, output=one_of("output", output, ("torch", "numpy")))
         self._reading = self._reading.with_output(output)
 
     def set_binary(self, binary: Literal["bytes", "view"]) -> None:
         """Say what becomes of bytes: objects of their own, or memoryviews of what was read."""
-        self._reading = self._reading.with_binary(checked_choice("binary", binary, ("bytes", "view")))
+        self._reading = self._reading.with_binary(one_of("binary", binary, ("bytes", "view")))
 
     def set_batch_size(self, batch_size: int) -> None:
         """Set `batch_size`."""

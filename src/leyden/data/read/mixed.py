@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
+from leyden.core.arguments import one_of
 from leyden.core.errors import ConfigError, ConfigTypeError, ConflictError
 from leyden.data.order.mixture import BatchedMixture, End, Mixture, quotas_of
 from leyden.data.read.combined import MixedStream
 from leyden.data.read.dataset import StreamingDataset
-from leyden.data.read.options import checked_choice
 from leyden.data.read.several import SeveralDatasets
 from leyden.data.read.states import Position
 from leyden.data.read.transform import Applies, EachTransform
@@ -58,7 +58,7 @@ class CombinedStreamingDataset(SeveralDatasets):
         repeat: bool = False,
     ) -> None:
         super().__init__(datasets, force_override_state_dict=force_override_state_dict)
-        self.batching_method: BatchingMethod = checked_choice("batching_method", batching_method, ("stratified", "per_stream"))
+        self.batching_method: BatchingMethod = one_of("batching_method", batching_method, ("stratified", "per_stream"))
         iterate_over_all = iterate_over_all and not repeat
         if iterate_over_all and (weights is not None or temperature is not None):
             raise ConfigError("iterate_over_all=True hands out every sample once, so weights mean nothing: pass iterate_over_all=False.")

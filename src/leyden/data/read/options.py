@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from leyden.core.arguments import flag, one_of, whole
 from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError, listed
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.config import Dir, ItemLoader, ParquetLoader, PyTreeLoader, TokensLoader, parse_bytes, place_of
@@ -77,7 +78,7 @@ def order_options(*, seed: Any, shuffle: Any, order: str, lanes: int, window: in
     flag("shuffle", shuffle)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ConfigTypeError(f"seed={seed!r} is not accepted: it takes a whole number.")
-    checked_choice("order", order, ("auto", "sequential", "lanes"))
+    one_of("order", order, ("auto", "sequential", "lanes"))
     whole("lanes", lanes, 1)
     whole("window", window, 1)
     if order == "sequential" and shuffle:
@@ -131,7 +132,7 @@ def source_options(
         columns=None if columns is None else tuple(columns),
         serializers=dict(given["serializers"] or {}),
         trust=flag("trust", given["trust"]),
-        verify=checked_choice("verify", given["verify"], ("first", "always", "never")),
+        verify=one_of("verify", given["verify"], ("first", "always", "never")),
         ram_bytes=parse_bytes(given["ram_bytes"], "ram_bytes"),
     )
 
@@ -150,7 +151,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         raise ConfigTypeError(f"decode={given['decode']!r} is not accepted: it takes True, False, or a dict of them by leaf.")
     return ReadOptions(
         decode=given["decode"],
-        output=checked_choice("output", given["output"], ("torch", "numpy")),
+        output=one_of("output", given["output"], ("torch", "numpy")),
         drop_last=None if given["drop_last"] is None else flag("drop_last", given["drop_last"]),
         subsample=float(given["subsample"]),
         batch_size=None if given["batch_size"] is None else whole("batch_size", given["batch_size"], 1),
@@ -210,62 +211,3 @@ def profile_credentials(profile: str) -> dict[str, str]:
         raise ConfigError(f"profile_name={profile!r}: ~/.aws/credentials has no such profile; there are {listed(parser.sections())}.")
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     return {name: parser[profile][name] for name in names if name in parser[profile]}
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number that is large enough.
-
-    Raises:
-        ConfigError: It is not.
-
-    Example:
-        >>> whole("lanes", 64, 1)
-        64
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes a whole number ≥ {least}.")
-    return int(value)
-
-
-def number(name: str, value: Any, least: float) -> float:
-    """Return a number that is large enough.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= least:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number ≥ {least:g}.")
-    return float(value)
-
-
-def positive(name: str, value: Any) -> float:
-    """Return a number above 0.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not number(name, value, 0) > 0:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes a number > 0.")
-    return float(value)
-
-
-def flag(name: str, value: Any) -> bool:
-    """Return True or False.
-
-    Raises:
-        ConfigTypeError: It is neither.
-    """
-    if not isinstance(value, bool):
-        raise ConfigTypeError(f"{name}={value!r} is not accepted: it takes True or False.")
-    return value
-
-
-def checked_choice(name: str, value: Any, choices: Sequence[str]) -> Any:
-    """Return the value if it is one of the choices.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r} is not accepted: it takes one of {listed(choices)}.")
-    return value

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from leyden.core.arguments import whole
 from leyden.core.errors import ConfigError, ConflictError, closest, listed
 from leyden.core.storage import Storage
 from leyden.data.codecs.serializer import Serializer
@@ -15,7 +16,6 @@ from leyden.data.format.versions import INDEX, commit, find_manifest, repair_ind
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.litdata_write import LitdataSettings
 from leyden.data.read.dataset import StreamingDataset
-from leyden.data.read.options import whole
 from leyden.data.read.subset import Runs
 from leyden.data.tools.convert_parts import FACTS, WRITERS, PartWriter, cut_parts, native_schema, rows_within
 from leyden.data.tools.opening import Access, open_any

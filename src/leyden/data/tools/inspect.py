@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from leyden.core.arguments import whole
 from leyden.core.errors import StorageError
 from leyden.data.codecs.serializer import Serializer
 from leyden.data.interop.litdata_chunks import Decrypts
 from leyden.data.interop.sniff import format_of
-from leyden.data.read.options import whole
 from leyden.data.tools.facts import LeafFacts, shown
 from leyden.data.tools.inspection import Inspection
 from leyden.data.tools.opening import Access, live_rows, open_any

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from leyden.core import settings
+from leyden.core.arguments import flag, whole
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.data.config import Dir, parse_bytes, place_of
 from leyden.data.format.cipher import AesGcm
-from leyden.data.read.options import flag, whole
 from leyden.data.write.progress import checked_progress
 
 DEV_RUN_INPUTS = 10
@@ -54,7 +54,7 @@ def collect_inputs(inputs: Any, *, reader: Any, batch_size: int | None, fast_dev
     if reader is not None:
         found = listed_inputs(reader.remap_items(found, 1))
     if batch_size is not None:
-        size = _checked_size(batch_size)
+        size = whole("batch_size", batch_size, 1)
         found = [found[start : start + size] for start in range(0, len(found), size)]
     return found[: dev_inputs(fast_dev_run)]
 
@@ -171,7 +171,7 @@ def batched(values: Iterator[Any], batch_size: int | None) -> Iterator[Any]:
     """
     if batch_size is None:
         return values
-    size = _checked_size(batch_size)
+    size = whole("batch_size", batch_size, 1)
     return iter(lambda: list(itertools.islice(values, size)), [])
 
 
@@ -184,10 +184,6 @@ def dev_inputs(fast_dev_run: bool | int) -> int | None:  # noqa: FBT001 - the do
     if not isinstance(fast_dev_run, int) or fast_dev_run < 1:
         raise ConfigError(f"fast_dev_run={fast_dev_run!r} is not accepted: it takes True, False, or a number of inputs ≥ 1.")
     return fast_dev_run
-
-
-def _checked_size(batch_size: Any) -> int:
-    return whole("batch_size", batch_size, 1)
 
 
 def output_of(place: "str | os.PathLike[str] | Dir", *, is_alone: bool) -> str:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from leyden.core.arguments import whole
 from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.core.storage import open_storage
 from leyden.data.config import Dir, ParquetLoader, PyTreeLoader, TokensLoader
@@ -13,7 +14,6 @@ from leyden.data.format.compress import Compression
 from leyden.data.format.filling import FillSettings
 from leyden.data.format.leaves import LeafRules
 from leyden.data.format.versions import find_manifest, open_manifest
-from leyden.data.read.options import whole
 from leyden.data.write.arguments import (
     check_encryption,
     check_job,

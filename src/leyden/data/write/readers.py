@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from leyden.core.arguments import flag, whole
 from leyden.core.errors import ConfigError
 from leyden.core.optional import require
-from leyden.data.read.options import flag, whole
 from leyden.data.write.described import describe, digest_of
 
 

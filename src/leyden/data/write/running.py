@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, final
 
+from leyden.core.arguments import positive, whole
 from leyden.data.config import parse_bytes
 from leyden.data.format.schema import Schema
-from leyden.data.read.options import positive, whole
 from leyden.data.write.arguments import some_bytes, usable_workers
 from leyden.data.write.driver import Driver, Policy
 from leyden.data.write.feeding import Feed, ListedFeed

@@ -45,6 +45,9 @@ class CallbackRunner:
     Args:
         callbacks: One, several, or none.
 
+    Attributes:
+        callbacks: All of them.
+
     Raises:
         ConfigTypeError: One is no `Callback`.
 
@@ -58,7 +61,7 @@ class CallbackRunner:
             if not isinstance(each, Callback):
                 made = f": pass an object, {each.__name__}()" if isinstance(each, type) else ""
                 raise ConfigTypeError(f"callbacks={each!r:.80} is not accepted{made}. It takes objects of Callback, one or a list of them.")
-        self._callbacks = given
+        self.callbacks = tuple(given)
 
     def trigger_event(self, event_name: str, *args: Any, **kwargs: Any) -> None:
         """Call a method of all callbacks.
@@ -68,7 +71,7 @@ class CallbackRunner:
             args: Handed on.
             kwargs: Handed on.
         """
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             try:
                 getattr(callback, event_name)(*args, **kwargs)
             except Exception:  # the user's code may raise anything: requests are unaffected
@@ -84,6 +87,6 @@ class CallbackRunner:
             EventTypes.BEFORE_ENCODE_RESPONSE,
             EventTypes.AFTER_ENCODE_RESPONSE,
         )
-        if not self._callbacks:
+        if not self.callbacks:
             return NO_EVENTS
         return StepEvents(*(functools.partial(self.trigger_event, event, lit_api=lit_api) for event in events))

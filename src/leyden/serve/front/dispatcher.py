@@ -79,8 +79,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self.max_payload_bytes = math.inf if config.max_payload_bytes is None else float(config.max_payload_bytes)
         self.now = now
         self.num_open = 0  # calls from their heads to the last bytes of their answers
-        deadline = None if config.deadline == math.inf else config.deadline
-        self._router: Router[HttpCall] = Router(config.limits(), deadline=deadline, max_inflight_bytes=config.inflight_bytes)
+        self._router = _router_of(config)
         self._counters = [Counters(page, layout, api) for api in range(len(config.apis))]
         self._on_request, self._on_response = on_request, on_response
         self._numbers = itertools.count(1)
@@ -92,6 +91,10 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self._ended: asyncio.Event | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
+
+    def reconfigure(self, config: ServerConfig) -> None:
+        """Keep other limits; before the first worker and the first call."""
+        self.config, self._router = config, _router_of(config)
 
     def start(self) -> None:
         """Begin, in the running event loop: links that were added before connect now."""
@@ -375,3 +378,8 @@ def _told(callback: Callable[[], None]) -> None:
         callback()
     except Exception:  # whatever it raises, it is not the client's fault
         _logger.exception("a callback failed")
+
+
+def _router_of(config: ServerConfig) -> "Router[HttpCall]":
+    deadline = None if config.deadline == math.inf else config.deadline
+    return Router(config.limits(), deadline=deadline, max_inflight_bytes=config.inflight_bytes)

@@ -9,6 +9,7 @@ uvicorn.Server(uvicorn.Config(front.app, **front.uvicorn_options())).run(sockets
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, final
@@ -89,6 +90,11 @@ class FrontEnd:
 
         parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
         self.app = build(parts, self._app_lifespan)
+
+    def share_limits(self, num_front_ends: int) -> None:
+        """Keep a part of the server's limits, of which others keep the rest; before it runs."""
+        self.config = dataclasses.replace(self.config, num_front_ends=num_front_ends)
+        self.dispatcher.reconfigure(self.config)
 
     # -- workers -------------------------------------------------------------------------------------------------------
 

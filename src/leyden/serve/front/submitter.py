@@ -8,7 +8,7 @@ from leyden.serve.codec import read_json
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer
 from leyden.serve.front.asgi import REQUEST_ID
-from leyden.serve.front.calls import Ending, HttpCall
+from leyden.serve.front.calls import HttpCall
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake
 from leyden.serve.specs.base import SpecCall
@@ -29,14 +29,6 @@ class _Listener:
     def is_congested(self) -> bool:
         """Whether the endpoint has not taken what came."""
         return bool(self.pieces)
-
-    def answer(self, call: HttpCall, answer: Answer) -> None:
-        """Not asked: `InnerCall` hands answers over itself."""
-        raise NotImplementedError
-
-    def stream(self, call: HttpCall, head: Answer | None, data: bytes, ending: Ending) -> None:
-        """Not asked: `InnerCall` hands pieces over itself."""
-        raise NotImplementedError
 
     def wake(self) -> None:
         """Let the endpoint look."""
@@ -162,7 +154,8 @@ class ApiSubmitter:
     def _opened(self, call: SpecCall, listener: _Listener) -> Any:
         headers = dict(call.scope.get("headers", ()))
         request_id = call.scope.get(REQUEST_ID) or self._intake.request_id(headers)
-        inner: Any = self._dispatcher.open(self._api, listener, request_id, InnerCall)
+        client: Any = listener  # of an `InnerCall`, which asks less of it than calls ask of others
+        inner: Any = self._dispatcher.open(self._api, client, request_id, InnerCall)
         try:
             self._intake.read(inner, headers)
             inner.content_type, inner.endpoint = "", call.endpoint

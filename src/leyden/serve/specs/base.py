@@ -155,6 +155,15 @@ class LitSpec:
         if self.api_path is not None:
             lit_api.api_path = self.api_path
 
+    def _take_path(self, given: str, usual: str) -> bool:
+        """Answer where the API was told to, if that is neither its default nor the usual place; return whether it is not."""
+        if given in {"/predict", usual}:
+            return False
+        self.api_path = given
+        told = f"api_path={given!r}: clients of this protocol expect {usual}. Leave api_path out, unless a proxy maps it."
+        warnings.warn(told, UserWarning, stacklevel=3)
+        return True
+
     def setup(self, server: Submitter) -> None:
         """Take note of the server; called once in each front end, before its first request."""
         self._submitter = server

@@ -11,7 +11,6 @@ import array
 import asyncio
 import base64
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, final
 
@@ -125,14 +124,8 @@ class OpenAIEmbeddingSpec(LitSpec):
             if form.yields or lit_api.stream:
                 found = f"{name}() is {form.value}" if form.yields else "stream=True is set"
                 raise ConfigError(f"{found}, and OpenAIEmbeddingSpec does not stream: return instead of yield.\n{_SHAPE}")
-        if lit_api.api_path not in {"/predict", EMBEDDINGS}:
-            self.api_path = lit_api.api_path
+        if self._take_path(lit_api.api_path, EMBEDDINGS):
             self._add_endpoints()
-            warnings.warn(
-                f"api_path={lit_api.api_path!r}: OpenAI's clients expect {EMBEDDINGS}. Leave api_path out, unless a proxy maps it.",
-                UserWarning,
-                stacklevel=2,
-            )
         self._name = type(lit_api).__name__
         super().pre_setup(lit_api)
 

@@ -179,3 +179,10 @@ class TestHot:
         assert why_not_hot(front.app, front.config, 0) == "it has authorize()"
         front.app.add_middleware(CORSMiddleware)
         assert why_not_hot(front.app, front.config, 0) == "the server has the middleware CORSMiddleware"
+
+
+def test_front_ends_share_limits_also_when_the_app_was_made_before() -> None:
+    front = FrontEnd(ServerConfig(apis=(ApiConfig(),), max_queue_size=10, max_inflight_bytes=1000))
+    front.share_limits(4)
+    assert front.dispatcher._router.lanes[0].limits.max_queue_size == 3
+    assert front.dispatcher.config.inflight_bytes == 250

@@ -222,7 +222,7 @@ def test_vectors_do_not_stream(api: LitAPI, message: str) -> None:
 
 
 def test_another_path_is_told() -> None:
-    with pytest.warns(UserWarning, match="OpenAI's clients expect /v1/embeddings"):
+    with pytest.warns(UserWarning, match="clients of this protocol expect /v1/embeddings"):
         server = served(TestEmbedAPI, api_path="/embed")
     with server:
         assert vectors(answered(server, {"input": "a"}, path="/embed")) == [A]

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -80,14 +79,8 @@ class OpenAISpec(LitSpec):
             self.add_endpoint(path, options_of(method), ["OPTIONS"])
 
     def pre_setup(self, lit_api: Any) -> None:
-        if lit_api.api_path not in {"/predict", CHAT}:
-            self.api_path = lit_api.api_path
+        if self._take_path(lit_api.api_path, CHAT):
             self._add_endpoints()
-            warnings.warn(
-                f"api_path={lit_api.api_path!r}: OpenAI's clients expect {CHAT}. Leave api_path out, unless a proxy maps it.",
-                UserWarning,
-                stacklevel=2,
-            )
         if not self._names_are_given:
             self._models = Models([type(lit_api).__name__], int(time.time()))
         super().pre_setup(lit_api)

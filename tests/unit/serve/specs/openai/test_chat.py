@@ -432,7 +432,7 @@ def test_an_api_gets_the_path_that_clients_expect() -> None:
 
 def test_another_path_is_told() -> None:
     api = Words(spec=OpenAISpec(), api_path="/chat")
-    with pytest.warns(UserWarning, match=r"api_path='/chat': OpenAI's clients expect /v1/chat/completions"):
+    with pytest.warns(UserWarning, match=r"api_path='/chat': clients of this protocol expect /v1/chat/completions"):
         server = SpecServer(api)
     with server:
         assert answered(server, "POST", "/chat", {"messages": HI}).status_code == 200
