@@ -1,5 +1,6 @@
 """OpenAI's own client on a real server: a port, front ends, workers."""
 
+import re
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ def test_chats_streams_and_models_with_a_key() -> None:
             assert [choice.message.content for choice in answer.choices] == ["hi", "hi"]
             pieces = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}], stream=True)
             assert "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices) == "hello"
+            numbers = httpx.get(f"{server.url}/metrics", headers={"x-api-key": "secret"}).text
+            assert int(re.findall(r"stream_chunks_total{[^}]*} (\d+)", numbers)[0]) >= 5
             assert [model.id for model in client.models.list()] == ["Spelling"]
             with pytest.raises(openai.APIStatusError, match="too loud"):
                 client.chat.completions.create(model="m", messages=[{"role": "user", "content": "!"}])

@@ -148,9 +148,11 @@ def map(
     place = files_place(output, task.options, task.uploads)
     if error_when_not_empty and job.journal.ended() is None and not job.journal.exists() and place.holds_files():
         raise ConflictError(f"{output} is not empty. Choose another output_dir, or leave error_when_not_empty out.")
-    report = job.run(resume=resume)
-    if isinstance(found, SpooledInputs):
-        found.close()
+    try:
+        report = job.run(resume=resume)
+    finally:
+        if isinstance(found, SpooledInputs):
+            found.close()
     return report._replace(seconds=time.monotonic() - start)
 
 

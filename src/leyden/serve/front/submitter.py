@@ -138,6 +138,8 @@ class ApiSubmitter:
                 await listener.news()
                 pieces, listener.pieces = listener.pieces, list[bytes]()
                 if pieces:
+                    if inner.is_answering:  # a stream, of which the numbers tell
+                        inner.counters.pieces(len(pieces))
                     yield pieces
                     inner.taken(sum(map(len, pieces)))
                 elif listener.fault is not None:
