@@ -95,6 +95,7 @@ class ServerConfig:
         keep_alive: Seconds that a connection may be idle.
         drain_delay: Seconds between "not ready" and no new connections.
         drain_timeout: Seconds after which what is left when the server stops is given up.
+        kill_after: Seconds after which a worker is ended that goes on with what it was told to leave.
         exposes_errors: Whether answers tell what went wrong in a hook.
         compression: `"auto"` compresses answers of 1,000 bytes and more for clients that accept it.
         num_front_ends: How many processes share the limits.
@@ -118,6 +119,7 @@ class ServerConfig:
     keep_alive: float = 75.0
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
+    kill_after: float = math.inf
     exposes_errors: bool = True
     compression: Compression = "auto"
     num_front_ends: int = 1

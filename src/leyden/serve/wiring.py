@@ -137,13 +137,15 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
 
 
 def replicas_of(
-    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback]
+    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback], stall_seconds: float
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    return [_replicas(number, api, devices, per_device[number], callbacks) for number, api in enumerate(apis)]
+    return [_replicas(number, api, devices, per_device[number], callbacks, stall_seconds) for number, api in enumerate(apis)]
 
 
-def _replicas(number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback]) -> Replicas:
+def _replicas(
+    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], stall_seconds: float
+) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
     if policy is not None:
@@ -151,7 +153,14 @@ def _replicas(number: int, api: LitAPI, devices: Sequence[Device], per_device: i
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     code = packed(api, callbacks)
     specs = [
-        WorkerSpec(packed=code, api=number, name=f"{api.api_path} {index}", address="", device=devices[index // per_device])
+        WorkerSpec(
+            packed=code,
+            api=number,
+            name=f"{api.api_path} {index}",
+            address="",
+            device=devices[index // per_device],
+            stall_seconds=stall_seconds,
+        )
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

@@ -37,12 +37,10 @@ class Events(NamedTuple):
     Args:
         on_request: For each request of an API.
         on_response: For each that is answered.
-        on_shutdown: Once somebody with the key asks for it.
     """
 
     on_request: Callable[[], None] | None = None
     on_response: Callable[[], None] | None = None
-    on_shutdown: Callable[[], None] | None = None
 
 
 @final
@@ -81,14 +79,13 @@ class FrontEnd:
         self._hot = HotPath(self.dispatcher, self.intake)
         self._lifespan = lifespan or contextlib.nullcontext
         self._sweeping: asyncio.TimerHandle | None = None
-        self._on_shutdown = events.on_shutdown
         every = pages or [own]
 
         def metrics() -> str:
             self.dispatcher.show()
             return render(layout, every)
 
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, lambda: self.dispatcher.tell(shutdown=True))
         self.app = build(parts, self._app_lifespan)
 
     def share_limits(self, num_front_ends: int) -> None:
@@ -144,12 +141,6 @@ class FrontEnd:
             _logger.info("%s is %s", api.path, f"not hot: {reason}" if reason else "hot")
         return {**options, "http": self._hot.protocol()}
 
-    def _shut_down(self) -> None:
-        if self._on_shutdown is None:
-            _logger.warning("somebody asked for a shutdown, and nobody listens to that: the server was started by another program")
-        else:
-            self._on_shutdown()
-
     @contextlib.asynccontextmanager
     async def _app_lifespan(self, _: Any) -> AsyncIterator[None]:
         async with self._lifespan(), self.running():
@@ -157,7 +148,8 @@ class FrontEnd:
 
     def _sweep(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        self._hot.sweep(self.dispatcher.now())
-        self.dispatcher.show()
+        now = self.dispatcher.now()
+        self._hot.sweep(now)
+        self.dispatcher.sweep(now)
         shortest = min(config.header_timeout, config.body_timeout, config.keep_alive)
         self._sweeping = loop.call_later(max(0.02, min(_SWEEP_SECONDS, shortest / 4)), self._sweep)

@@ -9,9 +9,9 @@ from starlette.responses import PlainTextResponse, Response
 from leyden.serve.codec import JSON, write_json
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
-from leyden.serve.front.asgi import Refused
 from leyden.serve.front.auth import opens
 from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.edge import Refused
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.metrics import CONTENT_TYPE

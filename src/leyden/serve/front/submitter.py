@@ -153,6 +153,10 @@ class ApiSubmitter:
         """Count tokens."""
         self._dispatcher.counters(self._api).used(dict(usage))
 
+    def refused(self, fault: Fault) -> None:
+        """Count a request that is refused before anything is computed."""
+        self._dispatcher.counters(self._api).refused(fault)
+
     def _opened(self, call: SpecCall, listener: _Listener) -> Any:
         headers = dict(call.scope.get("headers", ()))
         request_id = call.scope.get(REQUEST_ID) or self._intake.request_id(headers)
@@ -163,7 +167,7 @@ class ApiSubmitter:
             inner.content_type, inner.endpoint = "", call.endpoint
             inner.add(call.body)
         except Fault as fault:
-            inner.fail(fault)
+            inner.refuse(fault)
         else:
             self._dispatcher.submit(inner)
         return inner
