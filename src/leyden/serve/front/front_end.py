@@ -24,6 +24,7 @@ from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.front.routes import build, why_not_hot
+from leyden.serve.front.submitter import tools_of
 from leyden.serve.metrics import Layout, Page, render
 from leyden.serve.tracing import RequestIds
 
@@ -88,7 +89,8 @@ class FrontEnd:
             self.dispatcher.show()
             return render(layout, every)
 
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
+        self._tools = tools_of(config, self.dispatcher, self.intake)
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
         self.app = build(parts, self._app_lifespan)
 
     def share_limits(self, num_front_ends: int) -> None:
@@ -123,7 +125,8 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            yield
+            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
+                yield
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()

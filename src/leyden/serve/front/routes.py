@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount, Route
 
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
@@ -18,6 +18,7 @@ from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, S
 from leyden.serve.front.documents import operation
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 from leyden.serve.front.submitter import ApiSubmitter
+from leyden.serve.mcp import PATH
 from leyden.serve.specs.base import LitSpec
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -66,6 +67,8 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
         else:
             guard = [Depends(api.authorize)]
             app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
+    if parts.tools is not None:  # with and without the last slash, as clients are told either
+        app.router.routes += [Route(PATH, parts.tools, include_in_schema=False), Mount(PATH, parts.tools)]
     OwnRoutes(parts).add_to(app)
     _add_errors(app, parts)
     _document(app, paths, schemas)
