@@ -62,5 +62,5 @@ def test_tools_of_a_real_server(tmp_path: Any) -> None:
 def test_paths_and_values_that_do_not_fit_are_told() -> None:
     with pytest.raises(ConfigTypeError, match="mcp=<object object"):
         LitServer(Square(mcp=object()), accelerator="cpu")
-    with pytest.raises(ConfigError, match="api_path ./mcp. is already in use by the tools of models"):
+    with pytest.raises(ConfigError, match=r"api_path ./mcp. is already in use by the tools of models"):
         LitServer(Square(api_path="/mcp", mcp=MCP(input_schema={"type": "object"})), accelerator="cpu")

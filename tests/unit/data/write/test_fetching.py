@@ -80,7 +80,7 @@ def test_local_strings_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_an_input_dir_that_is_not_there_is_told(tmp_path: Path) -> None:
     for place in (f"{tmp_path}/none", f"file://{tmp_path}/none"):
-        with pytest.raises(ConfigError, match="input_dir=.*none' is no folder here"):
+        with pytest.raises(ConfigError, match=r"input_dir=.*none' is no folder here"):
             fetching_of(place, "a", None)
 
 
