@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from leyden.serve.api import StreamFormat
 from leyden.serve.limits import HARD_CAP, Limits, share
+from leyden.serve.mcp import Tool
 from leyden.serve.specs.base import LitSpec
 
 Compression = Literal["auto", "off"]
@@ -36,6 +37,7 @@ class ApiConfig:
         authorize: A FastAPI dependency of its routes, instead of the server's keys.
         health: What is asked whether all is well; `None` if the user wrote no `health`.
         spec: The protocol that answers in the place of a route at `path`.
+        tool: What language models are told of it, if it is a tool of theirs.
         name: For the documentation.
         description: For the documentation.
     """
@@ -55,6 +57,7 @@ class ApiConfig:
     authorize: Callable[..., Any] | None = None
     health: Callable[[], bool | Awaitable[bool]] | None = None
     spec: LitSpec | None = None
+    tool: Tool | None = None
     name: str = "predict"
     description: str = ""
 

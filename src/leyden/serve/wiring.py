@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.serve.api import LitAPI, made
 from leyden.serve.arguments import checked_path, checked_paths, workers_for
 from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.mcp import PATH, checked_mcp
 from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
 from leyden.serve.worker import WorkerSpec, packed
@@ -84,16 +85,13 @@ def check_all(apis: Sequence[LitAPI], timeout: float, own: Mapping[str, str]) ->
         ConfigError: One was found.
     """
     for api in apis:
-        if api.mcp is not None:
-            raise UnsupportedError(
-                "LitAPI(mcp=…) is not served by LitServer yet: leave it out. `leyden.serve.mcp.Tools` is an app of its own."
-            )
         api.request_timeout = timeout
         if api.spec is not None:
             checked_spec(api.spec).pre_setup(api)
         api.pre_setup(api.spec)
     plans = [api.check(timeout) for api in apis]
-    checked_paths([path for api in apis for path in _paths_of(api)], own)
+    tools = {PATH: "the tools of models", f"{PATH}/": "the tools of models"} if any(api.mcp is not None for api in apis) else {}
+    checked_paths([path for api in apis for path in _paths_of(api)], {**own, **tools})
     return plans
 
 
@@ -130,6 +128,7 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
         output_type=plan.output_type,
         authorize=getattr(api, "authorize", None),
         spec=api.spec,
+        tool=None if api.mcp is None else checked_mcp(api.mcp).tool(api),
         health=api.health if kind.health is not LitAPI.health else None,
         name=api.api_path.strip("/").replace("/", "_") or kind.__name__,
         description=(kind.__doc__ or "").strip() if kind.__doc__ is not LitAPI.__doc__ else "",

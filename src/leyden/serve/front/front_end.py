@@ -24,6 +24,7 @@ from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.front.routes import build, why_not_hot
+from leyden.serve.front.submitter import tools_of
 from leyden.serve.metrics import Layout, Page, render
 from leyden.serve.tracing import RequestIds
 
@@ -85,7 +86,8 @@ class FrontEnd:
             self.dispatcher.show()
             return render(layout, every)
 
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, lambda: self.dispatcher.tell(shutdown=True))
+        self._tools = tools_of(config, self.dispatcher, self.intake)
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
         self.app = build(parts, self._app_lifespan)
 
     def share_limits(self, num_front_ends: int) -> None:
@@ -120,7 +122,8 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            yield
+            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
+                yield
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()
@@ -140,6 +143,9 @@ class FrontEnd:
                 self._hot.routes[api.path.encode()] = number
             _logger.info("%s is %s", api.path, f"not hot: {reason}" if reason else "hot")
         return {**options, "http": self._hot.protocol()}
+
+    def _shut_down(self) -> None:
+        self.dispatcher.tell(shutdown=True)
 
     @contextlib.asynccontextmanager
     async def _app_lifespan(self, _: Any) -> AsyncIterator[None]:

@@ -14,6 +14,7 @@ from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.edge import Refused
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.readiness import Readiness
+from leyden.serve.mcp import Tools
 from leyden.serve.metrics import CONTENT_TYPE
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -29,6 +30,7 @@ class Parts(NamedTuple):
         readiness: Says whether all is well.
         metrics: Returns all numbers as text.
         shut_down: Stops the server; told once a request with the right key asks for it.
+        tools: APIs as tools of language models, if any is one.
     """
 
     config: ServerConfig
@@ -37,6 +39,7 @@ class Parts(NamedTuple):
     readiness: Readiness
     metrics: Callable[[], str]
     shut_down: Callable[[], None]
+    tools: Tools | None = None
 
 
 @final

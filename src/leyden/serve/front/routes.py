@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount, Route
 
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
@@ -20,6 +20,7 @@ from leyden.serve.front.documents import operation
 from leyden.serve.front.edge import Closing, Edge, Refused
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 from leyden.serve.front.submitter import ApiSubmitter
+from leyden.serve.mcp import PATH
 from leyden.serve.specs.base import LitSpec
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -68,6 +69,8 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
         else:
             guard = [Depends(api.authorize)]
             app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
+    if parts.tools is not None:  # with and without the last slash, as clients are told either
+        app.router.routes += [Route(PATH, parts.tools, include_in_schema=False), Mount(PATH, parts.tools)]
     OwnRoutes(parts).add_to(app)
     _Errors(parts).add_to(app)
     _document(app, paths, schemas)

@@ -5,12 +5,14 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, final
 
 from leyden.serve.codec import read_json
+from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer
 from leyden.serve.front.asgi import REQUEST_ID
 from leyden.serve.front.calls import HttpCall
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake
+from leyden.serve.mcp import Tools
 from leyden.serve.specs.base import SpecCall
 from leyden.serve.wire import Frame
 
@@ -171,3 +173,22 @@ class ApiSubmitter:
         else:
             self._dispatcher.submit(inner)
         return inner
+
+
+def tools_of(config: ServerConfig, dispatcher: Dispatcher, intake: Intake) -> Tools | None:
+    """Return the APIs that language models may call as tools; `None` if there is none.
+
+    Args:
+        config: Of the server.
+        dispatcher: Takes their calls.
+        intake: Knows the keys.
+    """
+    numbers = [number for number, api in enumerate(config.apis) if api.tool is not None]
+    if not numbers:
+        return None
+    return Tools(
+        [tool for api in config.apis if (tool := api.tool) is not None],
+        [ApiSubmitter(dispatcher, intake, number) for number in numbers],
+        refusal=lambda scope: intake.keys.refusal(dict(scope["headers"])),
+        max_payload_bytes=config.max_payload_bytes,
+    )
