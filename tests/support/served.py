@@ -12,6 +12,7 @@ from tests.support.processes import Script, running_script
 SCRIPT = """
 from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
 from tests.support.serve_apis import *
+from tests.support.serve_loggers import *
 
 if __name__ == "__main__":
     server = LitServer({apis}, accelerator="cpu", {options})

@@ -114,7 +114,5 @@ def test_uvicorn_serves_it() -> None:
 
 
 def test_what_is_not_supported_yet_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="loggers"):
-        LitServer(Square(), accelerator="cpu", loggers=[object()])
     with pytest.raises(UnsupportedError, match="mcp"):
         LitServer(Square(mcp=object()), accelerator="cpu")

@@ -16,6 +16,7 @@ from leyden.serve.faults import Fault
 from leyden.serve.front.answers import error_answer, header_lines
 from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, Scope, Send
 from leyden.serve.front.documents import operation
+from leyden.serve.front.mounted import MountedApp
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 from leyden.serve.front.submitter import ApiSubmitter
 from leyden.serve.specs.base import LitSpec
@@ -67,6 +68,8 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
             guard = [Depends(api.authorize)]
             app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
     OwnRoutes(parts).add_to(app)
+    for path, mounted in dict(each.mounted for each in parts.config.loggers if each.mounted is not None).items():
+        app.router.routes.append(MountedApp(path, mounted, parts.intake))
     _add_errors(app, parts)
     _document(app, paths, schemas)
     for middleware, options in parts.config.middlewares:
