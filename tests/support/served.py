@@ -13,6 +13,7 @@ SCRIPT = """
 from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
 from leyden.serve.mcp import MCP
 from tests.support.serve_apis import *
+from tests.support.serve_loggers import *
 
 if __name__ == "__main__":
     server = LitServer({apis}, accelerator="cpu", {options})

@@ -99,6 +99,10 @@ class Desk:
         """Call a function whenever something can be read."""
         self._selector.register(source, _READ, heard)
 
+    def watch_writing(self, source: Any, is_waiting: bool) -> None:  # noqa: FBT001 - a callback's signature
+        """Call the function of a source also when it can be written to, or no longer."""
+        self._selector.modify(source, _READ | _WRITE if is_waiting else _READ, self._selector.get_key(source).data)
+
     def fileno(self) -> int:
         """Return what can be read when a `look` has something to see (Linux, macOS)."""
         return self._selector.fileno()  # type: ignore[attr-defined]

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
-from leyden.core import log
+from leyden.core import log, settings
 from leyden.core.arguments import number, one_of, positive
-from leyden.core.errors import ConfigError, StateError, UnsupportedError, closest
+from leyden.core.errors import ConfigError, StateError, closest
 from leyden.core.lazy import Later
 from leyden.serve import wiring
 from leyden.serve.api import LitAPI
@@ -63,7 +63,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         track_requests: Whether `active_requests` counts.
         callbacks: One `Callback`, or a list.
         middlewares: ASGI middlewares: classes, or pairs of a class and its keywords.
-        loggers: Not supported yet.
+        loggers: One `Logger`, or a list: they take what `LitAPI.log` is called with.
         fast_queue: Without effect: the fast way is the only way.
         disable_openapi_url: Whether the documentation is left out.
         max_batch_size: Deprecated: pass it to `LitAPI`.
@@ -147,8 +147,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         )
         self._apis = wiring.apis_of(lit_api, old)
         self._callbacks = CallbackRunner(callbacks)
-        if loggers:
-            raise UnsupportedError("LitServer(loggers=…) is not supported yet: leave it out, and log in the hooks.")
         if fast_queue:
             _logger.info("fast_queue=True: the fast way is the only way.")
         waits = seconds_or_never(timeout)
@@ -158,8 +156,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         plans = wiring.check_all(self._apis, waits, own)
         self.devices = wiring.devices_of(accelerator, devices)
         per_device = wiring.workers_of(workers_per_device, [api.api_path for api in self._apis], self._apis)
-        stall = positive("body_timeout", body_timeout)
-        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, self._callbacks.callbacks, stall)
+        self._loggers = wiring.checked_loggers(loggers, self._apis, own)
+        self._log_routes = wiring.log_routes(self._loggers)
+        stall, logs = positive("body_timeout", body_timeout), bool(self._loggers)
+        told = self._callbacks.callbacks
+        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, told, stall_seconds=stall, logs=logs)
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
         self._may_shut_down = enable_shutdown_api
@@ -174,6 +175,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             is_openapi_disabled=disable_openapi_url,
             model_metadata=checked_metadata(model_metadata),
             info={"devices": self.devices, "workers_per_device": workers_per_device, "track_requests": track_requests},
+            loggers=tuple(logger for logger in self._loggers if logger.mounted is not None),
             middlewares=wiring.middlewares_of(middlewares),
             deadline=seconds_or_never(deadline, "deadline"),
             max_queue_size=wiring.queue_size(max_queue_size),
@@ -306,7 +308,8 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         def strangers() -> Iterator[int]:
             yield from [] if supervisor is None else supervisor.strangers()
 
-        fronts = ForkedFronts(front_ends, be, strangers)
+        # With this setting of prometheus_client's, the numbers of all processes are added up: one that counts is enough.
+        fronts = ForkedFronts(front_ends, be, strangers, share_logs="PROMETHEUS_MULTIPROC_DIR" in settings.environment())
         url = url_of(listener, is_secure="ssl_certfile" in options)
         supervisor = self._supervise(engine, fronts, on_ready=lambda: _announce(url, self._config))
         try:
@@ -320,6 +323,9 @@ class LitServer:  # noqa: SIZE003 - the documented interface
                 on_ready()
             self._callbacks.trigger_event(EventTypes.ON_SERVER_START, litserver=self)
 
+        def ended() -> None:
+            self._callbacks.trigger_event(EventTypes.ON_SERVER_END, litserver=self)
+
         config = self._config
         self._supervisor = Supervisor(
             self._replicas,
@@ -328,7 +334,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             self._pages,
             drain_seconds=config.drain_delay + config.drain_timeout,
             restarts=self._restarts,
-            events=Events(on_start=started, on_end=lambda: self._callbacks.trigger_event(EventTypes.ON_SERVER_END, litserver=self)),
+            events=Events(on_start=started, on_end=ended, logs=self._log_routes()),
         )
         return self._supervisor
 

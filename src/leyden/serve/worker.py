@@ -15,6 +15,7 @@ it with its parent, even while a model computes.
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import os
 import pickle
@@ -117,6 +118,7 @@ def _work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control
     desk = Desk(listener, Greeting(spec.name, spec.token, shape), api.max_batch_size)
     desk.watch(control.link, control.hear)
     control.on_drain = desk.drain
+    control.wait_with(functools.partial(desk.watch_writing, control.link))
     if control.must_drain:
         desk.drain()
     control.ready({"address": spec.address, "setup_seconds": setup_seconds})

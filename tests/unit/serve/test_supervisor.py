@@ -15,6 +15,7 @@ from leyden.core.errors import RemoteError
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaHandle, ReplicaSpec
 from leyden.serve.fronts import FrontEvent, FrontGone, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent
+from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
 from leyden.serve.supervisor import Events, Replicas, Supervisor
 from leyden.serve.wire import Decoder, Frame, Kind
@@ -100,6 +101,13 @@ class FakeFronts(Told):
     def tell_frame(self, frame: bytes) -> None:
         self.frames += self._decoder.feed(frame)
 
+    def log(self, frame: bytes) -> bool:
+        self.tell_frame(frame)
+        return True
+
+    def writing(self) -> list[int]:
+        return []
+
     def stop(self) -> None:
         self._drains = True
 
@@ -119,17 +127,17 @@ class Fronts:
     def __init__(self, fake: FakeFronts) -> None:
         self.start, self.stop, self.are_gone, self.close = fake.start, fake.stop, fake.are_gone, fake.close
         self.events: Callable[[], Sequence[FrontEvent]] = fake.events
-        self.descriptors, self.tell = fake.descriptors, fake.tell_frame
+        self.descriptors, self.tell, self.log, self.writing = fake.descriptors, fake.tell_frame, fake.log, fake.writing
 
 
 class Run:
     """A supervisor in a thread."""
 
     def __init__(self, engine: FakeEngine, count: int = 1, autoscale: AutoscalePolicy | None = None, **options: Any) -> None:
-        self.engine, self.fronts, self.logged = engine, FakeFronts(), list[tuple[str, bytes]]()
+        self.engine, self.fronts = engine, FakeFronts()
         spec = WorkerSpec(packed=b"", api=0, name="w", address="", device="cpu")
         self.pages = [Page(Layout(["/predict"])) for _ in range(2)]
-        events = Events(on_log=lambda key, value: self.logged.append((key, value)))
+        events = Events(logs=LogRoutes(reaches_fronts=True))
         self.supervisor = Supervisor(
             [Replicas(path="/predict", count=count, specs=[spec], autoscale=autoscale)],
             engine,
@@ -255,8 +263,8 @@ def test_what_front_ends_ask_and_what_becomes_of_them() -> None:
 def test_what_workers_log_is_handed_on() -> None:
     with supervised(at_once) as run:
         assert run.supervisor.started.wait(SECONDS)
-        run.engine.tell(Logged("size", b"\x03"))
-        run.wait(lambda: run.logged == [("size", b"\x03")], "it is handed on")
+        run.engine.tell(Logged(0, "size", b"\x03"))
+        run.wait(lambda: [bytes(frame.body) for frame in run.fronts.frames if frame.kind is Kind.LOG] == [b"\x03"], "it is handed on")
 
 
 def test_a_worker_that_goes_on_is_killed_and_started_again() -> None:

@@ -25,6 +25,7 @@ from leyden.serve.worker import worker_main
 
 GUARD = 'Start the server below `if __name__ == "__main__":`, because worker processes import the script.'
 _READ_BYTES = 1 << 16
+_MOST_READS = 16  # of one worker, before the others get a turn: one that logs without end must not hold up the supervisor
 _END_SECONDS = 5.0
 _logger = get_logger(__name__)
 
@@ -108,7 +109,7 @@ class LocalEngine:
         found = list[ReplicaEvent]()
         now = time.monotonic()
         for replica in list(self._replicas):
-            found += self._heard(replica)
+            found += self._heard(replica, _MOST_READS)
             if replica.ends_at is not None and now >= replica.ends_at:
                 replica.child.kill()
             if replica.child.has_ended():
@@ -116,10 +117,13 @@ class LocalEngine:
                 found.append(self._ended(replica))
         return found
 
-    def _heard(self, replica: LocalReplica) -> list[ReplicaEvent]:
+    def _heard(self, replica: LocalReplica, most: int | None = None) -> list[ReplicaEvent]:
         frames = list[Frame]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while data := replica.control.recv(_READ_BYTES):
+            for _ in itertools.repeat(None) if most is None else range(most):
+                data = replica.control.recv(_READ_BYTES)
+                if not data:
+                    break
                 try:
                     frames += replica.decoder.feed(data)
                 except LinkError:
@@ -129,7 +133,9 @@ class LocalEngine:
 
     def _event(self, replica: LocalReplica, frame: Frame) -> ReplicaEvent | None:
         if frame.kind is Kind.LOG:
-            return Logged(frame.meta["k"], bytes(frame.body))
+            return Logged(replica.worker.api, frame.meta["k"], bytes(frame.body), frame.meta.get("d", 0))
+        if frame.kind is Kind.BYE and "d" in frame.meta:
+            return Logged(replica.worker.api, "", b"", frame.meta["d"])
         if frame.kind is not Kind.STATE:
             return None
         if frame.meta["state"] == "ready":

@@ -19,6 +19,7 @@ from leyden.serve.config import ServerConfig
 from leyden.serve.effects import WorkerId
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake
+from leyden.serve.front.mounted import MountedLoggers
 from leyden.serve.front.own_routes import Parts
 from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
@@ -59,6 +60,7 @@ class FrontEnd:
         app: The complete ASGI app.
         dispatcher: Takes calls, knows workers.
         readiness: Says whether all is well.
+        loggers: Those with an app.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class FrontEnd:
         self.dispatcher = Dispatcher(config, own, layout, on_request=events.on_request, on_response=events.on_response)
         self.readiness = Readiness(config, self.dispatcher.num_ready)
         self.intake = Intake(config, RequestIds(), self.dispatcher.now)
+        self.loggers = MountedLoggers(config.loggers, lambda api: own.add(layout.slot("log_dropped_total", api)))
         self._hot = HotPath(self.dispatcher, self.intake)
         self._lifespan = lifespan or contextlib.nullcontext
         self._sweeping: asyncio.TimerHandle | None = None
@@ -122,8 +125,10 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
-                yield
+            tools = contextlib.nullcontext() if self._tools is None else self._tools.running()
+            with self.loggers.running():
+                async with tools:
+                    yield
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()

@@ -1,6 +1,6 @@
 """A front end as a process: uvicorn on a socket that it inherits, told by the supervisor who its workers are.
 
-What comes over the control socket, frames of kind STATE and DRAIN:
+What comes over the control socket, frames of kind STATE, DRAIN and LOG:
 
 | meta | what it says |
 |---|---|
@@ -10,6 +10,7 @@ What comes over the control socket, frames of kind STATE and DRAIN:
 | `{"api": number, "failing": message}` | its workers cannot start; an empty message: they can again |
 | DRAIN | finish what is there and stop |
 | DRAIN `{"now": true}` | give up what is there and stop |
+| LOG `{"k": key, "a": api}`, and a value as msgpack | a worker of this API logged it |
 
 What goes to the supervisor, frames of kind STATE; `at` says which of the workers is meant that had this number:
 
@@ -143,14 +144,16 @@ class FrontProcess:
 
 
 def hear(front: FrontEnd, frame: Frame) -> None:
-    """Take note of what the supervisor says of workers.
+    """Take note of what the supervisor says of workers, and of what they logged.
 
     Args:
         front: Who hears it.
-        frame: Of kind STATE.
+        frame: Of kind STATE or LOG.
     """
     meta = frame.meta
-    if "up" in meta:
+    if frame.kind is Kind.LOG:
+        front.loggers.take(meta["a"], meta["k"], bytes(frame.body))
+    elif "up" in meta:
         front.add_worker(WorkerId(*meta["up"]), meta["at"])
     elif "down" in meta:
         front.remove_worker(WorkerId(*meta["down"]))
