@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
+    from fastapi import Request as Request
+    from fastapi import Response as Response
+
     from leyden.core.autoscale import AutoscalePolicy as AutoscalePolicy
     from leyden.core.autoscale import AutoscaleState as AutoscaleState
     from leyden.core.autoscale import LoadSample as LoadSample
     from leyden.core.autoscale import desired_replicas as desired_replicas
+    from leyden.serve import test_examples as test_examples
     from leyden.serve.api import LitAPI as LitAPI
     from leyden.serve.callbacks.callback import Callback as Callback
     from leyden.serve.server import LitServer as LitServer
@@ -28,6 +32,9 @@ else:
             "LoadSample": "leyden.core.autoscale",
             "OpenAIEmbeddingSpec": "leyden.serve.specs.openai_embedding",
             "OpenAISpec": "leyden.serve.specs.openai.chat",
+            "Request": "fastapi",
+            "Response": "fastapi",
             "desired_replicas": "leyden.core.autoscale",
+            "test_examples": "leyden.serve.test_examples",
         },
     )
