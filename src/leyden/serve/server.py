@@ -296,6 +296,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._is_forked = True
         front = self._front_end  # made here, so that forked ones need not import anything
         front.share_limits(front_ends)
+        front.make_middlewares()
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
