@@ -14,10 +14,12 @@ from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAI
 from leyden.serve.mcp import MCP
 from tests.support.serve_apis import *
 from tests.support.serve_loggers import *
+{imports}
 
 if __name__ == "__main__":
     server = LitServer({apis}, accelerator="cpu", {options})
-    server.run(host="127.0.0.1", port=0, generate_client_file=False, log_level="info", access_log=False, {run})
+    usual = dict(host="127.0.0.1", port=0, generate_client_file=False, log_level="info", access_log=False)
+    server.run(**(usual | dict({run})))
     print("the end", flush=True)
 """
 
@@ -40,15 +42,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def starting(apis: str = "Square()", *, options: str = "", run: str = "", env: dict[str, str] | None = None) -> Iterator[Script]:
+def starting(
+    apis: str = "Square()", *, options: str = "", run: str = "", imports: str = "", env: dict[str, str] | None = None
+) -> Iterator[Script]:
     """Start a server; its script ends by itself, or with this."""
-    with running_script(SCRIPT.format(apis=apis, options=options, run=run), env=env) as script:
+    with running_script(SCRIPT.format(apis=apis, options=options, run=run, imports=imports), env=env) as script:
         yield script
 
 
 @contextlib.contextmanager
-def served(apis: str = "Square()", *, options: str = "", run: str = "", env: dict[str, str] | None = None) -> Iterator[Served]:
+def served(
+    apis: str = "Square()", *, options: str = "", run: str = "", imports: str = "", env: dict[str, str] | None = None
+) -> Iterator[Served]:
     """Start a server and wait until it is ready."""
-    with starting(apis, options=options, run=run, env=env) as script:
+    with starting(apis, options=options, run=run, imports=imports, env=env) as script:
         script.wait_for_output("Leyden serves")
-        yield Served(script, re.findall(r"at (http\S+)", script.stdout)[0])
+        yield Served(script, re.findall(r" at (\S+) \(process", script.stdout)[0])

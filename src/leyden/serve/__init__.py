@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from leyden.serve import test_examples as test_examples
     from leyden.serve.api import LitAPI as LitAPI
     from leyden.serve.callbacks.callback import Callback as Callback
+    from leyden.serve.client.aio import AsyncClient as AsyncClient
+    from leyden.serve.client.sync import Client as Client
     from leyden.serve.server import LitServer as LitServer
     from leyden.serve.specs.base import LitSpec as LitSpec
     from leyden.serve.specs.openai.chat import OpenAISpec as OpenAISpec
@@ -23,9 +25,11 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "AsyncClient": "leyden.serve.client.aio",
             "AutoscalePolicy": "leyden.core.autoscale",
             "AutoscaleState": "leyden.core.autoscale",
             "Callback": "leyden.serve.callbacks.callback",
+            "Client": "leyden.serve.client.sync",
             "LitAPI": "leyden.serve.api",
             "LitServer": "leyden.serve.server",
             "LitSpec": "leyden.serve.specs.base",

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, final
 
 from leyden.core import log, settings
@@ -26,6 +25,7 @@ from leyden.serve.arguments import (
 )
 from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.callbacks.runner import CallbackRunner
+from leyden.serve.client_file import write_client
 from leyden.serve.config import Compression, ServerConfig
 from leyden.serve.engines.local import LocalEngine
 from leyden.serve.fronts import AttachedFronts, ForkedFronts
@@ -265,7 +265,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             port: 1024 to 65535; 0 takes a free one, and prints it.
             num_api_servers: Processes that speak HTTP; by default one for four workers.
             log_level: Of the log.
-            generate_client_file: Whether `client.py` is written, unless there is one.
+            generate_client_file: Whether `client.py` is written, unless there is one: it asks the first API something.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
             pretty_logs: Without effect on pipes and files.
             uvicorn_kwargs: Settings of uvicorn.
@@ -288,7 +288,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             options |= stack.enter_context(_tls.files())
             listener = stack.enter_context(closing(listening(host, port)))
             if generate_client_file:
-                _write_client(url_of(listener), self._apis[0].api_path)
+                write_client(url_of(listener, is_secure="ssl_certfile" in options), self._front_end.config)
             self._serve(listener, front_ends, options)
 
     def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any]) -> None:
@@ -298,6 +298,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._is_forked = True
         front = self._front_end  # made here, so that forked ones need not import anything
         front.share_limits(front_ends)
+        front.make_middlewares()
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
@@ -456,23 +457,3 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
         if name not in known:
             raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
     return {"log_level": log_level.lower(), **given}
-
-
-def _write_client(url: str, path: str) -> None:
-    target = Path("client.py")
-    if not target.exists():
-        with contextlib.suppress(OSError):  # a read-only folder: it is a convenience
-            target.write_text(_CLIENT.format(url=url, path=path), encoding="utf-8")
-
-
-_CLIENT = '''"""Sends one request to the server."""
-
-import json
-import urllib.request
-
-request = urllib.request.Request(
-    "{url}{path}", data=json.dumps({{"input": 4.0}}).encode(), headers={{"Content-Type": "application/json"}}
-)
-with urllib.request.urlopen(request) as response:
-    print(response.status, response.read().decode())
-'''

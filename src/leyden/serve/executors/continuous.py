@@ -11,7 +11,7 @@ from typing import Any, Protocol, final
 from leyden.core.log import get_logger
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.executors.executor import Executor, answered, called, chunk_of
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import Fault, HookCall
 from leyden.serve.hooks import HookPlan
 
@@ -167,7 +167,7 @@ class ContinuousExecutor(Executor):
         request = active.request
         if request.is_cancelled():
             self._drop(uid)
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
         elif active.unsent and not self._is_sent(active, sink) and time.monotonic() - active.stuck_since > sink.stall_seconds:
             self._drop(uid)
             sink.fault(request, sink.stalled())

@@ -13,7 +13,7 @@ from typing import Any, final
 from leyden.core.log import get_logger
 from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
 from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
-from leyden.serve.executors.requests import GONE, Reply, Request, Sink
+from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
@@ -53,7 +53,7 @@ class Executor(ABC):
         self.events.before_decode()
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             try:
                 inputs.append(self.decode(request))

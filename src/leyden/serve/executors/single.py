@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import final
 
 from leyden.serve.executors.executor import Executor, answered, called
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
 
@@ -16,7 +16,7 @@ class SingleExecutor(Executor):
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
             else:
                 self._one(request, sink)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 
 
 @final
@@ -45,7 +45,7 @@ def send_all(pieces: Iterable[Any], request: Request, api: Any, sink: Sink) -> N
     try:
         for piece in iterator:
             if request.is_cancelled():
-                raise GONE
+                raise request.end
             sink.chunk(request, *chunk_of(api, piece))
     finally:
         close = getattr(iterator, "close", None)
