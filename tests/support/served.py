@@ -21,6 +21,15 @@ if __name__ == "__main__":
 """
 
 
+COMMAND = """
+import sys
+from leyden.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
 class Served:
     """A server that is ready."""
 
@@ -49,5 +58,18 @@ def starting(apis: str = "Square()", *, options: str = "", run: str = "", env: d
 def served(apis: str = "Square()", *, options: str = "", run: str = "", env: dict[str, str] | None = None) -> Iterator[Served]:
     """Start a server and wait until it is ready."""
     with starting(apis, options=options, run=run, env=env) as script:
-        script.wait_for_output("Leyden serves")
-        yield Served(script, re.findall(r"at (http\S+)", script.stdout)[0])
+        yield ready(script)
+
+
+@contextlib.contextmanager
+def commanded(*words: str, env: dict[str, str] | None = None) -> Iterator[Script]:
+    """Run `leyden serve …` on a free port, as a user does from another folder."""
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-generate-client-file"]
+    with running_script(COMMAND, args=["serve", *words, *options], env=env) as script:
+        yield script
+
+
+def ready(script: Script, times: int = 1) -> Served:
+    """Return the server that a command has started, once it is ready; for the `times`th time."""
+    script.wait_for_output("Leyden serves", times)
+    return Served(script, re.findall(r"at (http\S+)", script.stdout)[times - 1])

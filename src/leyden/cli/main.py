@@ -36,7 +36,7 @@ GROUPS: dict[str, Group] = {
     "fabric": Group("leyden.cli.fabric", "start a Fabric script on several processes or machines"),
     "ckpt": Group("leyden.cli.ckpt", "inspect, convert, consolidate and reshard checkpoints"),
     "data": Group("leyden.cli.data", "write, inspect, verify, repair, convert and merge datasets"),
-    "serve": Group("leyden.cli.serve", "serve a model over HTTP, check that it would work, pack it into an image"),
+    "serve": Group("leyden.cli.serve", "serve a model over HTTP, check it, pack it into an image"),
     "doctor": Group("leyden.cli.doctor", "say what this machine has, what is missing and how to add it"),
 }
 

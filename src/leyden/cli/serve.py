@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.cli.serve_flags import RUN, SERVER, UVICORN, add_flags, given
-from leyden.core.errors import ConfigError
+from leyden.core.errors import ConfigError, RemoteError
 
 FILE_HELP = "a Python file, or a module as package.module; :NAME says what to serve of it"
 _PACKAGES = ("msgspec", "fastapi", "httptools", "uvicorn", "httpx")
@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `leyden serve` and its commands; nothing heavy is imported."""
     parser = subparsers.add_parser(
         "serve",
-        help="serve a model over HTTP, check that it would work, pack it into an image",
+        help="serve a model over HTTP, check it, pack it into an image",
         usage="leyden serve FILE[:NAME] [options]\n       leyden serve COMMAND …",
         description="Run the server that a Python file holds; `leyden serve FILE` is short for `leyden serve run FILE`.",
     )
@@ -86,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
     if args.reload:
         return _run_again_and_again(args)
     server = _found(args).server
-    server.run(**given(args, RUN, UVICORN))
+    try:
+        server.run(**given(args, RUN, UVICORN))
+    except RemoteError as error:
+        has_log = vars(args).get("log_level") != "critical"  # then it has the traceback already
+        raise RemoteError(str(error), "" if has_log else error.remote_traceback) from error
     return 0
 
 

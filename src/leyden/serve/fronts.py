@@ -33,10 +33,12 @@ class FrontGone(NamedTuple):
     Args:
         number: Which.
         why: In words.
+        could_not_start: Whether it left by itself before it took a request.
     """
 
     number: int
     why: str
+    could_not_start: bool = False
 
 
 class WakeAsked(NamedTuple):
@@ -101,6 +103,10 @@ class Fronts(Protocol):
         """Return the file descriptors that become readable when there may be events."""
         ...
 
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
+        ...
+
     def are_gone(self) -> bool:
         """Return whether none is left."""
         ...
@@ -116,7 +122,7 @@ class _Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.is_ended = False
+        self.is_ended = self.is_serving = False
         self._decoder = Decoder()
 
     def send(self, frame: bytes) -> None:
@@ -127,7 +133,9 @@ class _Line:
         found = list[FrontEvent]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError, LinkError):
             while data := self.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT):
-                found += [event for frame in self._decoder.feed(data) if (event := _event(frame)) is not None]
+                frames = self._decoder.feed(data)
+                self.is_serving |= any("serving" in frame.meta for frame in frames)
+                found += [event for frame in frames if (event := _event(frame)) is not None]
             self.is_ended = True
         return found
 
@@ -211,13 +219,18 @@ class ForkedFronts:
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()
-                found.append(FrontGone(number, death(process.child.status or 0)))
+                status = process.child.status or 0
+                found.append(FrontGone(number, death(status), could_not_start=status >= 0 and not process.line.is_serving))
         return found
 
     def descriptors(self) -> Sequence[int]:
         """Return the file descriptors that become readable when there may be events."""
         lines = [process.line.sock.fileno() for process in self._processes.values()]
         return [*lines, *(process.child.descriptor for process in self._processes.values() if process.child.descriptor >= 0)]
+
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
+        return len(self._processes) == self._count and all(process.line.is_serving for process in self._processes.values())
 
     def are_gone(self) -> bool:
         """Return whether none is left."""
@@ -280,6 +293,10 @@ class AttachedFronts:
     def descriptors(self) -> Sequence[int]:
         """Return the descriptors of their control sockets."""
         return [line.sock.fileno() for line in self._lines]
+
+    def are_serving(self) -> bool:
+        """Return whether one need not wait for them: they come when whoever serves them is ready."""
+        return True
 
     def are_gone(self) -> bool:
         """Return whether one need not wait for them: whoever serves them stops the supervisor after their requests."""

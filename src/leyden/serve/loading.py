@@ -45,6 +45,12 @@ def importing(replacements: Mapping[str, Any] | None = None) -> Iterator[None]:
         _importing.reset(token)
 
 
+def replacements() -> Mapping[str, Any]:
+    """Return the arguments that are replaced where this is called."""
+    state = _importing.get()
+    return {} if state is None else state.replacements
+
+
 def refuse_while_importing() -> None:
     """Refuse to start a server while a worker or the command line imports the file that starts it.
 
@@ -61,12 +67,12 @@ def replaceable(init: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(init)
     def replaced(*args: P.args, **kwargs: P.kwargs) -> None:
-        state = _importing.get()
-        if state is None or not state.replacements:
+        given = replacements()
+        if not given:
             init(*args, **kwargs)
             return
         bound = inspect.signature(init).bind(*args, **kwargs)
-        bound.arguments.update(state.replacements)
+        bound.arguments.update(given)
         init(*bound.args, **bound.kwargs)
 
     return replaced

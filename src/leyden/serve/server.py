@@ -293,6 +293,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         log.configure(log_level)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
+            _tls.checked(options)
             listener = stack.enter_context(closing(listening(host, port)))
             if generate_client_file:
                 _write_client(url_of(listener), self._apis[0].api_path)

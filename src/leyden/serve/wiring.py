@@ -12,6 +12,7 @@ from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.loading import replacements
 from leyden.serve.mcp import PATH, checked_mcp
 from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
@@ -159,6 +160,7 @@ def _replicas(
             address="",
             device=devices[index // per_device],
             stall_seconds=stall_seconds,
+            replacements=replacements(),
         )
         for index in range(len(devices) * per_device)
     ]

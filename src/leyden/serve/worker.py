@@ -22,9 +22,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from leyden.core.log import configure
 from leyden.serve.answers import Answers
@@ -61,6 +61,7 @@ class WorkerSpec:
         stall_seconds: For how long a client may not read its stream.
         logs: Whether there are loggers: else `log()` warns.
         log_level: What the process itself shows on stderr; by default the setting `LEYDEN_LOG_LEVEL`.
+        replacements: Arguments of each `LitServer` in the user's file, as the command line gives them.
         dies_with_parent: Whether the kernel ends it with the *thread* that starts it (Linux): only for a main thread.
     """
 
@@ -73,6 +74,7 @@ class WorkerSpec:
     stall_seconds: float = 60.0
     logs: bool = False
     log_level: str | None = None
+    replacements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dies_with_parent: bool = True
 
 
@@ -81,10 +83,10 @@ def packed(api: LitAPI, callbacks: Sequence[Callback] = ()) -> bytes:
     return pickle.dumps((api, list(callbacks)))
 
 
-def unpacked(code: bytes) -> tuple[LitAPI, list[Callback]]:
+def unpacked(spec: WorkerSpec) -> tuple[LitAPI, list[Callback]]:
     """Return the API and the callbacks; what defines them is imported."""
-    with importing():
-        return pickle.loads(code)  # noqa: S301 - written by our own supervisor
+    with importing(spec.replacements):
+        return pickle.loads(spec.packed)  # noqa: S301 - written by our own supervisor
 
 
 def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
@@ -103,7 +105,7 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     began = time.monotonic()
     doing = "Loading the API"
     try:
-        api, callbacks = unpacked(spec.packed)
+        api, callbacks = unpacked(spec)
         doing = "setup()"
         executor = set_up(api, CallbackRunner(callbacks), spec, control)
         doing = f"Listening at {spec.address}"

@@ -147,6 +147,16 @@ def test_an_api_that_cannot_be_set_up_ends_the_server(api: str, told: str) -> No
         script.wait_until_gone()
 
 
+def test_a_front_end_that_cannot_start_ends_the_server() -> None:
+    with starting(options="middlewares=[(print, {'no_such': 1})]") as script:
+        finished = script.wait()
+        assert finished.code == 1
+        assert "RemoteError: the front end could not start (ended with status 0), so the server stops" in finished.stderr
+        assert "unexpected keyword argument" in finished.stderr
+        assert "Leyden serves" not in finished.stdout
+        script.wait_until_gone()
+
+
 def test_a_port_in_use_names_its_holder() -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

@@ -125,8 +125,10 @@ def _plain(schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int) -> A
 
 
 def _object(schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """Return the fields that are required, and those that have an example."""
     fields = schema.get("properties", {})
-    return {name: value_of(fields.get(name, {}), parts, depth + 1) for name in schema.get("required", ())}
+    wanted = [*schema.get("required", ()), *(name for name, field in fields.items() if field.get("examples"))]
+    return {name: value_of(fields.get(name, {}), parts, depth + 1) for name in dict.fromkeys(wanted)}
 
 
 def _items(schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int) -> list[Any]:
@@ -151,8 +153,8 @@ def _text(schema: Mapping[str, Any]) -> str:
 def _number(schema: Mapping[str, Any], *, is_whole: bool) -> float:
     low, high = (schema.get(name, schema.get(f"exclusive{name.title()}")) for name in ("minimum", "maximum"))
     step = schema.get("multipleOf", 1)
-    near = [low, low + step, low + step / 2] if low is not None else []
-    near += [high, high - step, high - step / 2] if high is not None else []
+    near = [low, (low // step + 1) * step, low + step / 2] if low is not None else []
+    near += [high, -(-high // step + 1) * step, high - step / 2] if high is not None else []
     choices = [step, 0, *near, *([(low + high) / 2] if low is not None and high is not None else [])]
     for each in choices:
         if _fits(each, schema) and (not is_whole or each == int(each)):

@@ -62,7 +62,7 @@ def attempt(spec: WorkerSpec, config: ServerConfig, sample: Sample | None) -> Ou
     Raises:
         BaseException: Whatever `setup` raises, or a hook that ends its process.
     """
-    api, callbacks = unpacked(spec.packed)
+    api, callbacks = unpacked(spec)
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.TemporaryDirectory(prefix="leyden-") as folder:
         control = ControlLine(theirs, leave=lambda _: None)
@@ -78,6 +78,9 @@ def attempt(spec: WorkerSpec, config: ServerConfig, sample: Sample | None) -> Ou
             thread.start()
             try:
                 work(spec, executor, listener, control, setup_seconds)
+            except BaseException:
+                client.give_up()  # nobody will answer
+                raise
             finally:
                 thread.join()
     if client.error is not None:
@@ -94,16 +97,26 @@ class _Client:
         self._worker, self._address, self._sample = worker, address, sample
         self.answer: Answer | None = None
         self.error: Exception | None = None
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[Answer] | None = None
+
+    def give_up(self) -> None:
+        """Wait for no answer any more; from another thread."""
+        self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
 
     def run(self, control: socket.socket) -> None:
         """Ask, and let the worker go."""
         try:
-            self.answer = asyncio.run(self._ask())
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                self.answer = runner.run(self._ask())
+        except asyncio.CancelledError:
+            return
         except Exception as error:  # noqa: BLE001 - raised again in the main thread
             self.error = error
         control.sendall(encode(Kind.DRAIN, 0)[0])
 
     async def _ask(self) -> Answer:
+        self._task = asyncio.current_task()
         front = FrontEnd(self._config)
         front.add_worker(self._worker, f"unix:{self._address}")
         async with front.running():
