@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ if __name__ == "__main__":
 """
 
 
+# httpx reads all certificates of the machine for each request, unless it is given a context: 50 ms.
+OPTIONS: dict[str, Any] = {"timeout": 60, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
 COMMAND = """
 import sys
 from leyden.cli.main import main
@@ -37,10 +40,10 @@ class Served:
         self.script, self.url = script, url
 
     def post(self, value: Any, path: str = "/predict", **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json={"input": value}, **{"timeout": 60, **options})
+        return httpx.post(self.url + path, json={"input": value}, **{**OPTIONS, **options})
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, **{"timeout": 60, **options})
+        return httpx.get(self.url + path, **{**OPTIONS, **options})
 
     def children(self) -> list[int]:
         """Return the server's processes, but for the first one."""
