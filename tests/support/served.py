@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,17 @@ if __name__ == "__main__":
 """
 
 
+# httpx reads all certificates of the machine for each request, unless it is given a context: 50 ms.
+OPTIONS: dict[str, Any] = {"timeout": 60, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+COMMAND = """
+import sys
+from leyden.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
 class Served:
     """A server that is ready."""
 
@@ -31,10 +43,10 @@ class Served:
         self.script, self.url = script, url
 
     def post(self, value: Any, path: str = "/predict", **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json={"input": value}, **{"timeout": 60, **options})
+        return httpx.post(self.url + path, json={"input": value}, **{**OPTIONS, **options})
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, **{"timeout": 60, **options})
+        return httpx.get(self.url + path, **{**OPTIONS, **options})
 
     def children(self) -> list[int]:
         """Return the server's processes, but for the first one."""
@@ -56,5 +68,18 @@ def served(
 ) -> Iterator[Served]:
     """Start a server and wait until it is ready."""
     with starting(apis, options=options, run=run, imports=imports, env=env) as script:
-        script.wait_for_output("Leyden serves")
-        yield Served(script, re.findall(r" at (\S+) \(process", script.stdout)[0])
+        yield ready(script)
+
+
+@contextlib.contextmanager
+def commanded(*words: str, env: dict[str, str] | None = None) -> Iterator[Script]:
+    """Run `leyden serve …` on a free port, as a user does from another folder."""
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-generate-client-file"]
+    with running_script(COMMAND, args=["serve", *words, *options], env=env) as script:
+        yield script
+
+
+def ready(script: Script, times: int = 1) -> Served:
+    """Return the server that a command has started, once it is ready; for the `times`th time."""
+    script.wait_for_output("Leyden serves", times)
+    return Served(script, re.findall(r" at (\S+) \(process", script.stdout)[times - 1])

@@ -30,8 +30,9 @@ from leyden.serve.config import Compression, ServerConfig
 from leyden.serve.engines.local import LocalEngine
 from leyden.serve.fronts import AttachedFronts, ForkedFronts
 from leyden.serve.listening import closing, listening, url_of
+from leyden.serve.loading import refuse_while_importing, replaceable
 from leyden.serve.metrics import Layout, Page
-from leyden.serve.supervisor import Events, Supervisor
+from leyden.serve.supervisor import Events, Replicas, Supervisor
 
 _front_end: Any = Later("leyden.serve.front.front_end")
 _process: Any = Later("leyden.serve.front.process")
@@ -96,6 +97,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         ```
     """
 
+    @replaceable
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         lit_api: "LitAPI | Sequence[LitAPI]",
@@ -163,7 +165,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, told, stall_seconds=stall, logs=logs)
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
-        self._may_shut_down = enable_shutdown_api
+        self.enable_shutdown_api = enable_shutdown_api
         self._config = ServerConfig(
             apis=tuple(
                 wiring.api_config(api, plan, replicas.count, waits)
@@ -211,6 +213,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     def config(self) -> ServerConfig:
         """What the server is."""
         return self._config
+
+    @property
+    def replicas(self) -> Sequence[Replicas]:
+        """What the workers of each API are to be."""
+        return self._replicas
 
     @property
     def app(self) -> Any:
@@ -273,8 +280,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         Raises:
             ConfigError: An argument is not accepted, or the port is in use.
             RemoteError: No worker of an API can be set up.
+            StateError: It runs already, or the script is only imported here.
         """
         del pretty_logs
+        refuse_while_importing()
         host, port = checked_host(host), checked_port(port)
         total = sum(replicas.count for replicas in self._replicas)
         front_ends = checked_front_ends(num_api_servers, total)
@@ -286,6 +295,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         log.configure(log_level)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
+            _tls.checked(options)
             listener = stack.enter_context(closing(listening(host, port)))
             if generate_client_file:
                 write_client(url_of(listener, is_secure="ssl_certfile" in options), self._front_end.config)
@@ -344,7 +354,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     @property
     def _front_end(self) -> Any:
         if self._front is None:
-            secrets = _auth.read_secrets(may_shut_down=self._may_shut_down)
+            secrets = _auth.read_secrets(may_shut_down=self.enable_shutdown_api)
             self._config = dataclasses.replace(self._config, secrets=secrets)
             events = _front_end.Events(*self._request_events())
             self._front = _front_end.FrontEnd(self._config, page=self._page, pages=_Pages(self), events=events, lifespan=self._with_workers)

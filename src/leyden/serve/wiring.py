@@ -13,6 +13,7 @@ from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.loading import replacements
 from leyden.serve.log_routes import LogRoutes
 from leyden.serve.logger_process import LoggerProcess
 from leyden.serve.loggers import Logger, loggers_of
@@ -185,7 +186,8 @@ def replicas_of(
     logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    common = WorkerSpec(packed=b"", api=0, name="", address="", device="", stall_seconds=stall_seconds, logs=logs)
+    every = {"stall_seconds": stall_seconds, "logs": logs, "replacements": replacements()}
+    common = WorkerSpec(packed=b"", api=0, name="", address="", device="", **every)
     return [_replicas(number, api, devices, per_device[number], callbacks, common) for number, api in enumerate(apis)]
 
 
