@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
+    from starlette.requests import Request as Request
+    from starlette.responses import Response as Response
+
     from leyden.core.autoscale import AutoscalePolicy as AutoscalePolicy
     from leyden.core.autoscale import AutoscaleState as AutoscaleState
     from leyden.core.autoscale import LoadSample as LoadSample
     from leyden.core.autoscale import desired_replicas as desired_replicas
     from leyden.serve.api import LitAPI as LitAPI
     from leyden.serve.callbacks.callback import Callback as Callback
+    from leyden.serve.debugging import set_trace as set_trace
+    from leyden.serve.debugging import set_trace_if_debug as set_trace_if_debug
+    from leyden.serve.loggers import Logger as Logger
+    from leyden.serve.logging import configure_logging as configure_logging
     from leyden.serve.server import LitServer as LitServer
     from leyden.serve.specs.base import LitSpec as LitSpec
     from leyden.serve.specs.openai.chat import OpenAISpec as OpenAISpec
@@ -26,8 +33,14 @@ else:
             "LitServer": "leyden.serve.server",
             "LitSpec": "leyden.serve.specs.base",
             "LoadSample": "leyden.core.autoscale",
+            "Logger": "leyden.serve.loggers",
             "OpenAIEmbeddingSpec": "leyden.serve.specs.openai_embedding",
             "OpenAISpec": "leyden.serve.specs.openai.chat",
+            "Request": "starlette.requests",
+            "Response": "starlette.responses",
+            "configure_logging": "leyden.serve.logging",
             "desired_replicas": "leyden.core.autoscale",
+            "set_trace": "leyden.serve.debugging",
+            "set_trace_if_debug": "leyden.serve.debugging",
         },
     )

@@ -1,5 +1,6 @@
 """From what users write to what a server is: APIs and arguments become a `ServerConfig` and what each worker is to be."""
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -191,8 +192,9 @@ def _replicas(
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     code = packed(api, callbacks)
+    spec = WorkerSpec(packed=code, api=number, name=api.api_path, address="", path=api.api_path, logs=logs)
     specs = [
-        WorkerSpec(packed=code, api=number, name=f"{api.api_path} {index}", address="", device=devices[index // per_device], logs=logs)
+        dataclasses.replace(spec, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

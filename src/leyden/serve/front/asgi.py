@@ -5,18 +5,21 @@ A relay is the `Client` of a call, as `HotProtocol` is on the short way; between
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from leyden.core.log import about
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer, header_lines
 from leyden.serve.front.calls import Ending, HttpCall, too_large
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake, has_body
+from leyden.serve.tracing import read_traceparent
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -66,6 +69,7 @@ class Relay(Response):
         request_id = scope.get(REQUEST_ID) or self._intake.request_id(headers)
         call = self._dispatcher.open(self._api, self, request_id)
         call.endpoint = self._endpoint
+        about(call)
         try:
             await self._take(call, headers, receive)
             if self._closes:
@@ -217,6 +221,20 @@ async def _read_body(call: HttpCall, receive: Receive, seconds: float) -> None:
 
 
 @final
+class _Named:
+    """A request, as log lines name it."""
+
+    def __init__(self, request_id: str, traceparent: bytes | None) -> None:
+        self._request_id, self._traceparent = request_id, traceparent
+        self._began = time.monotonic()
+
+    def log_fields(self) -> Mapping[str, object]:
+        fields = {"request_id": self._request_id, "seconds": round(time.monotonic() - self._began, 6)}
+        span = read_traceparent(None if self._traceparent is None else self._traceparent.decode("latin-1"))
+        return fields if span is None else {**fields, "trace_id": span.trace_id}
+
+
+@final
 class Edge:
     """Names each request, and limits the bodies of those that no API takes.
 
@@ -233,7 +251,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope[REQUEST_ID] = self._intake.request_id(dict(scope["headers"]))
+        headers = dict(scope["headers"])
+        request_id = scope[REQUEST_ID] = self._intake.request_id(headers)
+        about(_Named(request_id, headers.get(b"traceparent")))  # for the rest of this task, which is the request's
         total = 0
 
         async def counted() -> Message:
