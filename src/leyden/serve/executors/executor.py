@@ -133,6 +133,9 @@ def reply_of(value: Any) -> Reply:
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
+    if isinstance(status, int) and hasattr(value, "background"):
+        kind = type(value).__name__
+        raise TypeError(f"a {kind} has no body that a worker could send. Yield with stream=True, or return Response(content).")
     return Reply(*encode_value(value))
 
 
