@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import Final, final
 
-from leyden.core.log import configure, get_logger
+from leyden.core.log import LogSetup, by_settings, get_logger, show
 from leyden.serve.errors import LinkError
 from leyden.serve.loggers import LoggerCalls, unpacked
 from leyden.serve.wire import Decoder, Kind
@@ -29,17 +29,17 @@ _MOST_WAITING, _READ_BYTES = 1000, 1 << 16
 _logger = get_logger(__name__)
 
 
-def logger_main(packed: bytes, sock: socket.socket, log_level: str | None) -> None:
+def logger_main(packed: bytes, sock: socket.socket, log: LogSetup | None) -> None:
     """Be the logger process; it ends with this function.
 
     Args:
         packed: The loggers, from `loggers.packed`.
         sock: Its end of a socket pair with the supervisor.
-        log_level: What the process itself shows on stderr.
+        log: How the process writes its log; by default as the settings say.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # they come to the whole group: the supervisor ends this process, as the last one
         signal.signal(number, signal.SIG_IGN)
-    configure(log_level)
+    show(log or by_settings())
     inbox = Inbox(sock)
     calls = LoggerCalls(unpacked(packed))
     inbox.start()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final, final
 
 from leyden.core.errors import StateError
-from leyden.core.log import get_logger
+from leyden.core.log import get_logger, shown
 from leyden.serve.engines.local import GUARD
 from leyden.serve.logger_main import logger_main
 from leyden.serve.processes import Child, death
@@ -34,12 +34,11 @@ class LoggerProcess:
 
     Args:
         packed: The loggers, from `loggers.packed`.
-        log_level: What it shows on stderr; by default the setting `LEYDEN_LOG_LEVEL`.
         most_bytes: Of values that wait.
     """
 
-    def __init__(self, packed: bytes, *, log_level: str | None = None, most_bytes: int = MOST_BYTES) -> None:
-        self._packed, self._log_level, self._most_bytes = packed, log_level, most_bytes
+    def __init__(self, packed: bytes, *, most_bytes: int = MOST_BYTES) -> None:
+        self._packed, self._most_bytes = packed, most_bytes
         self._context = multiprocessing.get_context("spawn")
         self._process: Any = None
         self._child: Child | None = None
@@ -98,7 +97,7 @@ class LoggerProcess:
 
     def _start(self, now: float) -> None:
         ours, theirs = socket.socketpair()
-        process = self._context.Process(target=logger_main, args=(self._packed, theirs, self._log_level), name="loggers")
+        process = self._context.Process(target=logger_main, args=(self._packed, theirs, shown()), name="loggers")
         try:
             process.start()
         except OSError:

@@ -13,7 +13,7 @@ from leyden.core import log, settings
 from leyden.core.arguments import number, one_of, positive
 from leyden.core.errors import ConfigError, StateError, closest
 from leyden.core.lazy import Later
-from leyden.serve import wiring
+from leyden.serve import logging, wiring
 from leyden.serve.api import LitAPI
 from leyden.serve.arguments import (
     checked_front_ends,
@@ -274,25 +274,25 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             log_level: Of the log.
             generate_client_file: Whether `client.py` is written, unless there is one: it asks the first API something.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
-            pretty_logs: Without effect on pipes and files.
+            pretty_logs: Whether the log is written in colours, by `rich`.
             uvicorn_kwargs: Settings of uvicorn.
 
         Raises:
             ConfigError: An argument is not accepted, or the port is in use.
             RemoteError: No worker of an API can be set up.
             StateError: It runs already, or the script is only imported here.
+            MissingDependencyError: `rich` is not installed, and `pretty_logs` is set.
         """
-        del pretty_logs
         refuse_while_importing()
         host, port = checked_host(host), checked_port(port)
         total = sum(replicas.count for replicas in self._replicas)
         front_ends = checked_front_ends(num_api_servers, total)
         if one_of("api_server_worker_type", api_server_worker_type or "process", ("process", "thread")) == "thread":
             _logger.info("api_server_worker_type='thread': front ends are processes all the same, which no model of yours can block.")
-        options = _uvicorn_options(uvicorn_kwargs, log_level)
         if self._supervisor is not None:
             raise StateError("this server runs already.")
-        log.configure(log_level)
+        logging.prepare(log_level, pretty=pretty_logs)
+        options = _uvicorn_options(uvicorn_kwargs, log_level)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
             _tls.checked(options)
@@ -453,7 +453,7 @@ class _Pages(Sequence[Page]):
 
 def _announce(url: str, config: ServerConfig) -> None:
     paths = ", ".join(api.path for api in config.apis)
-    print(f"Leyden serves {paths} at {url} (process {os.getpid()})", flush=True)  # noqa: T201 - what a program says
+    logging.announce(f"Leyden serves {paths} at {url} (process {os.getpid()})")
 
 
 def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]:
@@ -466,4 +466,4 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
     for name in given:
         if name not in known:
             raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
-    return {"log_level": log_level.lower(), **given}
+    return {"log_level": log_level.lower(), "log_config": logging.uvicorn_config(), **given}

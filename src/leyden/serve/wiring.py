@@ -200,8 +200,9 @@ def _replicas(
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     code = packed(api, callbacks)
+    spec = dataclasses.replace(common, packed=code, api=number, path=api.api_path)
     specs = [
-        dataclasses.replace(common, packed=code, api=number, name=f"{api.api_path} {index}", device=devices[index // per_device])
+        dataclasses.replace(spec, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from leyden.core.log import configure
+from leyden.core.log import LogSetup, by_settings, show
 from leyden.serve.answers import Answers
 from leyden.serve.api import LitAPI
 from leyden.serve.callbacks.callback import Callback, EventTypes
@@ -56,12 +56,13 @@ class WorkerSpec:
         packed: The API and the callbacks, from `packed`.
         api: The API's number in its server.
         name: The worker's, for logs.
+        path: The API's, for logs.
         address: The path of the unix socket to listen at; in a folder that only this user can enter.
         device: What `setup` gets.
         token: What front ends must say; empty if they need none.
         stall_seconds: For how long a client may not read its stream.
         logs: Whether there are loggers: else `log()` warns.
-        log_level: What the process itself shows on stderr; by default the setting `LEYDEN_LOG_LEVEL`.
+        log: How the process writes its log; by default as the settings say.
         replacements: Arguments of each `LitServer` in the user's file, as the command line gives them.
         dies_with_parent: Whether the kernel ends it with the *thread* that starts it (Linux): only for a main thread.
     """
@@ -70,11 +71,12 @@ class WorkerSpec:
     api: int
     name: str
     address: str
+    path: str = ""
     device: str | list[str] = "cpu"
     token: str = ""
     stall_seconds: float = 60.0
     logs: bool = False
-    log_level: str | None = None
+    log: LogSetup | None = None
     replacements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dies_with_parent: bool = True
 
@@ -100,7 +102,7 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
     if spec.dies_with_parent:
         die_with_parent()
-    configure(spec.log_level)  # else the tracebacks of hooks would be seen by nobody
+    show(spec.log or by_settings(), always={"api": spec.path})  # else the tracebacks of hooks would be seen by nobody
     control = ControlLine(sock)
     control.hear()  # the parent may have ended before the kernel knew
     began = time.monotonic()

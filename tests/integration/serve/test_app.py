@@ -14,7 +14,7 @@ from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
-from tests.support.serve_apis import FailsSetUp, Square
+from tests.support.serve_apis import FailsSetUp, Replies, Square
 
 
 class Noted(Callback):
@@ -63,6 +63,18 @@ def test_running_waits_and_leaves_nothing() -> None:
         with pytest.raises(StateError, match="runs already"):
             server.start()
     assert not pids & children()
+
+
+def test_a_hook_answers_with_a_response_of_its_own() -> None:
+    server = LitServer([Replies(), Replies(api_path="/batched", max_batch_size=4)], accelerator="cpu")
+    with running(server), TestClient(server.app) as client:
+        for path in ("/predict", "/batched"):
+            answer = client.post(path, json="png")
+            assert (answer.status_code, answer.content, answer.headers["content-type"]) == (201, b"\x89PNG", "image/png")
+            assert (answer.headers["x-model"], dict(answer.cookies)) == ("m1", {"a": "1", "b": "2"})
+        refused = client.post("/predict", json="stream")
+        assert refused.status_code == 500
+        assert "a StreamingResponse has no body that a worker could send. Yield with stream=True" in refused.json()["message"]
 
 
 def test_litserves_name_does_not_wait() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from leyden.core.errors import StateError
-from leyden.core.log import get_logger
+from leyden.core.log import get_logger, shown
 from leyden.serve.control import ORPHANED, SETUP_FAILED
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEvent, ReplicaHandle, ReplicaSpec
@@ -69,7 +69,7 @@ class LocalEngine:
         """Start a worker; returns before it is ready."""
         api, index = spec.worker
         address = str(Path(self._folder, f"w{api}-{index}-{next(self._numbers)}.sock"))
-        what = dataclasses.replace(spec.what, address=address, dies_with_parent=self._ties)
+        what = dataclasses.replace(spec.what, address=address, dies_with_parent=self._ties, log=spec.what.log or shown())
         ours, theirs = socket.socketpair()
         process = self._context.Process(target=worker_main, args=(what, theirs), name=what.name)
         try:

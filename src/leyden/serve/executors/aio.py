@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, final
 
+from leyden.core.log import about
 from leyden.core.optional import installed, require
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
@@ -75,6 +76,7 @@ class AsyncExecutor(Executor):
         self.on_room()
 
     async def _one(self, request: Request, sink: Sink) -> None:
+        about(request)  # for this task, and threads that it waits for
         hook, watch = "decode_request", Stopwatch()
         try:
             self.events.before_decode()

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
+from leyden.core.log import about
 from leyden.serve.api import stream_of_batches
 from leyden.serve.executors.batched import mismatch
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all, chunk_of
-from leyden.serve.executors.requests import Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import HookCall
 
 
@@ -20,6 +21,7 @@ class BatchedStreamingExecutor(Executor):
         decode = watch.lap()
         if not kept:
             return
+        about(Together(kept))
         open_ones = dict(enumerate(kept))
         try:
             self.events.before_predict()

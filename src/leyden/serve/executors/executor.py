@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
 from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
 from leyden.serve.executors.requests import Reply, Request, Sink
@@ -52,6 +52,7 @@ class Executor(ABC):
         kept, inputs = list[Request](), list[Any]()
         self.events.before_decode()
         for request in requests:
+            about(request)
             if request.is_cancelled():
                 sink.fault(request, request.end)
                 continue
@@ -115,7 +116,7 @@ def answered(error: BaseException, call: HookCall, request: Request) -> Fault:
     """Return the answer to what a hook raised; what is the server's own fault is logged with its traceback."""
     fault = fault_of(error, call)
     if fault.status >= 500 and not isinstance(error, Fault):
-        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error)
+        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error, extra={"fields": request.log_fields()})
     return fault
 
 
@@ -132,6 +133,9 @@ def reply_of(value: Any) -> Reply:
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
+    if isinstance(status, int) and hasattr(value, "background"):
+        kind = type(value).__name__
+        raise TypeError(f"a {kind} has no body that a worker could send. Yield with stream=True, or return Response(content).")
     return Reply(*encode_value(value))
 
 

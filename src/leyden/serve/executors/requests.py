@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
@@ -106,6 +106,12 @@ class Request:
         """Its name in answers and log lines."""
         return str(self.facts.get("r", ""))
 
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of it."""
+        trace = self.facts.get("t")
+        span = read_traceparent(trace) if isinstance(trace, str) else None
+        return {"request_id": self.request_id} if span is None else {"request_id": self.request_id, "trace_id": span.trace_id}
+
     @property
     def context(self) -> RequestContext:
         """What hooks may know of it; made when the first one asks."""
@@ -126,6 +132,18 @@ class Request:
             is_cancelled=self.is_cancelled,
             clock=time.monotonic,
         )
+
+
+class Together(NamedTuple):
+    """Requests that are computed together, as log lines name them."""
+
+    requests: Sequence[Request]
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of them."""
+        if len(self.requests) == 1:
+            return self.requests[0].log_fields()
+        return {"request_ids": [request.request_id for request in self.requests]}
 
 
 class Reply(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import final
 
+from leyden.core.log import about
 from leyden.serve.executors.executor import Executor, answered, called
 from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
@@ -21,6 +22,7 @@ class SingleExecutor(Executor):
                 self._one(request, sink)
 
     def _one(self, request: Request, sink: Sink) -> None:
+        about(request)
         events, began = self.events, perf_counter()
         hook = "decode_request"
         try:
