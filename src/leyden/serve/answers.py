@@ -102,10 +102,8 @@ class Answers:
         is_first = not request.has_chunks
         request.has_chunks = True
         request.unread_bytes += len(data)
-        self._desk.send(front, _CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
-        if self._desk.on_dirty is None:  # else it is flushed by an event loop
-            # At once: the next piece may be long in coming, and nobody else would send this one meanwhile.
-            self._desk.flush()
+        # At once: the next piece may be long in coming, and nobody else would send this one meanwhile.
+        self._desk.send_now(front, _CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
 
     def has_room(self, request: Request) -> bool:
         return request.unread_bytes < self._window_bytes

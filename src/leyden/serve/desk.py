@@ -310,6 +310,18 @@ class Desk:
             if self.on_dirty is not None:
                 self.on_dirty()
 
+    def send_now(self, front: Front, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Any = b"") -> None:
+        """Say something at once, or, in an event loop, as soon as that has the turn.
+
+        Raises:
+            ConfigError: The meta cannot be packed.
+        """
+        if self.on_dirty is None:
+            front.link.send(kind, stream, meta, body)
+            self._flush(front)
+        else:
+            self.send(front, kind, stream, meta, body)
+
     def flush(self) -> None:
         """Send what is to be sent."""
         if self._dirty:

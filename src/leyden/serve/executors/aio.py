@@ -12,7 +12,7 @@ from leyden.core.log import about
 from leyden.core.optional import installed, require
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of, reply_of, undecoded
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, reply_of, undecoded
 from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 from leyden.serve.hooks import Form, HookPlan
@@ -131,7 +131,7 @@ class AsyncExecutor(Executor):
         try:
             async for piece in pieces:
                 await self._until_room(request, sink)
-                sink.chunk(request, *chunk_of(self.api, piece))
+                sink.chunk(request, *self.piece(piece))
                 await asyncio.sleep(0)  # a generator that never waits would let nobody else run, and nothing be sent
         finally:
             await pieces.aclose()

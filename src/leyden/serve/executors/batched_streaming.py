@@ -6,7 +6,7 @@ from typing import Any, final
 from leyden.core.log import about
 from leyden.serve.api import stream_of_batches
 from leyden.serve.executors.batched import mismatch
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all, chunk_of
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all
 from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import HookCall
 
@@ -74,7 +74,7 @@ class BatchedStreamingExecutor(Executor):
             sink.fault(request, request.end)
             return False
         try:
-            sink.chunk(request, *chunk_of(self.api, piece))
+            sink.chunk(request, *self.piece(piece))
         except Exception as error:  # noqa: BLE001 - a value that cannot be written, or a client that does not read
             sink.fault(request, answered(error, HookCall("encode_response"), request))
             return False

@@ -10,7 +10,7 @@ from typing import Any, Protocol, final
 
 from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import CallbackRunner
-from leyden.serve.executors.executor import Executor, answered, called, chunk_of
+from leyden.serve.executors.executor import Executor, answered, called
 from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import Fault, HookCall
 from leyden.serve.hooks import HookPlan
@@ -220,7 +220,7 @@ class ContinuousExecutor(Executor):
         for piece in pieces:
             if not active.unsent:
                 active.stuck_since = time.monotonic()
-            active.unsent.append(chunk_of(self.api, piece))
+            active.unsent.append(self.piece(piece))
         self._is_sent(active, sink)
 
     def _is_sent(self, active: _Active, sink: Sink) -> bool:
