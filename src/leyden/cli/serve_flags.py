@@ -64,6 +64,7 @@ SERVER = (
     Flag("restart_workers", SWITCH, "whether dead workers are started again; else the server ends with status 1", "on"),
     Flag("drain_timeout", float, "seconds for what is there when the server stops", "30"),
     Flag("drain_delay", float, "seconds between not ready and no new connections", "0"),
+    Flag("kill_after", seconds, "seconds after which a worker is killed that goes on with what nobody waits for, or off", "off"),
     Flag("header_timeout", float, "seconds that the head of a request may take", "10"),
     Flag("body_timeout", float, "seconds that its body may take", "60"),
     Flag("keep_alive", float, "seconds that a connection may be idle", "75"),

@@ -50,7 +50,7 @@ def test_an_option_shows_the_default_of_its_argument(flag: Flag) -> None:
     parameters = {**inspect.signature(LitServer.__init__).parameters, **inspect.signature(LitServer.run).parameters}
     default = parameters[flag.name].default
     shown = {
-        "deadline": "off", "restart_workers": "on", "num_api_servers": "one for four workers", "model_metadata": "",
+        "deadline": "off", "kill_after": "off", "restart_workers": "on", "num_api_servers": "one for four workers", "model_metadata": "",
         "max_payload_size": "100MB", "max_inflight_bytes": "1GB",
     }.get(flag.name)  # fmt: skip
     assert flag.default == (shown if shown is not None else {True: "on", False: "off"}[default] if flag.kind == SWITCH else str(default))
