@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +16,24 @@ if __name__ == "__main__":  # workers import this script as well: what is not th
     from leyden.serve.mcp import MCP
     from tests.support.doomed import *
     from tests.support.serve_apis import *
+    from tests.support.serve_loggers import *
+    {imports}
 
     server = LitServer({apis}, accelerator="cpu", {options})
-    how = dict(host="127.0.0.1", port=0, generate_client_file=False, log_level="info", access_log=False)
-    how.update({run})
-    server.run(**how)
+    usual = dict(host="127.0.0.1", port=0, generate_client_file=False, log_level="info", access_log=False)
+    server.run(**(usual | dict({run})))
     print("the end", flush=True)
+"""
+
+
+# httpx reads all certificates of the machine for each request, unless it is given a context: 50 ms.
+OPTIONS: dict[str, Any] = {"timeout": 60, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+COMMAND = """
+import sys
+from leyden.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 
@@ -29,17 +42,15 @@ class Served:
 
     def __init__(self, script: Script, url: str) -> None:
         self.script, self.url = script, url
-        # A connection for each request, as they come from many clients; but one client, which costs 30 ms to make.
-        self.client = httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
     def post(self, value: Any, path: str = "/predict", **options: Any) -> httpx.Response:
         return self.ask(path, {"input": value}, **options)
 
     def ask(self, path: str, body: Any, **options: Any) -> httpx.Response:
-        return self.client.post(path, json=body, **options)
+        return httpx.post(self.url + path, json=body, **{**OPTIONS, **options})
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.client.get(path, **options)
+        return httpx.get(self.url + path, **{**OPTIONS, **options})
 
     def children(self) -> list[int]:
         """Return the server's processes, but for the first one."""
@@ -47,17 +58,32 @@ class Served:
 
 
 @contextlib.contextmanager
-def starting(apis: str = "Square()", *, options: str = "", run: str = "", env: dict[str, str] | None = None) -> Iterator[Script]:
+def starting(
+    apis: str = "Square()", *, options: str = "", run: str = "", imports: str = "", env: dict[str, str] | None = None
+) -> Iterator[Script]:
     """Start a server; its script ends by itself, or with this."""
-    with running_script(SCRIPT.format(apis=apis, options=options, run=run), env=env) as script:
+    with running_script(SCRIPT.format(apis=apis, options=options, run=run, imports=imports), env=env) as script:
         yield script
 
 
 @contextlib.contextmanager
-def served(apis: str = "Square()", *, options: str = "", run: str = "", env: dict[str, str] | None = None) -> Iterator[Served]:
+def served(
+    apis: str = "Square()", *, options: str = "", run: str = "", imports: str = "", env: dict[str, str] | None = None
+) -> Iterator[Served]:
     """Start a server and wait until it is ready."""
-    with starting(apis, options=options, run=run, env=env) as script:
-        script.wait_for_output("Leyden serves")
-        found = Served(script, re.findall(r"at (http\S+)", script.stdout)[0])
-        with found.client:
-            yield found
+    with starting(apis, options=options, run=run, imports=imports, env=env) as script:
+        yield ready(script)
+
+
+@contextlib.contextmanager
+def commanded(*words: str, env: dict[str, str] | None = None) -> Iterator[Script]:
+    """Run `leyden serve …` on a free port, as a user does from another folder."""
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-generate-client-file"]
+    with running_script(COMMAND, args=["serve", *words, *options], env=env) as script:
+        yield script
+
+
+def ready(script: Script, times: int = 1) -> Served:
+    """Return the server that a command has started, once it is ready; for the `times`th time."""
+    script.wait_for_output("Leyden serves", times)
+    return Served(script, re.findall(r" at (\S+) \(process", script.stdout)[times - 1])

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.served import Served, served, starting
+from tests.support.served import OPTIONS, Served, served, starting
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_may_run_again_does_once(server: Served) -> None:
 @pytest.mark.parametrize(("accept", "told"), [("*/*", b'{"error":'), ("text/event-stream", b"event: error\ndata: ")])
 def test_a_stream_that_breaks_off_says_so(server: Served, accept: str, told: bytes) -> None:
     healed(server, "/stream", 1)
-    with server.client.stream("POST", "/stream", json={"die": 5}, headers={"accept": accept}) as stream:
+    with httpx.stream("POST", server.url + "/stream", json={"die": 5}, headers={"accept": accept}, **OPTIONS) as stream:
         assert stream.status_code == 200
         came, is_whole = _read(stream)
     assert not is_whole
@@ -187,7 +187,7 @@ def test_a_set_up_that_hangs_holds_up_its_own_api_and_no_signal() -> None:
     port = free_port()
     with starting("[NeverSetUp(), Square(api_path='/other')]", options="timeout=0.3", run=f"port={port}") as script:
         script.wait_for(lambda: "of /other is ready" in script.stderr, "the other one is ready")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", **OPTIONS) as client:
             assert client.post("/other", json={"input": 3}).json() == {"output": 9}
             waits = client.post("/predict", json={"input": 3})
             assert (waits.status_code, waits.json()["code"]) == (504, "queue.expired")
