@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, final
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
-from leyden.serve.processes import Child, death, die_with_parent, fork
+from leyden.serve.processes import Child, death, die_with_parent, forget_spawned, fork
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
 _READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
@@ -234,6 +234,7 @@ class ForkedFronts:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()
         ours.close()
+        forget_spawned()
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
