@@ -269,7 +269,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             host: `"0.0.0.0"`, `"127.0.0.1"`, `"::"`, or `"unix:/path"`.
             port: 1024 to 65535; 0 takes a free one, and prints it.
             num_api_servers: Processes that speak HTTP; by default one for four workers.
-            log_level: Of the log.
+            log_level: Of the log, in all processes.
             generate_client_file: Whether `client.py` is written, unless there is one.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
             pretty_logs: Without effect on pipes and files.
@@ -291,6 +291,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         if self._supervisor is not None:
             raise StateError("this server runs already.")
         log.configure(log_level)
+        self._replicas = wiring.logging_at(log_level, self._replicas)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
             _tls.checked(options)

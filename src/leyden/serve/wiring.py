@@ -1,5 +1,6 @@
 """From what users write to what a server is: APIs and arguments become a `ServerConfig` and what each worker is to be."""
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,11 @@ def _replicas(
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)
+
+
+def logging_at(level: str, replicas: Sequence[Replicas]) -> list[Replicas]:
+    """Return what workers are to be, with what they show in the log."""
+    return [dataclasses.replace(each, specs=[dataclasses.replace(spec, log_level=level) for spec in each.specs]) for each in replicas]
 
 
 def workers_of(given: object, paths: Sequence[str], apis: Sequence[LitAPI]) -> list[int]:
