@@ -271,7 +271,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             host: `"0.0.0.0"`, `"127.0.0.1"`, `"::"`, or `"unix:/path"`.
             port: 1024 to 65535; 0 takes a free one, and prints it.
             num_api_servers: Processes that speak HTTP; by default one for four workers.
-            log_level: Of the log.
+            log_level: Of the log, in all processes.
             generate_client_file: Whether `client.py` is written, unless there is one: it asks the first API something.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
             pretty_logs: Whether the log is written in colours, by `rich`.

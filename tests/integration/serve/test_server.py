@@ -153,7 +153,7 @@ def test_a_front_end_that_cannot_start_ends_the_server() -> None:
         finished = script.wait()
         assert finished.code == 1
         assert re.search(r"RemoteError: the front end could not start \(ended with status \d\), so the server stops", finished.stderr)
-        assert "unexpected keyword argument" in finished.stderr
+        assert "'no_such' is an invalid keyword argument" in finished.stderr
         assert "Leyden serves" not in finished.stdout
         script.wait_until_gone()
 
