@@ -11,6 +11,7 @@ from tests.support.processes import Script, running_script
 
 SCRIPT = """
 from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
+from leyden.serve.mcp import MCP
 from tests.support.serve_apis import *
 from tests.support.serve_loggers import *
 

@@ -86,6 +86,7 @@ class SpecServer:
         self.batches = list[int]()
         self.ended = list[str]()
         self.tokens = list[Mapping[str, int]]()
+        self.num_refused = 0
         self._executor = executor_for(*adapted(copy, plan_of(copy, LitAPI)))
         self._told: dict[int, Told] = {}
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -138,6 +139,9 @@ class SpecServer:
 
     def used(self, usage: Mapping[str, int]) -> None:
         self.tokens.append(usage)
+
+    def refused(self, fault: Fault) -> None:
+        self.num_refused += 1
 
     async def _news(self, told: Told) -> None:
         if not told.end:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, final
 
 from leyden.core.log import get_logger
+from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
 from leyden.serve.processes import Child, death, fork
-from leyden.serve.wire import Decoder, Kind, encode
+from leyden.serve.wire import Decoder, Frame, Kind, encode
 
 _READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
 _MOST_UNSENT = 1 << 20  # of values for loggers that a front end does not take: beyond it they are dropped
@@ -42,7 +43,39 @@ class FrontGone(NamedTuple):
     why: str
 
 
-FrontEvent = ShutdownAsked | FrontGone
+class WakeAsked(NamedTuple):
+    """A request waits for an API that has no worker."""
+
+    api: int
+
+
+class WorkerSilent(NamedTuple):
+    """A worker has said nothing for so long, though it has requests.
+
+    Args:
+        worker: Which.
+        at: Its address: another one may have its number by now.
+        seconds: For how long.
+    """
+
+    worker: WorkerId
+    at: str
+    seconds: float
+
+
+class KillAsked(NamedTuple):
+    """A worker goes on with what it was told to leave.
+
+    Args:
+        worker: Which.
+        at: Its address: another one may have its number by now.
+    """
+
+    worker: WorkerId
+    at: str
+
+
+FrontEvent = ShutdownAsked | WakeAsked | WorkerSilent | KillAsked | FrontGone
 
 
 class Fronts(Protocol):
@@ -122,13 +155,27 @@ class _Line:
                     sent = len(self.unsent)
                 del self.unsent[:sent]
 
-    def asks_for_shutdown(self) -> bool:
-        asked = False
+    def heard(self) -> list[FrontEvent]:
+        found = list[FrontEvent]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError, LinkError):
             while data := self.sock.recv(_READ_BYTES):
-                asked |= any(frame.kind is Kind.STATE and "shutdown" in frame.meta for frame in self._decoder.feed(data))
+                found += [event for frame in self._decoder.feed(data) if (event := _event(frame)) is not None]
             self.is_ended = True
-        return asked
+        return found
+
+
+def _event(frame: Frame) -> FrontEvent | None:
+    """Return what a front end says: `front/process.py` has the table."""
+    match frame.meta:
+        case {"shutdown": _}:
+            return ShutdownAsked()
+        case {"wake": api}:
+            return WakeAsked(api)
+        case {"silent": worker, "at": at, "seconds": seconds}:
+            return WorkerSilent(WorkerId(*worker), at, seconds)
+        case {"kill": worker, "at": at}:
+            return KillAsked(WorkerId(*worker), at)
+    return None
 
 
 @final
@@ -208,8 +255,7 @@ class ForkedFronts:
         found = list[FrontEvent]()
         for number, process in list(self._processes.items()):
             process.line.flush()
-            if process.line.asks_for_shutdown():
-                found.append(ShutdownAsked())
+            found += process.line.heard()
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()
@@ -272,15 +318,15 @@ class AttachedFronts:
         """Do nothing: they end with whoever serves them."""
 
     def events(self) -> Sequence[FrontEvent]:
-        """Return whether one of them was asked for the end."""
+        """Return what they have said since the last call."""
         self._take_in()
         for line in self._lines:
             line.flush()
-        asked = [line.asks_for_shutdown() for line in self._lines]
+        found = [event for line in self._lines for event in line.heard()]
         for line in [line for line in self._lines if line.is_ended]:
             self._lines.remove(line)
             line.sock.close()
-        return [ShutdownAsked()] if any(asked) else []
+        return found
 
     def _take_in(self) -> None:
         while self._coming:

@@ -78,8 +78,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         drain_timeout: Seconds for what is there when the server stops.
         drain_delay: Seconds between "not ready" and no new connections.
         header_timeout: Seconds that the head of a request may take.
-        body_timeout: Seconds that its body may take.
+        body_timeout: Seconds that its body may take, and for which the client of a stream may read nothing.
         keep_alive: Seconds that a connection may be idle.
+        kill_after: Seconds after which a worker is killed, and started again, that goes on with what it was told to leave, because its
+            client left or its time is over, and nobody waits for anything that it began before; by default it is waited for.
         expose_errors: Whether answers say what went wrong in a hook.
         compression: `"auto"` compresses large answers for clients that accept it; `"off"`.
 
@@ -129,6 +131,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         header_timeout: float = 10,
         body_timeout: float = 60,
         keep_alive: float = 75,
+        kill_after: float | None = None,
         expose_errors: bool = True,
         compression: Compression = "auto",
     ) -> None:
@@ -154,8 +157,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self.devices = wiring.devices_of(accelerator, devices)
         per_device = wiring.workers_of(workers_per_device, [api.api_path for api in self._apis], self._apis)
         self._loggers = wiring.checked_loggers(loggers, self._apis, own)
-        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, self._callbacks.callbacks, logs=bool(self._loggers))
         self._log_routes = wiring.log_routes(self._loggers)
+        stall = positive("body_timeout", body_timeout)
+        self._replicas = wiring.replicas_of(
+            self._apis, self.devices, per_device, self._callbacks.callbacks, stall_seconds=stall, logs=bool(self._loggers)
+        )
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
         self._may_shut_down = enable_shutdown_api
@@ -177,10 +183,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             max_inflight_bytes=payload_bytes(max_inflight_bytes, "max_inflight_bytes") or 2**62,
             max_payload_bytes=payload_bytes(max_payload_size),
             header_timeout=positive("header_timeout", header_timeout),
-            body_timeout=positive("body_timeout", body_timeout),
+            body_timeout=stall,
             keep_alive=positive("keep_alive", keep_alive),
             drain_delay=number("drain_delay", drain_delay, 0),
             drain_timeout=number("drain_timeout", drain_timeout, 0),
+            kill_after=seconds_or_never(kill_after, "kill_after"),
             exposes_errors=expose_errors,
             compression=one_of("compression", compression, ("auto", "off")),
         )
@@ -192,7 +199,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._thread: threading.Thread | None = None
         self._front: Any = None
         self._is_forked = False  # whether `run` looks after the workers
-        self._on_shutdown: Callable[[], None] | None = None  # of a forked front end
         self._is_front = False  # whether this process speaks HTTP
 
     # -- what one may look at ------------------------------------------------------------------------------------------
@@ -296,7 +302,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
-            self._on_shutdown = _process.tell_shutdown(control)
             _process.FrontProcess(front, listener, control, options).run()
 
         supervisor: Supervisor | None = None
@@ -341,7 +346,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         if self._front is None:
             secrets = _auth.read_secrets(may_shut_down=self._may_shut_down)
             self._config = dataclasses.replace(self._config, secrets=secrets)
-            events = _front_end.Events(*self._request_events(), on_shutdown=self._shutdown_asked)
+            events = _front_end.Events(*self._request_events())
             self._front = _front_end.FrontEnd(self._config, page=self._page, pages=_Pages(self), events=events, lifespan=self._with_workers)
         return self._front
 
@@ -354,12 +359,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             lambda: trigger(EventTypes.ON_REQUEST, active_requests=self.active_requests, litserver=self),
             lambda: trigger(EventTypes.ON_RESPONSE, litserver=self),
         )
-
-    def _shutdown_asked(self) -> None:
-        if self._on_shutdown is not None:
-            self._on_shutdown()
-        elif self._supervisor is not None:
-            self._supervisor.stop()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:

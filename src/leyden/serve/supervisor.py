@@ -12,6 +12,7 @@ gives the last one a moment only.
 
 import contextlib
 import enum
+import math
 import select
 import signal
 import socket
@@ -21,19 +22,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from leyden.core.autoscale import AutoscalePolicy, AutoscaleState, LoadSample, desired_replicas
+from leyden.core.autoscale import AutoscalePolicy
 from leyden.core.errors import RemoteError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEngine, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.fleet import Drain, Failing, Fleet, GiveUp, Start, State
-from leyden.serve.fronts import FrontGone, Fronts, drain_frame, state_frame
+from leyden.serve.fronts import FrontEvent, FrontGone, Fronts, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent, drain_frame, state_frame
 from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
+from leyden.serve.scaling import Load, Scaling
 from leyden.serve.worker import WorkerSpec
 
 _LAST_SECONDS = 5.0  # that processes get beyond what they were promised
-_SCALE_SECONDS, _ASLEEP_SECONDS = 1.0, 0.1  # between two looks at the load
 _logger = get_logger(__name__)
 
 
@@ -79,14 +80,6 @@ class Phase(enum.Enum):
     OVER = 5
 
 
-@dataclass(slots=True)
-class _Scaling:
-    """What is remembered of an API whose workers follow the load."""
-
-    policy: AutoscalePolicy
-    state: AutoscaleState = field(default_factory=AutoscaleState)
-
-
 @final
 class Supervisor:
     """Starts workers and front ends, and keeps them as they are wanted until it is told to stop.
@@ -121,8 +114,9 @@ class Supervisor:
         self._handles: dict[WorkerId, ReplicaHandle] = {}
         self._ready: dict[WorkerId, ReplicaHandle] = {}
         self._failing: dict[int, str] = {}
-        self._scaling = {number: _Scaling(api.autoscale) for number, api in enumerate(replicas) if api.autoscale is not None}
-        self._next_scale = 0.0
+        policies = {number: api.autoscale for number, api in enumerate(replicas) if api.autoscale is not None}
+        self._scaling = Scaling(policies, self._load_of)
+        self._silent: dict[str, float] = {}  # when it was told last of a worker, by its address, that it says nothing
         self._answered = [0.0] * len(replicas)  # when a worker died last
         self._wake, self._waker = socket.socketpair()
         self._wake.settimeout(0)
@@ -182,8 +176,8 @@ class Supervisor:
             raise self._error
 
     def _wait(self, now: float) -> None:
-        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._logs.next_wakeup(), self._deadline)
-        due = min(wakeup for wakeup in (*wakeups, self._next_scale if self._scaling else float("inf")) if wakeup is not None)
+        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._logs.next_wakeup(), self._scaling.next_wakeup())
+        due = min(wakeup for wakeup in (*wakeups, self._deadline) if wakeup is not None)
         descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
@@ -201,12 +195,22 @@ class Supervisor:
         for event in self._engine.events():
             self._note(event, now)
         for told in self._fronts.events():
-            if isinstance(told, FrontGone):
+            self._told(told, now)
+        self._logs.tend(now)
+
+    def _told(self, told: FrontEvent, now: float) -> None:
+        match told:
+            case FrontGone():
                 self._front_gone(told)
-            else:
+            case ShutdownAsked():
                 _logger.info("somebody with the key asks for the end of the server")
                 self._stops = max(1, self._stops)
-        self._logs.tend(now)
+            case WakeAsked():
+                self._scaling.wake()
+            case WorkerSilent(worker, at, seconds):
+                self._is_silent(worker, at, seconds, now)
+            case KillAsked(worker, at):
+                self._kill(worker, at)
 
     def _act(self, now: float) -> None:
         if self._phase is Phase.RUNNING:
@@ -262,7 +266,7 @@ class Supervisor:
             case Ready(replica, seconds):
                 self._fleet.ready(replica.worker, now)
                 self._ready[replica.worker] = replica
-                self._fronts.tell(state_frame(up=list(replica.worker), at=f"unix:{replica.address}"))
+                self._fronts.tell(state_frame(up=list(replica.worker), at=_address(replica)))
                 _logger.info("%s of %s is ready after %.1f s", *self._called(replica.worker), seconds)
             case Gone(replica, why, traceback):
                 self._gone(replica.worker, why, traceback, now)
@@ -283,8 +287,32 @@ class Supervisor:
             self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
             _logger.error("%s of %s is gone: %s%s", *self._called(worker), why, f"\n{traceback.rstrip()}" if traceback else "")
 
+    def _meant(self, worker: WorkerId, at: str) -> ReplicaHandle | None:
+        """Return the worker that a front end speaks of, unless it is gone already."""
+        handle = self._ready.get(worker)
+        return handle if handle is not None and _address(handle) == at else None
+
+    def _is_silent(self, worker: WorkerId, at: str, seconds: float, now: float) -> None:
+        if self._meant(worker, at) is None or now - self._silent.get(at, -math.inf) < seconds:
+            return  # another front end has told it
+        self._silent[at] = now
+        self._own_page.add(self._layout.slot("worker_hangs_total", worker.api))
+        _logger.warning(
+            "%s of %s has said nothing for %g s, and has requests: it may hang. LitServer(deadline=…, kill_after=…) ends "
+            "workers that go on after the deadline.",
+            *self._called(worker),
+            seconds,
+        )
+
+    def _kill(self, worker: WorkerId, at: str) -> None:
+        handle = self._meant(worker, at)
+        if handle is not None:
+            self._engine.kill(handle, "it went on with what it was told to leave (kill_after)")
+
     def _tell_down(self, worker: WorkerId) -> None:
-        if self._ready.pop(worker, None) is not None:
+        gone = self._ready.pop(worker, None)
+        if gone is not None:
+            self._silent.pop(_address(gone), None)
             self._fronts.tell(state_frame(down=list(worker)))
 
     def _called(self, worker: WorkerId) -> tuple[str, str]:
@@ -293,21 +321,15 @@ class Supervisor:
     # -- load ----------------------------------------------------------------------------------------------------------
 
     def _scale(self, now: float) -> None:
-        if not self._scaling or now < self._next_scale:
-            return
-        for api, scaling in self._scaling.items():
-            queued, inflight = self._count("queue_depth", api), self._count("inflight", api)
-            ready = self._fleet.states(api).count(State.READY)
-            wanted = self._wanted[api]
-            sample = LoadSample(now=now, ongoing=max(0.0, inflight - queued), queued=queued, ready=ready, desired=wanted)
-            desired, scaling.state = desired_replicas(scaling.policy, [sample], scaling.state)
-            if desired != wanted:
-                _logger.info("%s: %d workers are wanted now, not %d", self._replicas[api].path, desired, wanted)
-                self._wanted[api] = desired
-                self._fleet.set_desired(api, desired)
-                self._fronts.tell(state_frame(api=api, wanted=desired))
-        is_asleep = not all(self._wanted[api] for api in self._scaling)
-        self._next_scale = now + (_ASLEEP_SECONDS if is_asleep else _SCALE_SECONDS)
+        for api, desired in self._scaling.changes(now):
+            _logger.info("%s: %d workers are wanted now, not %d", self._replicas[api].path, desired, self._wanted[api])
+            self._wanted[api] = desired
+            self._fleet.set_desired(api, desired)
+            self._fronts.tell(state_frame(api=api, wanted=desired))
+
+    def _load_of(self, api: int) -> Load:
+        ready = self._fleet.states(api).count(State.READY)
+        return Load(self._count("queue_depth", api), self._count("inflight", api), ready, self._wanted[api])
 
     def _count(self, name: str, api: int, value: str = "") -> float:
         slot = self._layout.slot(name, api, value)
@@ -326,7 +348,7 @@ class Supervisor:
             if message:
                 yield state_frame(api=api, failing=message)
         for worker, replica in self._ready.items():
-            yield state_frame(up=list(worker), at=f"unix:{replica.address}")
+            yield state_frame(up=list(worker), at=_address(replica))
 
     def _front_gone(self, gone: FrontGone) -> None:
         if self._phase is not Phase.RUNNING:
@@ -396,3 +418,8 @@ class Supervisor:
     def strangers(self) -> Iterable[int]:
         """Return the file descriptors that a forked front end must not hold: others wait for their end."""
         return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors(), *self._logs.descriptors()]
+
+
+def _address(replica: ReplicaHandle) -> str:
+    """Return where front ends find a worker."""
+    return f"unix:{replica.address}"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.serve.api import LitAPI, made
 from leyden.serve.arguments import checked_path, checked_paths, workers_for
 from leyden.serve.callbacks.callback import Callback
@@ -17,6 +17,7 @@ from leyden.serve.log_routes import LogRoutes
 from leyden.serve.logger_process import LoggerProcess
 from leyden.serve.loggers import Logger, loggers_of
 from leyden.serve.loggers import packed as packed_loggers
+from leyden.serve.mcp import PATH, checked_mcp
 from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
 from leyden.serve.worker import WorkerSpec, packed
@@ -89,16 +90,13 @@ def check_all(apis: Sequence[LitAPI], timeout: float, own: Mapping[str, str]) ->
         ConfigError: One was found.
     """
     for api in apis:
-        if api.mcp is not None:
-            raise UnsupportedError(
-                "LitAPI(mcp=…) is not served by LitServer yet: leave it out. `leyden.serve.mcp.Tools` is an app of its own."
-            )
         api.request_timeout = timeout
         if api.spec is not None:
             checked_spec(api.spec).pre_setup(api)
         api.pre_setup(api.spec)
     plans = [api.check(timeout) for api in apis]
-    checked_paths([path for api in apis for path in _paths_of(api)], own)
+    tools = {PATH: "the tools of models", f"{PATH}/": "the tools of models"} if any(api.mcp is not None for api in apis) else {}
+    checked_paths([path for api in apis for path in _paths_of(api)], {**own, **tools})
     return plans
 
 
@@ -170,6 +168,7 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
         output_type=plan.output_type,
         authorize=getattr(api, "authorize", None),
         spec=api.spec,
+        tool=None if api.mcp is None else checked_mcp(api.mcp).tool(api),
         health=api.health if kind.health is not LitAPI.health else None,
         name=api.api_path.strip("/").replace("/", "_") or kind.__name__,
         description=(kind.__doc__ or "").strip() if kind.__doc__ is not LitAPI.__doc__ else "",
@@ -177,24 +176,32 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
 
 
 def replicas_of(
-    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback], *, logs: bool
+    apis: Sequence[LitAPI],
+    devices: Sequence[Device],
+    per_device: Sequence[int],
+    callbacks: Sequence[Callback],
+    *,
+    stall_seconds: float,
+    logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    return [_replicas(number, api, devices, per_device[number], callbacks, logs=logs) for number, api in enumerate(apis)]
+    patterns = [
+        WorkerSpec(
+            packed=packed(api, callbacks), api=number, name="", address="", path=api.api_path, stall_seconds=stall_seconds, logs=logs
+        )
+        for number, api in enumerate(apis)
+    ]
+    return [_replicas(api, what, devices, count) for api, what, count in zip(apis, patterns, per_device, strict=True)]
 
 
-def _replicas(
-    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], *, logs: bool
-) -> Replicas:
+def _replicas(api: LitAPI, what: WorkerSpec, devices: Sequence[Device], per_device: int) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
     if policy is not None:
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
-    code = packed(api, callbacks)
-    spec = WorkerSpec(packed=code, api=number, name=api.api_path, address="", path=api.api_path, logs=logs)
     specs = [
-        dataclasses.replace(spec, name=f"{api.api_path} {index}", device=devices[index // per_device])
+        dataclasses.replace(what, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from leyden.core.errors import RemoteError, StateError, UnsupportedError
+from leyden.core.errors import RemoteError, StateError
 from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
@@ -123,8 +123,3 @@ def test_uvicorn_serves_it() -> None:
     with uvicorn_of(LitServer(Square(), accelerator="cpu").app) as port:
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"input": 5}, timeout=60)
         assert answer.json() == {"output": 25}
-
-
-def test_what_is_not_supported_yet_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="mcp"):
-        LitServer(Square(mcp=object()), accelerator="cpu")

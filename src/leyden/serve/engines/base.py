@@ -94,6 +94,10 @@ class ReplicaEngine(Protocol):
         """Let a worker end what it has; after so many seconds it is ended. Returns at once."""
         ...
 
+    def kill(self, handle: ReplicaHandle, why: str) -> None:
+        """End a worker at once; `Gone` tells why. Nothing, if it is gone already."""
+        ...
+
     def events(self) -> Sequence[ReplicaEvent]:
         """Return what has happened since the last call, without waiting."""
         ...

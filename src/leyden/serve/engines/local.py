@@ -97,6 +97,13 @@ class LocalEngine:
         with contextlib.suppress(OSError):  # it is gone: its descriptor says so
             replica.control.sendall(encode(Kind.DRAIN, 0)[0])
 
+    def kill(self, handle: ReplicaHandle, why: str) -> None:
+        """End a worker at once; `Gone` tells why."""
+        replica = next((each for each in self._replicas if each is handle), None)
+        if replica is not None:
+            replica.last = replica.last or (why, "")
+            replica.child.kill()
+
     def events(self) -> Sequence[ReplicaEvent]:
         """Return what has happened since the last call."""
         found = list[ReplicaEvent]()

@@ -25,6 +25,7 @@ from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.front.routes import build, why_not_hot
+from leyden.serve.front.submitter import tools_of
 from leyden.serve.metrics import Layout, Page, render
 from leyden.serve.tracing import RequestIds
 
@@ -38,12 +39,10 @@ class Events(NamedTuple):
     Args:
         on_request: For each request of an API.
         on_response: For each that is answered.
-        on_shutdown: Once somebody with the key asks for it.
     """
 
     on_request: Callable[[], None] | None = None
     on_response: Callable[[], None] | None = None
-    on_shutdown: Callable[[], None] | None = None
 
 
 @final
@@ -84,14 +83,14 @@ class FrontEnd:
         self._hot = HotPath(self.dispatcher, self.intake)
         self._lifespan = lifespan or contextlib.nullcontext
         self._sweeping: asyncio.TimerHandle | None = None
-        self._on_shutdown = events.on_shutdown
         every = pages or [own]
 
         def metrics() -> str:
             self.dispatcher.show()
             return render(layout, every)
 
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
+        self._tools = tools_of(config, self.dispatcher, self.intake)
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
         self.app = build(parts, self._app_lifespan)
 
     def share_limits(self, num_front_ends: int) -> None:
@@ -126,8 +125,9 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            with self.loggers.running():
-                yield
+            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
+                with self.loggers.running():
+                    yield
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()
@@ -149,10 +149,7 @@ class FrontEnd:
         return {**options, "http": self._hot.protocol()}
 
     def _shut_down(self) -> None:
-        if self._on_shutdown is None:
-            _logger.warning("somebody asked for a shutdown, and nobody listens to that: the server was started by another program")
-        else:
-            self._on_shutdown()
+        self.dispatcher.tell(shutdown=True)
 
     @contextlib.asynccontextmanager
     async def _app_lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -161,7 +158,8 @@ class FrontEnd:
 
     def _sweep(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        self._hot.sweep(self.dispatcher.now())
-        self.dispatcher.show()
+        now = self.dispatcher.now()
+        self._hot.sweep(now)
+        self.dispatcher.sweep(now)
         shortest = min(config.header_timeout, config.body_timeout, config.keep_alive)
         self._sweeping = loop.call_later(max(0.02, min(_SWEEP_SECONDS, shortest / 4)), self._sweep)

@@ -12,7 +12,8 @@ from typing import Any, Final, final
 from starlette.routing import Match, Mount
 
 from leyden.core.log import get_logger
-from leyden.serve.front.asgi import App, Receive, Refused, Scope, Send
+from leyden.serve.front.asgi import App, Receive, Scope, Send
+from leyden.serve.front.edge import Refused
 from leyden.serve.front.intake import Intake
 from leyden.serve.loggers import Logger, LoggerCalls
 
@@ -102,6 +103,7 @@ class _Guarded:
         self._app, self._intake = app, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (fault := self._intake.keys.refusal(dict(scope["headers"]))) is not None:
-            raise Refused(fault)
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        if scope["type"] == "http" and (fault := self._intake.keys.refusal(headers)) is not None:
+            raise Refused(fault, headers)
         await self._app(scope, receive, send)

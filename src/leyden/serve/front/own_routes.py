@@ -9,11 +9,12 @@ from starlette.responses import PlainTextResponse, Response
 from leyden.serve.codec import JSON, write_json
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
-from leyden.serve.front.asgi import Refused
 from leyden.serve.front.auth import opens
 from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.edge import Refused
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.readiness import Readiness
+from leyden.serve.mcp import Tools
 from leyden.serve.metrics import CONTENT_TYPE
 
 METRICS = "/metrics"
@@ -30,6 +31,7 @@ class Parts(NamedTuple):
         readiness: Says whether all is well.
         metrics: Returns all numbers as text.
         shut_down: Stops the server; told once a request with the right key asks for it.
+        tools: APIs as tools of language models, if any is one.
     """
 
     config: ServerConfig
@@ -38,6 +40,7 @@ class Parts(NamedTuple):
     readiness: Readiness
     metrics: Callable[[], str]
     shut_down: Callable[[], None]
+    tools: Tools | None = None
 
 
 @final

@@ -12,8 +12,16 @@ What comes over the control socket, frames of kind STATE, DRAIN and LOG:
 | DRAIN `{"now": true}` | give up what is there and stop |
 | LOG `{"k": key, "a": api}`, and a value as msgpack | a worker of this API logged it |
 
-What goes to the supervisor: STATE `{"shutdown": true}`, when somebody with the key asks for it. The end of the control socket is
-the end of the supervisor: then this process is no server any more, and leaves at once.
+What goes to the supervisor, frames of kind STATE; `at` says which of the workers is meant that had this number:
+
+| meta | what it says |
+|---|---|
+| `{"shutdown": true}` | somebody with the key asks for the end of the server |
+| `{"wake": api}` | a request waits for an API that has no worker |
+| `{"silent": [api, index], "at": address, "seconds": s}` | a worker has said nothing for so long, and has requests |
+| `{"kill": [api, index], "at": address}` | it goes on with what it was told to leave, for longer than it may |
+
+The end of the control socket is the end of the supervisor: then this process is no server any more, and leaves at once.
 """
 
 import asyncio
@@ -83,7 +91,8 @@ class FrontProcess:
         if self._control is not None:
             loop.add_signal_handler(signal.SIGTERM, self.drain)
             self._control.settimeout(0)
-            await loop.create_connection(lambda: Control(self._said, self._orphaned), sock=self._control.dup())
+            _, line = await loop.create_connection(lambda: Control(self._said, self._orphaned), sock=self._control.dup())
+            self._front.dispatcher.tell = line.tell
         await server.serve(sockets=[self._listener])
         self._is_done = True
         if self._drain is not None:
@@ -154,11 +163,6 @@ def hear(front: FrontEnd, frame: Frame) -> None:
         front.set_failing(meta["api"], meta["failing"])
 
 
-def tell_shutdown(control: socket.socket) -> Callable[[], None]:
-    """Return what tells the supervisor that somebody asked for a shutdown: the `on_shutdown` of a front end's events."""
-    return lambda: control.sendall(encode(Kind.STATE, 0, {"shutdown": True})[0])
-
-
 @final
 class Control(asyncio.Protocol):
     """The control socket, in a front end."""
@@ -166,6 +170,14 @@ class Control(asyncio.Protocol):
     def __init__(self, said: Callable[[Frame], None], ended: Callable[[], None]) -> None:
         self._said, self._ended = said, ended
         self._decoder = Decoder()
+        self._transport: asyncio.WriteTransport = None  # type: ignore[assignment] - the loop sets it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def tell(self, **said: Any) -> None:
+        """Tell the supervisor something."""
+        self._transport.write(b"".join(encode(Kind.STATE, 0, said)))
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer, error_answer, header_lines
-from leyden.serve.front.calls import Ending, HttpCall
+from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.heads import Heads
 from leyden.serve.front.intake import Intake, has_body
@@ -99,6 +99,7 @@ class HotProtocol(HttpToolsProtocol):
         self._hot = _HotCycle()
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
+        self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
         self._head_began = 0.0
@@ -140,7 +141,7 @@ class HotProtocol(HttpToolsProtocol):
             call = self._receiving
             self.due = call.began + self._path.body_timeout + call.num_bytes / BODY_BYTES_PER_SECOND
         elif (self.cycle is None or self.cycle.response_complete) and not self._is_discarding:
-            self.due = self._path.dispatcher.now() + self._path.keep_alive  # empty lines between requests, or an answer at once
+            self.due = self._idle_until()  # empty lines between requests, or an answer at once
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -157,8 +158,7 @@ class HotProtocol(HttpToolsProtocol):
         elif self._is_in_head:
             self._refuse_head(Fault(408, "request.timeout", f"The head of this request took more than {self._path.header_timeout:g} s."))
         elif self._receiving is not None:
-            fault = Fault(408, "request.timeout", f"The body of this request took more than {self._path.body_timeout:g} s.")
-            self._refuse(self._receiving, fault, is_unread=True)
+            self._refuse(self._receiving, slow_body(self._path.body_timeout), is_unread=True)
         else:
             self.transport.close()
 
@@ -211,6 +211,7 @@ class HotProtocol(HttpToolsProtocol):
             self._receiving = None
             self._path.dispatcher.submit(call)
         elif not self._is_discarding:
+            self._body_by = math.inf
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -220,7 +221,10 @@ class HotProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self.due = self._path.dispatcher.now() + self._path.keep_alive
+            self.due = self._idle_until()
+
+    def _idle_until(self) -> float:
+        return min(self._path.dispatcher.now() + self._path.keep_alive, self._body_by)
 
     def _is_plain(self, headers: Mapping[bytes, bytes], api: int) -> bool:
         """Return whether nothing about a request is special."""
@@ -253,6 +257,7 @@ class HotProtocol(HttpToolsProtocol):
         self.headers += headers  # the list that is in the scope by now
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         super().on_headers_complete()
+        self._body_by = self._path.dispatcher.now() + self._path.body_timeout
         if self.cycle is not None and self.cycle is not self._hot:
             self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
 
@@ -293,6 +298,7 @@ class HotProtocol(HttpToolsProtocol):
             self._write_refusal(fault)
 
     def _write_refusal(self, fault: Fault) -> None:
+        self._path.dispatcher.strays.refused(fault)
         request_id = self._path.intake.request_id({})
         answer = error_answer(fault, request_id, exposes=True)
         head = self._path.heads.plain(answer, request_id, self.server_state.default_headers, closes=True)
@@ -305,7 +311,7 @@ class HotProtocol(HttpToolsProtocol):
         if is_unread:
             self._hot.keep_alive = False
             self._is_discarding = True
-        call.fail(fault)
+        call.refuse(fault)
 
     def _linger(self) -> None:
         """Throw away what still comes, for a while, and then close."""

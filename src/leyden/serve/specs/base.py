@@ -68,6 +68,9 @@ class Submitter(Protocol):
     def used(self, usage: Mapping[str, int]) -> None:
         """Count tokens: `prompt_tokens`, `completion_tokens`."""
 
+    def refused(self, fault: Fault) -> None:
+        """Count a request that is refused before anything is computed."""
+
 
 class Endpoint(NamedTuple):
     """A route of a spec.

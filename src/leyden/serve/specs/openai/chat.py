@@ -147,6 +147,7 @@ class OpenAISpec(LitSpec):
         try:
             return OpenAIResponse(self.server, plan_of(body, request.scope), self.style)
         except Fault as fault:
+            self.server.refused(fault)
             return self.style.response(fault, request.scope)
 
     def _chat_plan(self, body: bytes, scope: Mapping[str, Any]) -> Plan:
