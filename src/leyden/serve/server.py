@@ -160,9 +160,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         per_device = wiring.workers_of(workers_per_device, [api.api_path for api in self._apis], self._apis)
         self._loggers = wiring.checked_loggers(loggers, self._apis, own)
         self._log_routes = wiring.log_routes(self._loggers)
-        stall, logs = positive("body_timeout", body_timeout), bool(self._loggers)
-        told = self._callbacks.callbacks
-        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, told, stall_seconds=stall, logs=logs)
+        stall = positive("body_timeout", body_timeout)
+        self._replicas = wiring.replicas_of(
+            self._apis, self.devices, per_device, self._callbacks.callbacks, stall_seconds=stall, logs=bool(self._loggers)
+        )
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
         self.enable_shutdown_api = enable_shutdown_api

@@ -20,6 +20,8 @@ ARGUMENTS = ("127.0.0.1:5000", "POST", "/predict?x=1", "1.1", 200)
 def _as_before() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
     before = [(each, list(each.handlers), each.propagate, list(each.filters), each.level) for each in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)  # as uvicorn does
     yield
     log.hide()
     for logger, handlers, propagates, filters, level in before:
