@@ -6,7 +6,6 @@
 
 import collections
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -16,12 +15,11 @@ from typing import NamedTuple, Protocol, final
 
 from leyden.core.log import get_logger
 from leyden.serve.errors import LinkError
-from leyden.serve.processes import Child, death, fork
+from leyden.serve.processes import Child, death, die_with_parent, fork, keep_memory
 from leyden.serve.wire import Decoder, Kind, encode
 
 _READ_BYTES = 1 << 12
 _END_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 _logger = get_logger(__name__)
 
 
@@ -143,8 +141,8 @@ class ForkedFronts:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
+        keep_memory()
         ours.close()
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):

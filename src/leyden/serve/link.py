@@ -16,7 +16,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId, WorkerShape
 from leyden.serve.errors import LinkError
-from leyden.serve.wire import LINK_STREAM, MORE, Buffer, Decoder, Frame, Kind, Reassembler, encode
+from leyden.serve.wire import LINK_STREAM, MORE, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
 
 VERSION: Final = 1
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries to connect
@@ -98,11 +98,10 @@ class Link:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Buffer = b"", flags: int = 0) -> None:
+    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Body = b"", flags: int = 0) -> None:
         """Take a frame to be written by the next `flush`; frames to a worker that is gone are dropped."""
-        buffers = encode(kind, stream, meta, body, flags)
-        self._out += buffers
-        self._out_bytes += len(body)
+        self._out += encode(kind, stream, meta, body, flags)
+        self._out_bytes += size_of(body)
 
     def flush(self) -> None:
         """Write what was sent, in one go."""

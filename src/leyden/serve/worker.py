@@ -13,7 +13,6 @@ it with its parent, even while a model computes.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import os
@@ -37,12 +36,12 @@ from leyden.serve.desk import Desk, Greeting
 from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.executor import Executor
 from leyden.serve.hooks import plan_of
+from leyden.serve.processes import die_with_parent, keep_memory
 from leyden.serve.specs.adapted import adapted
 from leyden.serve.turns import serve
 
 FAILED = 1
 _BACKLOG = 128
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +89,8 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
     if spec.dies_with_parent:
-        _die_with_parent()
+        die_with_parent()
+    keep_memory()
     configure(spec.log_level)  # else the tracebacks of hooks would be seen by nobody
     control = ControlLine(sock)
     control.hear()  # the parent may have ended before the kernel knew
@@ -160,8 +160,3 @@ def _leave(control: ControlLine, message: str, error: BaseException, status: int
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _die_with_parent() -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
