@@ -9,6 +9,7 @@ CONNECTING ──► HELLO both ways ──► READY ──► frames of calls �
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, final
 
@@ -16,7 +17,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId, WorkerShape
 from leyden.serve.errors import LinkError
-from leyden.serve.wire import LINK_STREAM, MORE, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
+from leyden.serve.wire import LINK_STREAM, MAX_PAYLOAD_BYTES, MORE, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
 
 VERSION: Final = 1
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries to connect
@@ -196,6 +197,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        # A whole frame at once, as far as the system allows it: with its default a body of 1 MB takes 15 % more CPU time.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PAYLOAD_BYTES)
         self._link.began(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
