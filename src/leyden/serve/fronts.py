@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, final
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
-from leyden.serve.processes import Child, death, die_with_parent, fork
+from leyden.serve.processes import Child, death, die_with_parent, fork, keep_memory
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
 _READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
@@ -233,6 +233,7 @@ class ForkedFronts:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()
+        keep_memory()
         ours.close()
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):
