@@ -14,7 +14,7 @@ from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
-from tests.support.serve_apis import FailsSetUp, Square
+from tests.support.serve_apis import Echo, FailsSetUp, Square
 
 
 class Noted(Callback):
@@ -116,3 +116,9 @@ def test_uvicorn_serves_it() -> None:
 def test_what_is_not_supported_yet_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="loggers"):
         LitServer(Square(), accelerator="cpu", loggers=[object()])
+
+
+def test_what_a_hook_returns_because_it_is_late_is_no_answer() -> None:
+    with TestClient(LitServer(Echo(), accelerator="cpu").app) as client:
+        answers = [client.post("/predict", json={"input": "wait"}, headers={"X-Request-Timeout": "0.02"}) for _ in range(20)]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(504, "deadline.exceeded")}

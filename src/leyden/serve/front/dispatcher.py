@@ -226,6 +226,8 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         if peer is None or peer.link is not link:
             return
         peer.has_spoken = True
+        if (wake := self._router.next_wakeup()) is not None and wake <= self.now():
+            self._turn()  # who is late is told so, whatever a hook that saw it has returned
         flushed = list[HttpCall]()
         for frame in frames:
             if frame.kind is _CHUNK:
@@ -334,7 +336,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             meta["q"] = int((call.arrival + config.timeout - now) * 1000)
         deadline = min(call.deadline, call.arrival + self.config.deadline)
         if deadline != math.inf:
-            meta["d"] = int((deadline - now) * 1000)
+            meta["d"] = int((deadline - now) * 1000) + 1  # a worker that heeds it gives up after the client was told, not before
         if call.traceparent:
             meta["t"] = call.traceparent
         if call.priority:
