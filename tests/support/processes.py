@@ -37,7 +37,8 @@ class Script:
     def __init__(self, path: Path, args: Sequence[str], env: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex
         environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", _MARK: self._mark, **env}
+        paths = f"{ROOT}{os.pathsep}{ROOT / 'src'}"  # the tree that these tests are of, wherever an installation is linked to
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", _MARK: self._mark, **env}
         self.folder = path.parent
         self._output = (self.folder / "stdout").open("wb")
         self._errors = (self.folder / "stderr").open("wb")

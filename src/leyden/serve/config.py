@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from leyden.serve.api import StreamFormat
 from leyden.serve.limits import HARD_CAP, Limits, share
+from leyden.serve.loggers import Logger
 from leyden.serve.mcp import Tool
 from leyden.serve.specs.base import LitSpec
 
@@ -88,6 +89,7 @@ class ServerConfig:
         is_openapi_disabled: Whether `/docs` and `/openapi.json` are left out.
         model_metadata: What `info_path` tells of the model.
         info: What else it tells of the server: `devices`, `workers_per_device`, `track_requests`.
+        loggers: Those with an app, which run in front ends.
         middlewares: The user's own, each with its keywords; the last one is the outermost, as in Starlette.
         deadline: Seconds for queue and computation.
         max_queue_size: Requests of an API that may wait; `None` refuses what would wait longer than its time-out.
@@ -112,6 +114,7 @@ class ServerConfig:
     is_openapi_disabled: bool = False
     model_metadata: Any = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    loggers: tuple[Logger, ...] = ()
     middlewares: tuple[tuple[Any, Mapping[str, Any]], ...] = ()
     deadline: float = math.inf
     max_queue_size: int | None = None

@@ -60,6 +60,7 @@ METRICS = (
     Metric("expired_total", "counter", "Requests that waited or ran for too long."),
     Metric("cancelled_total", "counter", "Requests that were given up.", "reason", ("disconnect", "deadline", "shutdown", "other")),
     Metric("stream_chunks_total", "counter", "Chunks of streams."),
+    Metric("log_dropped_total", "counter", "Values for loggers that were dropped, as they came too fast."),
     Metric("tokens_total", "counter", "Tokens that specs counted.", "kind", ("prompt", "completion", "other")),
 )
 _OF_ALL = frozenset({"requests_total", "rejected_total"})  # what is counted for requests that are no API's, too

@@ -1,6 +1,7 @@
 """Child processes of the supervisor: how one notices their end, and what to say about it."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, final
 
+_PR_SET_PDEATHSIG = 1
 _GUESSES = {
     signal.SIGKILL: " (by the kernel, for want of memory?)",
     signal.SIGSEGV: " (a fault of native code)",
@@ -86,6 +88,12 @@ class Child:
         if self._is_own:
             os.close(self.descriptor)
         self.descriptor = -1
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process with the *thread* that started it, which must be a main thread (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def fork(target: Callable[[], None]) -> Child:

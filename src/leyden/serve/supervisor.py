@@ -5,8 +5,9 @@
  front ends: control, end ─────────┤ select ─► note what happened ─► Fleet.reconcile ─► start and stop workers, tell front ends
  engine: control lines, ends ──────┘
 ```
-What is wanted lies in the `Fleet`; restart, autoscaling and draining change only that. The end comes in two steps: the front ends
-finish what they have taken on, then the workers go. A second signal skips the first step.
+What is wanted lies in the `Fleet`; restart, autoscaling and draining change only that. The end comes in three steps: the front ends
+finish what they have taken on, the workers go, and the loggers process what was logged. A second signal skips the first step, and
+gives the last one a moment only.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from leyden.core.autoscale import AutoscalePolicy
@@ -28,6 +29,7 @@ from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEngine, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.fleet import Drain, Failing, Fleet, GiveUp, Start, State
 from leyden.serve.fronts import FrontEvent, FrontGone, Fronts, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent, drain_frame, state_frame
+from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
 from leyden.serve.scaling import Load, Scaling
 from leyden.serve.worker import WorkerSpec
@@ -60,12 +62,12 @@ class Events:
     Args:
         on_start: Once, when all workers are ready for the first time.
         on_end: Once, when it stops, if it had started.
-        on_log: For each value that a worker hands to the loggers: its name, and the value as msgpack.
+        logs: Takes what workers hand to loggers.
     """
 
     on_start: Callable[[], None] | None = None
     on_end: Callable[[], None] | None = None
-    on_log: Callable[[str, bytes], None] | None = None
+    logs: LogRoutes = field(default_factory=LogRoutes)
 
 
 class Phase(enum.Enum):
@@ -74,7 +76,8 @@ class Phase(enum.Enum):
     RUNNING = 1
     FRONTS_DRAIN = 2
     WORKERS_DRAIN = 3
-    OVER = 4
+    LOGS_DRAIN = 4
+    OVER = 5
 
 
 @final
@@ -104,6 +107,7 @@ class Supervisor:
     ) -> None:
         self._replicas, self._engine, self._fronts, self._pages = replicas, engine, fronts, pages
         self._drain_seconds, self._events = drain_seconds, events or Events()
+        self._logs = self._events.logs
         self._layout = Layout([api.path for api in replicas])
         self._fleet = Fleet([api.count for api in replicas], restarts=restarts)
         self._wanted = [api.count for api in replicas]
@@ -166,17 +170,22 @@ class Supervisor:
             self._phase = Phase.OVER
             self._fronts.close()
             self._engine.close()
+            self._logs.close()
             self._end()
         if self._error is not None:
             raise self._error
 
     def _wait(self, now: float) -> None:
-        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._deadline, self._scaling.next_wakeup())
-        due = min(wakeup for wakeup in (*wakeups, float("inf")) if wakeup is not None)
+        own = (self._fleet, self._engine, self._scaling, self._logs)
+        due = min(wakeup for wakeup in (*(each.next_wakeup() for each in own), self._deadline) if wakeup is not None)
         descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
+        for descriptor in self._fronts.writing():
+            poll.register(descriptor, select.POLLIN | select.POLLOUT)
+        for descriptor, events in self._logs.polled():
+            poll.register(descriptor, events)
         poll.poll(None if due == float("inf") else max(0.0, due - now) * 1000)
         with contextlib.suppress(BlockingIOError):
             while self._wake.recv(64):
@@ -187,6 +196,7 @@ class Supervisor:
             self._note(event, now)
         for told in self._fronts.events():
             self._told(told, now)
+        self._logs.tend(now)
 
     def _told(self, told: FrontEvent, now: float) -> None:
         match told:
@@ -236,8 +246,9 @@ class Supervisor:
                 if message:
                     _logger.error("%s: %s", self._replicas[api].path, message)
             case GiveUp(api, message):
-                path = self._replicas[api].path
-                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {message}")
+                path, (why, _, traceback) = self._replicas[api].path, message.partition("\n")
+                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {why}", traceback)
+                self._error.add_note(traceback)  # where nobody shows the log, as in tests
                 self.stop(now=True)
 
     # -- workers -------------------------------------------------------------------------------------------------------
@@ -260,9 +271,9 @@ class Supervisor:
                 _logger.info("%s of %s is ready after %.1f s", *self._called(replica.worker), seconds)
             case Gone(replica, why, traceback):
                 self._gone(replica.worker, why, traceback, now)
-            case Logged(key, value):
-                if self._events.on_log is not None:
-                    self._events.on_log(key, value)
+            case Logged():
+                slot = self._layout.slot("log_dropped_total", event.api)
+                self._logs.take(event, self._fronts, lambda dropped: self._own_page.add(slot, dropped))
 
     def _gone(self, worker: WorkerId, why: str, traceback: str, now: float) -> None:
         self._handles.pop(worker, None)
@@ -271,7 +282,7 @@ class Supervisor:
         if answered != self._answered[worker.api]:
             self._fleet.request_finished(worker)
             self._answered[worker.api] = answered
-        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and worker.index < self._wanted[worker.api]
+        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and not self._fleet.is_leaving(worker)
         self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
         if is_wanted:
             self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
@@ -343,6 +354,10 @@ class Supervisor:
     def _front_gone(self, gone: FrontGone) -> None:
         if self._phase is not Phase.RUNNING:
             return
+        if gone.could_not_start:  # and would not another time
+            self._error = RemoteError(f"the front end could not start ({gone.why}), so the server stops. Its log says why.")
+            self.stop(now=True)
+            return
         _logger.error("front end %d %s and is started again", gone.number, gone.why)
         self._pages[gone.number].clear()
         self._fronts.start(self._greeting)
@@ -350,7 +365,7 @@ class Supervisor:
     # -- the beginning and the end -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole():
+        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole() and self._fronts.are_serving():
             self._has_started = True
             if self._events.on_start is not None:
                 self._events.on_start()
@@ -370,7 +385,13 @@ class Supervisor:
             self._phase, self._deadline = Phase.WORKERS_DRAIN, now + _LAST_SECONDS
             self._fleet.drain()
         if self._phase is Phase.WORKERS_DRAIN and (not self._handles or now >= self._deadline):
-            self._phase = Phase.OVER
+            self._phase, self._deadline = Phase.LOGS_DRAIN, now + (_LAST_SECONDS if self._stops > 1 else self._drain_seconds)
+            self._logs.drain()
+            self._logs.tend(now)
+        if self._phase is Phase.LOGS_DRAIN:
+            self._deadline = min(self._deadline, now + _LAST_SECONDS) if self._stops > 1 else self._deadline
+            if self._logs.are_done or now >= self._deadline:
+                self._phase = Phase.OVER
 
     def _end(self) -> None:
         if self._has_started and self._events.on_end is not None:
@@ -401,7 +422,7 @@ class Supervisor:
 
     def strangers(self) -> Iterable[int]:
         """Return the file descriptors that a forked front end must not hold: others wait for their end."""
-        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors()]
+        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors(), *self._logs.descriptors()]
 
 
 def _address(replica: ReplicaHandle) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import final
 
+from leyden.core.log import about
 from leyden.serve.answers import QUICK_SECONDS, Answers
 from leyden.serve.desk import Desk
 from leyden.serve.executors.aio import AsyncExecutor, new_loop
@@ -65,6 +66,7 @@ def _serve_batches(desk: Desk, executor: Executor, answers: Answers) -> None:
         while batch := desk.take():
             answers.begin(len(batch))
             executor.run(batch, answers)
+            about(None)  # what comes next has nothing to do with these requests
             ended = time.monotonic()
             pace.learn((ended - began) / len(batch))
             if not pace.is_quick:

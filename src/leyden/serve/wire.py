@@ -93,6 +93,9 @@ def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Bu
         >>> Decoder().feed(b"".join(encode(Kind.REQ, 7, {"ct": "text/plain"}, b"hello")))
         [Frame(kind=<Kind.REQ: 3>, stream=7, flags=0, meta={'ct': 'text/plain'}, body=b'hello')]
     """
+    if not meta and type(body) is bytes and len(body) <= MAX_PAYLOAD_BYTES and not flags:  # a piece of a stream, as a rule
+        head = HEADER.pack(len(body), stream, 0, kind, 0, 0)
+        return [head, body] if body else [head]
     if flags & ~LAST_OF_BATCH:
         raise ConfigError(f"flags={flags!r} is not accepted. Accepted are 0 and LAST_OF_BATCH; encode() sets MORE itself.")
     packed = _packed(kind, meta) if meta else b""

@@ -1,8 +1,9 @@
 """From what users write to what a server is: APIs and arguments become a `ServerConfig` and what each worker is to be."""
 
+import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leyden.core.errors import ConfigError, ConfigTypeError
@@ -12,6 +13,11 @@ from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.loading import replacements
+from leyden.serve.log_routes import LogRoutes
+from leyden.serve.logger_process import LoggerProcess
+from leyden.serve.loggers import Logger, loggers_of
+from leyden.serve.loggers import packed as packed_loggers
 from leyden.serve.mcp import PATH, checked_mcp
 from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
@@ -95,6 +101,41 @@ def check_all(apis: Sequence[LitAPI], timeout: float, own: Mapping[str, str]) ->
     return plans
 
 
+def checked_loggers(given: Any, apis: Sequence[LitAPI], own: Mapping[str, str]) -> tuple[Logger, ...]:
+    """Return the loggers of a server.
+
+    Args:
+        given: One, several, or none.
+        apis: Of the server.
+        own: Path → what the server answers there.
+
+    Raises:
+        ConfigTypeError: One is no `Logger`.
+        ConfigError: One's app is mounted where something else answers.
+    """
+    loggers = loggers_of(given)
+    taken = {**own, **{path: "a LitAPI" for api in apis for path in _paths_of(api)}}
+    taken.pop("/metrics")  # the server's numbers move
+    for logger in loggers:
+        if logger.mounted is not None and logger.mounted.path in taken:
+            path = logger.mounted.path
+            raise ConfigError(
+                f"{type(logger).__name__} cannot mount its app at {path!r}: {taken[path]} is there. Mount it at another path."
+            )
+    return loggers
+
+
+def log_routes(loggers: Sequence[Logger]) -> Callable[[], LogRoutes]:
+    """Return what makes, for each run of a server, the way of its workers' values.
+
+    Raises:
+        ConfigError: A logger cannot be brought into its process.
+    """
+    beside = [logger for logger in loggers if logger.mounted is None]
+    packed, has_mounted = packed_loggers(beside), len(beside) < len(loggers)
+    return lambda: LogRoutes(LoggerProcess(packed) if beside else None, reaches_fronts=has_mounted)
+
+
 def _paths_of(api: LitAPI) -> list[str]:
     """Return where an API answers: at its own path, or at those of its spec."""
     return [api.api_path] if api.spec is None else list(dict.fromkeys(endpoint.path for endpoint in api.spec.endpoints))
@@ -136,14 +177,22 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
 
 
 def replicas_of(
-    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback], stall_seconds: float
+    apis: Sequence[LitAPI],
+    devices: Sequence[Device],
+    per_device: Sequence[int],
+    callbacks: Sequence[Callback],
+    *,
+    stall_seconds: float,
+    logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    return [_replicas(number, api, devices, per_device[number], callbacks, stall_seconds) for number, api in enumerate(apis)]
+    every = {"stall_seconds": stall_seconds, "logs": logs, "replacements": replacements()}
+    common = WorkerSpec(packed=b"", api=0, name="", address="", device="", **every)
+    return [_replicas(number, api, devices, per_device[number], callbacks, common) for number, api in enumerate(apis)]
 
 
 def _replicas(
-    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], stall_seconds: float
+    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], common: WorkerSpec
 ) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
@@ -151,15 +200,9 @@ def _replicas(
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     code = packed(api, callbacks)
+    spec = dataclasses.replace(common, packed=code, api=number, path=api.api_path)
     specs = [
-        WorkerSpec(
-            packed=code,
-            api=number,
-            name=f"{api.api_path} {index}",
-            address="",
-            device=devices[index // per_device],
-            stall_seconds=stall_seconds,
-        )
+        dataclasses.replace(spec, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

@@ -15,6 +15,7 @@ from leyden.core.errors import RemoteError
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaHandle, ReplicaSpec
 from leyden.serve.fronts import FrontEvent, FrontGone, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent
+from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
 from leyden.serve.supervisor import Events, Replicas, Supervisor
 from leyden.serve.wire import Decoder, Frame, Kind
@@ -91,6 +92,7 @@ class FakeFronts(Told):
     def __init__(self) -> None:
         super().__init__()
         self.frames, self.num_starts, self._decoder, self._drains = list[Frame](), 0, Decoder(), False
+        self.is_serving = True
 
     def start(self, greeting: Callable[[], Iterable[bytes]]) -> None:
         self.num_starts += 1
@@ -100,8 +102,18 @@ class FakeFronts(Told):
     def tell_frame(self, frame: bytes) -> None:
         self.frames += self._decoder.feed(frame)
 
+    def log(self, frame: bytes) -> bool:
+        self.tell_frame(frame)
+        return True
+
+    def writing(self) -> list[int]:
+        return []
+
     def stop(self) -> None:
         self._drains = True
+
+    def are_serving(self) -> bool:
+        return self.is_serving
 
     def are_gone(self) -> bool:
         return self._drains
@@ -118,18 +130,19 @@ class Fronts:
 
     def __init__(self, fake: FakeFronts) -> None:
         self.start, self.stop, self.are_gone, self.close = fake.start, fake.stop, fake.are_gone, fake.close
+        self.are_serving = fake.are_serving
         self.events: Callable[[], Sequence[FrontEvent]] = fake.events
-        self.descriptors, self.tell = fake.descriptors, fake.tell_frame
+        self.descriptors, self.tell, self.log, self.writing = fake.descriptors, fake.tell_frame, fake.log, fake.writing
 
 
 class Run:
     """A supervisor in a thread."""
 
     def __init__(self, engine: FakeEngine, count: int = 1, autoscale: AutoscalePolicy | None = None, **options: Any) -> None:
-        self.engine, self.fronts, self.logged = engine, FakeFronts(), list[tuple[str, bytes]]()
+        self.engine, self.fronts = engine, FakeFronts()
         spec = WorkerSpec(packed=b"", api=0, name="w", address="", device="cpu")
         self.pages = [Page(Layout(["/predict"])) for _ in range(2)]
-        events = Events(on_log=lambda key, value: self.logged.append((key, value)))
+        events = Events(logs=LogRoutes(reaches_fronts=True))
         self.supervisor = Supervisor(
             [Replicas(path="/predict", count=count, specs=[spec], autoscale=autoscale)],
             engine,
@@ -156,6 +169,9 @@ class Run:
 
     def counted(self, name: str) -> float:
         return self.pages[1].values[Layout(["/predict"]).slot(name, 0)]
+
+    def counted_workers(self) -> float:
+        return self.pages[1].values[Layout(["/predict"]).slot("workers", 0, "ready")]
 
     def end(self) -> None:
         self.supervisor.stop()
@@ -202,6 +218,27 @@ def test_workers_are_told_to_front_ends_when_they_are_ready_and_drained_at_the_e
     assert run.engine.is_closed
     assert run.fronts.frames[-1].kind is Kind.STATE, "the workers went after the front ends"
     assert Kind.DRAIN in [frame.kind for frame in run.fronts.frames]
+
+
+def test_nothing_is_announced_before_the_front_ends_take_requests() -> None:
+    with supervised(silent) as run:
+        run.fronts.is_serving = False
+        run.wait(lambda: len(run.engine.started) == 1, "it is started")
+        run.engine.tell(Ready(run.engine.started[0], 0.1))
+        run.wait(lambda: run.counted_workers() == 1, "the worker is ready")
+        assert not run.supervisor.started.is_set()
+        run.fronts.is_serving = True
+        run.supervisor.wake()
+        assert run.supervisor.started.wait(SECONDS)
+
+
+def test_a_front_end_that_cannot_start_ends_the_server() -> None:
+    with supervised(silent) as run:
+        run.fronts.tell(FrontGone(0, "ended with status 3", could_not_start=True))
+        run.wait(lambda: run.error is not None, "it ends")
+        assert isinstance(run.error, RemoteError)
+        assert "the front end could not start (ended with status 3), so the server stops" in str(run.error)
+        assert run.fronts.num_starts == 1
 
 
 def test_slow_and_silent_engines_hold_up_nothing_but_their_workers() -> None:
@@ -255,8 +292,8 @@ def test_what_front_ends_ask_and_what_becomes_of_them() -> None:
 def test_what_workers_log_is_handed_on() -> None:
     with supervised(at_once) as run:
         assert run.supervisor.started.wait(SECONDS)
-        run.engine.tell(Logged("size", b"\x03"))
-        run.wait(lambda: run.logged == [("size", b"\x03")], "it is handed on")
+        run.engine.tell(Logged(0, "size", b"\x03"))
+        run.wait(lambda: [bytes(frame.body) for frame in run.fronts.frames if frame.kind is Kind.LOG] == [b"\x03"], "it is handed on")
 
 
 def test_a_worker_that_goes_on_is_killed_and_started_again() -> None:

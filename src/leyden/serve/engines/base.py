@@ -64,12 +64,16 @@ class Logged(NamedTuple):
     """A worker hands a value to the loggers.
 
     Args:
+        api: The number of its API.
         key: Its name.
-        value: The value, as msgpack.
+        value: The value, as msgpack; empty if there is only a number of dropped ones to tell.
+        dropped: How many the worker has dropped before it.
     """
 
+    api: int
     key: str
     value: bytes
+    dropped: int = 0
 
 
 ReplicaEvent = Ready | Gone | Logged

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
-from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
-from leyden.serve.executors.requests import GONE, Reply, Request, Sink
+from leyden.serve.codec import BYTES, JSON, NDJSON, TEXT, decode_body, encode_value, write_json
+from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
@@ -52,8 +52,9 @@ class Executor(ABC):
         kept, inputs = list[Request](), list[Any]()
         self.events.before_decode()
         for request in requests:
+            about(request)
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             try:
                 inputs.append(self.decode(request))
@@ -79,6 +80,19 @@ class Executor(ABC):
         """Return the answer that `encode_response` makes of an output."""
         hook = self.plan.encode_response
         return reply_of(called(self.api.encode_response, hook, output, request) if hook.is_own else output)
+
+    def piece(self, value: Any) -> tuple[bytes, str]:
+        """Return a piece of a stream as bytes, and what type a stream of such pieces has."""
+        if not self.plan.formats_pieces:  # what `LitAPI` would make of the usual ones
+            if type(value) is dict:
+                return write_json(value) + b"\n", NDJSON
+            if type(value) is str:
+                return value.encode(), TEXT
+        shown = self.api.format_encoded_response(value)
+        if isinstance(shown, str):
+            return shown.encode(), NDJSON if isinstance(value, dict) or hasattr(value, "model_dump") else TEXT
+        data, kind = encode_value(shown)
+        return (data + b"\n", NDJSON) if kind == JSON else (data, kind)
 
 
 def called(function: Callable[..., Any], hook: Hook, value: Any, request: Request) -> Any:
@@ -115,7 +129,7 @@ def answered(error: BaseException, call: HookCall, request: Request) -> Fault:
     """Return the answer to what a hook raised; what is the server's own fault is logged with its traceback."""
     fault = fault_of(error, call)
     if fault.status >= 500 and not isinstance(error, Fault):
-        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error)
+        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error, extra={"fields": request.log_fields()})
     return fault
 
 
@@ -132,16 +146,10 @@ def reply_of(value: Any) -> Reply:
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
+    if isinstance(status, int) and hasattr(value, "background"):
+        kind = type(value).__name__
+        raise TypeError(f"a {kind} has no body that a worker could send. Yield with stream=True, or return Response(content).")
     return Reply(*encode_value(value))
-
-
-def chunk_of(api: Any, value: Any) -> tuple[bytes, str]:
-    """Return a piece of a stream as bytes, and what type a stream of such pieces has."""
-    shown = api.format_encoded_response(value)
-    if isinstance(shown, str):
-        return shown.encode(), "application/x-ndjson" if isinstance(value, dict) or hasattr(value, "model_dump") else TEXT
-    data, kind = encode_value(shown)
-    return (data + b"\n", "application/x-ndjson") if kind == JSON else (data, kind)
 
 
 @final

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 
 from starlette.responses import Response
 
+from leyden.core.log import about
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer, header_lines
 from leyden.serve.front.calls import Ending, HttpCall, slow_body
@@ -57,6 +58,7 @@ class Relay(Response):
         request_id = scope.get(REQUEST_ID) or self._intake.request_id(headers)
         call = self._dispatcher.open(self._api, self, request_id)
         call.endpoint = self._endpoint
+        about(call)
         try:
             await self._take(call, headers, receive)
             if self._closes:

@@ -29,6 +29,7 @@ from leyden.serve.front.answers import (
 )
 from leyden.serve.front.counters import Counters
 from leyden.serve.front.streams import Writer, writer_for
+from leyden.serve.tracing import read_traceparent
 from leyden.serve.wire import Frame
 
 Ending = Literal["", "whole", "cut"]  # more is to come; all was sent; it breaks off here
@@ -298,6 +299,12 @@ class HttpCall:
         self.counters.pieces(len(pieces))
         self.counters.used(frame.meta.get("usage"))
         self.finish(200)
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of it."""
+        fields = {"request_id": self.request_id, "api": self.config.path, "seconds": round(self.owner.now() - self.began, 6)}
+        span = read_traceparent(self.traceparent)
+        return fields if span is None else {**fields, "trace_id": span.trace_id}
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import get_logger, speaking_of
 from leyden.serve.config import ServerConfig
 from leyden.serve.effects import CancelOnWorker, Dispatch, Effect, Fail, Kill, Timing, Wake, WorkerId, WorkerShape
 from leyden.serve.faults import Fault
@@ -175,9 +175,10 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
     def open(self, api: int, client: Client, request_id: str, kind: type[HttpCall] = HttpCall) -> HttpCall:
         """Return a new call of an API; each ends in `finished`."""
         self.num_open += 1
+        call = kind(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
         if self._on_request is not None:
-            _told(self._on_request)
-        return kind(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
+            _told(self._on_request, call)
+        return call
 
     def submit(self, call: HttpCall) -> None:
         """Route a call whose body is there."""
@@ -214,7 +215,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         """Take note that a call has ended."""
         self.num_open -= 1
         if self._on_response is not None:
-            _told(self._on_response)
+            _told(self._on_response, call)
         if not self.num_open and self._ended is not None:
             self._ended.set()
 
@@ -226,8 +227,6 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         if peer is None or peer.link is not link:
             return
         peer.has_spoken = True
-        if (wake := self._router.next_wakeup()) is not None and wake <= self.now():
-            self._turn()  # who is late is told so, whatever a hook that saw it has returned
         flushed = list[HttpCall]()
         for frame in frames:
             if frame.kind is _CHUNK:
@@ -242,7 +241,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             try:
                 call.flush()
             except Exception:  # the same
-                _logger.exception("%s: a part of its answer could not be sent", call.request_id)
+                _logger.exception("%s: a part of its answer could not be sent", call.request_id, extra={"fields": call.log_fields()})
                 call.abandon()
         if any(lane.num_waiting for lane in self._router.lanes):
             self._turn()
@@ -267,7 +266,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             else:
                 call.on_error(frame)
         except Exception:  # one call's answer must not end the others of this link
-            _logger.exception("%s: its answer could not be sent", call.request_id)
+            _logger.exception("%s: its answer could not be sent", call.request_id, extra={"fields": call.log_fields()})
             call.finish(500)
 
     # -- turns -----------------------------------------------------------------------------------------------------
@@ -336,7 +335,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             meta["q"] = int((call.arrival + config.timeout - now) * 1000)
         deadline = min(call.deadline, call.arrival + self.config.deadline)
         if deadline != math.inf:
-            meta["d"] = int((deadline - now) * 1000) + 1  # a worker that heeds it gives up after the client was told, not before
+            meta["d"] = int((deadline - now) * 1000)
         if call.traceparent:
             meta["t"] = call.traceparent
         if call.priority:
@@ -386,12 +385,13 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             counters.show(waiting=router.lanes[api].num_waiting, inflight=inflight[api], inflight_bytes=held[api])
 
 
-def _told(callback: Callable[[], None]) -> None:
-    """Call a user's callback; if it raises, the request goes on."""
-    try:
-        callback()
-    except Exception:  # whatever it raises, it is not the client's fault
-        _logger.exception("a callback failed")
+def _told(callback: Callable[[], None], call: HttpCall) -> None:
+    """Call a user's callback about a call; if it raises, the request goes on."""
+    with speaking_of(call):
+        try:
+            callback()
+        except Exception:  # whatever it raises, it is not the client's fault
+            _logger.exception("a callback failed")
 
 
 def _router_of(config: ServerConfig) -> "Router[HttpCall]":

@@ -5,16 +5,19 @@ too large, or too slow, is refused there, by an exception that FastAPI lets thro
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from leyden.core.log import about
 from leyden.serve.faults import Fault
 from leyden.serve.front.asgi import REQUEST_ID, TAKEN, App, Message, Receive, Scope, Send, discard, too_slow
 from leyden.serve.front.calls import slow_body, too_large
 from leyden.serve.front.intake import Intake, has_body
+from leyden.serve.tracing import read_traceparent
 
 
 class Refused(HTTPException):
@@ -45,6 +48,20 @@ class Closing(Response):
 
 
 @final
+class _Named:
+    """A request, as log lines name it."""
+
+    def __init__(self, request_id: str, traceparent: bytes | None) -> None:
+        self._request_id, self._traceparent = request_id, traceparent
+        self._began = time.monotonic()
+
+    def log_fields(self) -> Mapping[str, object]:
+        fields = {"request_id": self._request_id, "seconds": round(time.monotonic() - self._began, 6)}
+        span = read_traceparent(None if self._traceparent is None else self._traceparent.decode("latin-1"))
+        return fields if span is None else {**fields, "trace_id": span.trace_id}
+
+
+@final
 class Edge:
     """Names each request, and bounds the bodies of those that no API takes.
 
@@ -64,6 +81,7 @@ class Edge:
             return
         headers = dict(scope["headers"])
         request_id = scope[REQUEST_ID] = self._intake.request_id(headers)
+        about(_Named(request_id, headers.get(b"traceparent")))  # for the rest of this task, which is the request's
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -13,6 +13,7 @@ thrown away: a connection that is closed with unread bytes is reset, and the cli
 
 import asyncio
 import functools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
@@ -90,6 +91,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, path: HotPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self.due = math.inf  # when it is overdue
         self._path = path
         self._call: HttpCall | None = None  # on the short way, until it is answered
@@ -346,7 +348,9 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.writelines((head, body))
         else:
             self.transport.write(head + body)
-        self._answered(answer.status)
+        if self.access_log:
+            self._log(call, answer.status)
+        self._ended()
 
     def stream(self, call: HttpCall, head: Answer | None, data: bytes, ending: Ending) -> None:
         """Send a part of a stream, with one write."""
@@ -357,7 +361,8 @@ class HotProtocol(HttpToolsProtocol):
                 lines.append((b"connection", b"close"))
             lines.append((b"transfer-encoding", b"chunked"))
             parts.append(self._path.heads.full(head.status, lines, self.server_state.default_headers))
-            self._log(head.status)
+            if self.access_log:
+                self._log(call, head.status)
         if data:
             parts += (b"%x\r\n" % len(data), data, b"\r\n")
         if ending == "whole":
@@ -366,10 +371,6 @@ class HotProtocol(HttpToolsProtocol):
         if ending:
             self._hot.keep_alive = self._hot.keep_alive and ending == "whole"
             self._ended()
-
-    def _answered(self, status: int) -> None:
-        self._log(status)
-        self._ended()
 
     def _ended(self) -> None:
         """Make the connection ready for the next request, or end it."""
@@ -381,11 +382,11 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def _log(self, status: int) -> None:
-        if self.access_log:
-            address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
-            version = self.parser.get_http_version()
-            self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status)
+    def _log(self, call: HttpCall, status: int) -> None:
+        address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
+        version = self.parser.get_http_version()
+        extra = {"fields": call.log_fields()}
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status, extra=extra)
 
 
 def _too_long() -> Fault:

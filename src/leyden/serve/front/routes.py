@@ -18,6 +18,7 @@ from leyden.serve.front.asgi import REQUEST_ID, Receive, Relay, Scope, Send
 from leyden.serve.front.counters import Counters
 from leyden.serve.front.documents import operation
 from leyden.serve.front.edge import Closing, Edge, Refused
+from leyden.serve.front.mounted import MountedApp
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 from leyden.serve.front.submitter import ApiSubmitter
 from leyden.serve.mcp import PATH
@@ -72,6 +73,8 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
     if parts.tools is not None:  # with and without the last slash, as clients are told either
         app.router.routes += [Route(PATH, parts.tools, include_in_schema=False), Mount(PATH, parts.tools)]
     OwnRoutes(parts).add_to(app)
+    for path, mounted in dict(each.mounted for each in parts.config.loggers if each.mounted is not None).items():
+        app.router.routes.append(MountedApp(path, mounted, parts.intake))
     _Errors(parts).add_to(app)
     _document(app, paths, schemas)
     for middleware, options in parts.config.middlewares:
