@@ -123,12 +123,6 @@ def _be(target: Callable[[], None]) -> NoReturn:
     os._exit(status)
 
 
-def die_with_parent() -> None:
-    """Let the kernel end this process with the thread that started it (Linux)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def keep_memory() -> None:
     """Let the C library keep up to 64 MiB that were freed, for the next request (Linux with glibc).
 
