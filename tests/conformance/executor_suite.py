@@ -7,6 +7,7 @@ A subclass makes the executor of an API that does these things, in its own kind 
 """
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from leyden.serve.executors.executor import Executor
 from leyden.serve.executors.requests import Request
 from tests.support.heard import Heard
+from tests.support.told import Told
 
 
 class ExecutorSuite:
@@ -46,6 +48,18 @@ class ExecutorSuite:
         heard = self.run(*({"value": number} for number in range(5)))
         assert self.answers(heard) == {number: {"output": number, "id": f"r-{number}"} for number in range(5)}
         assert heard.ended == sorted(heard.ended)
+
+    def test_what_hooks_log_names_the_requests_that_it_is_about(self) -> None:
+        told = Told()
+        with told.of("tests.hooks"):
+            self.run({"value": 1}, {"value": 2}, {"value": 3})
+        read, computed = told.names("read"), told.names("computed")
+        assert sorted(read) == [["r-0"], ["r-1"], ["r-2"]]
+        assert all(names in [["r-0"], ["r-1"], ["r-2"], ["r-0", "r-1", "r-2"]] for names in computed)
+        assert {name for names in computed for name in names} == {"r-0", "r-1", "r-2"}
+        with told.of("tests.hooks"):
+            logging.getLogger("tests.hooks").info("afterwards")
+        assert told.fields("afterwards") == [{}]
 
     def test_one_request_and_none(self) -> None:
         assert self.answers(self.run({"value": "x"})) == {0: {"output": "x", "id": "r-0"}}

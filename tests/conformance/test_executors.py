@@ -1,6 +1,7 @@
 """All executors keep the promises of `ExecutorSuite`; streams those of `StreamSuite` too."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,14 +13,18 @@ from leyden.serve.loops import ContinuousBatchingLoop, LitAPIStatus, Output
 from tests.conformance.executor_suite import ExecutorSuite
 from tests.support.heard import Heard
 
+SPEAKER = logging.getLogger("tests.hooks")
+
 
 def read(request: Any, context: Any) -> Any:
+    SPEAKER.info("read")
     return {"value": request["value"], "fail": request.get("fail"), "id": context.request_id}
 
 
 def computed(x: Any) -> Any:
     if x["fail"] == "predict":
         raise ValueError("unlucky")
+    SPEAKER.info("computed")
     return x
 
 

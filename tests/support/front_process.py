@@ -4,8 +4,8 @@ import socket
 import sys
 
 from leyden.serve.config import ApiConfig, Secrets, ServerConfig
-from leyden.serve.front.front_end import Events, FrontEnd
-from leyden.serve.front.process import FrontProcess, tell_shutdown
+from leyden.serve.front.front_end import FrontEnd
+from leyden.serve.front.process import FrontProcess
 
 if __name__ == "__main__":
     listener, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
@@ -14,5 +14,4 @@ if __name__ == "__main__":
         secrets=Secrets(shutdown_key="stop"),
         drain_timeout=float(sys.argv[3]),
     )
-    front = FrontEnd(config, events=Events(on_shutdown=tell_shutdown(control)))
-    FrontProcess(front, listener, control, {"log_level": "warning", "access_log": False}).run()
+    FrontProcess(FrontEnd(config), listener, control, {"log_level": "warning", "access_log": False}).run()

@@ -37,7 +37,8 @@ class Script:
     def __init__(self, path: Path, args: Sequence[str], env: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex
         environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", _MARK: self._mark, **env}
+        paths = f"{ROOT}{os.pathsep}{ROOT / 'src'}"  # the tree that these tests are of, wherever an installation is linked to
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", _MARK: self._mark, **env}
         self.folder = path.parent
         self._output = (self.folder / "stdout").open("wb")
         self._errors = (self.folder / "stderr").open("wb")
@@ -106,7 +107,8 @@ class Script:
     def _wait_until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            if time.monotonic() > deadline:
+            is_over = self.process.returncode is not None and not self.descendants() and not condition()
+            if is_over or time.monotonic() > deadline:
                 raise DeadlineError(
                     f"not within {timeout} s: {what}; running: {self.descendants()}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
                 )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from leyden.serve.effects import CallState, CancelOnWorker, Dispatch, Effect, Fail, Timing, Why, WorkerId, WorkerShape
+from leyden.serve.effects import CallState, CancelOnWorker, Dispatch, Effect, Fail, Kill, Timing, Wake, Why, WorkerId, WorkerShape
 from leyden.serve.limits import Limits
 from leyden.serve.router import GIB, Router
 
@@ -30,15 +30,24 @@ class RoutedCall:
 class Driver:
     """A router, its fake time and what it asked for: every event is a turn of its own, with a tick and its effects."""
 
-    def __init__(self, limits: Limits | Sequence[Limits] = EVERY_DEFAULT, *, deadline: float | None = None, max_bytes: int = GIB) -> None:
+    def __init__(
+        self,
+        limits: Limits | Sequence[Limits] = EVERY_DEFAULT,
+        *,
+        deadline: float | None = None,
+        max_bytes: int = GIB,
+        kill_after: float | None = None,
+    ) -> None:
         apis = [limits] if isinstance(limits, Limits) else limits
-        self.router: Router[RoutedCall] = Router(apis, deadline=deadline, max_inflight_bytes=max_bytes)
+        self.router: Router[RoutedCall] = Router(apis, deadline=deadline, max_inflight_bytes=max_bytes, kill_after=kill_after)
         self.now = 0.0
         self.num_calls = 0
         self.sent: list[tuple[int, list[int]]] = []  # (index of the worker, ids)
         self.failed: dict[int, Fail[RoutedCall]] = {}
         self.cancelled: list[tuple[int, int, str]] = []  # (index of the worker, id, why)
         self.closings: list[bool] = []
+        self.woken: list[int] = []  # APIs
+        self.killed: list[int] = []  # indexes of workers
 
     def ready(self, index: int = 0, *, api: int = 0, **shape: int) -> None:
         self.router.worker_ready(WorkerId(api, index), WorkerShape(**shape), self.now)
@@ -91,6 +100,10 @@ class Driver:
             self.failed[effect.call.id] = effect
         elif isinstance(effect, CancelOnWorker):
             self.cancelled.append((effect.worker.index, effect.call.id, effect.why))
+        elif isinstance(effect, Wake):
+            self.woken.append(effect.api)
+        elif isinstance(effect, Kill):
+            self.killed.append(effect.worker.index)
 
 
 def answers(driver: Driver) -> dict[int, tuple[int, str, int | None]]:

@@ -193,6 +193,25 @@ class Square(LitAPI):
         return {"output": output}
 
 
+class Replies(LitAPI):
+    """Answers with responses of its own."""
+
+    def encode_response(self, output: Any) -> Any:
+        from starlette.responses import StreamingResponse
+
+        import leyden.serve as ls
+
+        if output == "stream":
+            return StreamingResponse(iter([b"1"]))
+        response = ls.Response(b"\x89PNG", status_code=201, media_type="image/png", headers={"x-model": "m1"})
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    def predict(self, x: Any) -> Any:
+        return x
+
+
 class FailsSetUp(Square):
     """Cannot be set up."""
 
@@ -242,3 +261,13 @@ class Lengths(LitAPI):
 
     def predict(self, texts: Any) -> Any:
         return [[float(len(text)), 0.5] for text in texts]
+
+
+class StaysDown:
+    """A middleware that keeps its app from starting."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("not today")

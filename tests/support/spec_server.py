@@ -1,6 +1,7 @@
 """A server for specs without sockets and processes: the front end's side of the seam, and a real executor in a thread."""
 
 import asyncio
+import contextlib
 import math
 import pickle
 import queue
@@ -61,7 +62,8 @@ class Told:
             self.end += end
             self.news.set()
 
-        self.loop.call_soon_threadsafe(told)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: who asked has left
+            self.loop.call_soon_threadsafe(told)
 
 
 class SpecServer:
@@ -86,6 +88,7 @@ class SpecServer:
         self.batches = list[int]()
         self.ended = list[str]()
         self.tokens = list[Mapping[str, int]]()
+        self.num_refused = 0
         self._executor = executor_for(*adapted(copy, plan_of(copy, LitAPI)))
         self._told: dict[int, Told] = {}
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -138,6 +141,9 @@ class SpecServer:
 
     def used(self, usage: Mapping[str, int]) -> None:
         self.tokens.append(usage)
+
+    def refused(self, fault: Fault) -> None:
+        self.num_refused += 1
 
     async def _news(self, told: Told) -> None:
         if not told.end:

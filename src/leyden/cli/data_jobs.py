@@ -80,6 +80,8 @@ def jobs(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([each._asdict() for each in found]))
         return 0
+    if not found:
+        print(f"no jobs at {args.uri}", file=sys.stderr)
     for each in found:
         units = "?" if each.units is None else f"{each.units:,}"
         done = f"{each.units_done:,} of {units} units"

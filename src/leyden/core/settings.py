@@ -48,6 +48,13 @@ SETTINGS: tuple[Setting, ...] = (
         "The least severe log record that command line programs show.",
         choices=("debug", "info", "warning", "error", "critical"),
     ),
+    Setting(
+        "LEYDEN_LOG_FORMAT",
+        "choice",
+        "text",
+        "How programs write log records: `text`, `json` (one object a line), or `rich` (in colours).",
+        choices=("text", "json", "rich"),
+    ),
     Setting("LEYDEN_FAILPOINT", "str", None, "Faults to inject in tests: `name[:hit]=action`, separated by commas."),
     Setting("LEYDEN_GLOBAL_SEED", "int", None, "The seed that `seed_everything()` takes when it is given none.", ("PL_GLOBAL_SEED",)),
     Setting("LEYDEN_SEED_WORKERS", "bool", "false", "Whether data loader workers are seeded too.", ("PL_SEED_WORKERS",)),
@@ -96,6 +103,7 @@ SETTINGS: tuple[Setting, ...] = (
         "The key that stops a server with `enable_shutdown_api=True`; made up and logged if it is missing.",
         ("LIT_SHUTDOWN_API_KEY",),
     ),
+    Setting("LEYDEN_SERVE_DEBUG", "str", None, "`1` lets `set_trace_if_debug()` stop in the debugger.", ("LITSERVE_DEBUG",)),
     Setting("LEYDEN_SERVE_TLS_CERT", "str", None, "A server's certificate: PEM in base64.", ("LIGHTNING_CERT_PEM",)),
     Setting("LEYDEN_SERVE_TLS_KEY", "str", None, "The private key of that certificate: PEM in base64.", ("LIGHTNING_KEY_FILE",)),
     # What the supervisor of `compute` tells the processes of a job; `core.job` reads them.

@@ -168,9 +168,18 @@ class LitAPI:
         return True
 
     def log(self, key: str, value: Any) -> None:
-        """Hand a value to the loggers."""
+        """Hand a value to the loggers; it costs the request some microseconds, however slow they are.
+
+        Args:
+            key: Its name.
+            value: Numbers, text, bytes, lists and dicts of them; small arrays and tensors. What cannot be sent is told in the log.
+        """
         if self._send_log is None:
-            warnings.warn(f"log({key!r}, …) went nowhere: pass LitServer(…, loggers=[…]).", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"log({key!r}, …) went nowhere. Values are taken in workers, from setup() on, with LitServer(…, loggers=[…]).",
+                UserWarning,
+                stacklevel=2,
+            )
             return
         self._send_log(key, value)
 

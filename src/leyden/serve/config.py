@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from leyden.serve.api import StreamFormat
 from leyden.serve.limits import HARD_CAP, Limits, share
+from leyden.serve.loggers import Logger
+from leyden.serve.mcp import Tool
 from leyden.serve.specs.base import LitSpec
 
 Compression = Literal["auto", "off"]
@@ -36,6 +38,7 @@ class ApiConfig:
         authorize: A FastAPI dependency of its routes, instead of the server's keys.
         health: What is asked whether all is well; `None` if the user wrote no `health`.
         spec: The protocol that answers in the place of a route at `path`.
+        tool: What language models are told of it, if it is a tool of theirs.
         name: For the documentation.
         description: For the documentation.
     """
@@ -55,6 +58,7 @@ class ApiConfig:
     authorize: Callable[..., Any] | None = None
     health: Callable[[], bool | Awaitable[bool]] | None = None
     spec: LitSpec | None = None
+    tool: Tool | None = None
     name: str = "predict"
     description: str = ""
 
@@ -85,6 +89,7 @@ class ServerConfig:
         is_openapi_disabled: Whether `/docs` and `/openapi.json` are left out.
         model_metadata: What `info_path` tells of the model.
         info: What else it tells of the server: `devices`, `workers_per_device`, `track_requests`.
+        loggers: Those with an app, which run in front ends.
         middlewares: The user's own, each with its keywords; the last one is the outermost, as in Starlette.
         deadline: Seconds for queue and computation.
         max_queue_size: Requests of an API that may wait; `None` refuses what would wait longer than its time-out.
@@ -95,6 +100,7 @@ class ServerConfig:
         keep_alive: Seconds that a connection may be idle.
         drain_delay: Seconds between "not ready" and no new connections.
         drain_timeout: Seconds after which what is left when the server stops is given up.
+        kill_after: Seconds after which a worker is ended that goes on with what it was told to leave.
         exposes_errors: Whether answers tell what went wrong in a hook.
         compression: `"auto"` compresses answers of 1,000 bytes and more for clients that accept it.
         num_front_ends: How many processes share the limits.
@@ -108,6 +114,7 @@ class ServerConfig:
     is_openapi_disabled: bool = False
     model_metadata: Any = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    loggers: tuple[Logger, ...] = ()
     middlewares: tuple[tuple[Any, Mapping[str, Any]], ...] = ()
     deadline: float = math.inf
     max_queue_size: int | None = None
@@ -118,6 +125,7 @@ class ServerConfig:
     keep_alive: float = 75.0
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
+    kill_after: float = math.inf
     exposes_errors: bool = True
     compression: Compression = "auto"
     num_front_ends: int = 1

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, final
 
 from leyden.core.log import get_logger
 from leyden.serve.errors import LinkError
-from leyden.serve.executors.requests import GONE, Request
+from leyden.serve.executors.requests import GONE, TOO_LATE, Request
 from leyden.serve.faults import Fault
 from leyden.serve.wire import LAST_OF_BATCH, LINK_STREAM, MAX_PAYLOAD_BYTES, Frame, Kind
 from leyden.serve.worker_link import WorkerLink
@@ -34,7 +34,6 @@ _BACKLOG = 128
 _REQ = Kind.REQ  # a member of an enum costs 0.3 µs in Python 3.11
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EXPIRED = Fault(504, "queue.expired", "Request timed out")
-_TOO_LATE = Fault(504, "deadline.exceeded", "The deadline of this request is over.")
 _logger = get_logger(__name__)
 
 
@@ -98,6 +97,10 @@ class Desk:
     def watch(self, source: Any, heard: Callable[[int], None]) -> None:
         """Call a function whenever something can be read."""
         self._selector.register(source, _READ, heard)
+
+    def watch_writing(self, source: Any, is_waiting: bool) -> None:  # noqa: FBT001 - a callback's signature
+        """Call the function of a source also when it can be written to, or no longer."""
+        self._selector.modify(source, _READ | _WRITE if is_waiting else _READ, self._selector.get_key(source).data)
 
     def fileno(self) -> int:
         """Return what can be read when a `look` has something to see (Linux, macOS)."""
@@ -276,7 +279,7 @@ class Desk:
         now = self._looked  # a millisecond ago, at most
         if now < request.expires and now < request.deadline:
             return True
-        self.refuse(request, _TOO_LATE if now >= request.deadline else _EXPIRED)
+        self.refuse(request, TOO_LATE if now >= request.deadline else _EXPIRED)
         return False
 
     @property

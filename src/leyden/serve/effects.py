@@ -118,6 +118,7 @@ class Fail(NamedTuple, Generic[CallT]):
         code: Stable code of the error.
         message: The cause, for people.
         retry_after: Whole seconds after which trying again makes sense; None where it does not.
+        reason: What a refusal counts as, where the code does not tell.
     """
 
     call: CallT
@@ -125,6 +126,7 @@ class Fail(NamedTuple, Generic[CallT]):
     code: str
     message: str
     retry_after: int | None = None
+    reason: str = ""
 
 
 class CancelOnWorker(NamedTuple, Generic[CallT]):
@@ -135,4 +137,16 @@ class CancelOnWorker(NamedTuple, Generic[CallT]):
     why: Why
 
 
-Effect: TypeAlias = Dispatch[CallT] | Fail[CallT] | CancelOnWorker[CallT]
+class Wake(NamedTuple):
+    """Tell whoever starts workers that a call waits for an API that has none; once, until one comes or nothing waits any more."""
+
+    api: int
+
+
+class Kill(NamedTuple):
+    """End a worker: it goes on with what it was told to leave, and nobody waits for anything that it began before that."""
+
+    worker: WorkerId
+
+
+Effect: TypeAlias = Dispatch[CallT] | Fail[CallT] | CancelOnWorker[CallT] | Wake | Kill

@@ -9,16 +9,17 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, final
 
 from leyden.core.log import get_logger
+from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
 from leyden.serve.processes import Child, death, die_with_parent, fork, keep_memory
-from leyden.serve.wire import Decoder, Kind, encode
+from leyden.serve.wire import Decoder, Frame, Kind, encode
 
-_READ_BYTES = 1 << 12
+_READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
+_MOST_UNSENT = 1 << 20  # of values for loggers that a front end does not take: beyond it they are dropped
 _END_SECONDS = 5.0
 _logger = get_logger(__name__)
 
@@ -33,13 +34,47 @@ class FrontGone(NamedTuple):
     Args:
         number: Which.
         why: In words.
+        could_not_start: Whether it left by itself before it took a request.
     """
 
     number: int
     why: str
+    could_not_start: bool = False
 
 
-FrontEvent = ShutdownAsked | FrontGone
+class WakeAsked(NamedTuple):
+    """A request waits for an API that has no worker."""
+
+    api: int
+
+
+class WorkerSilent(NamedTuple):
+    """A worker has said nothing for so long, though it has requests.
+
+    Args:
+        worker: Which.
+        at: Its address: another one may have its number by now.
+        seconds: For how long.
+    """
+
+    worker: WorkerId
+    at: str
+    seconds: float
+
+
+class KillAsked(NamedTuple):
+    """A worker goes on with what it was told to leave.
+
+    Args:
+        worker: Which.
+        at: Its address: another one may have its number by now.
+    """
+
+    worker: WorkerId
+    at: str
+
+
+FrontEvent = ShutdownAsked | WakeAsked | WorkerSilent | KillAsked | FrontGone
 
 
 class Fronts(Protocol):
@@ -57,6 +92,10 @@ class Fronts(Protocol):
         """Send a frame to all."""
         ...
 
+    def log(self, frame: bytes) -> bool:
+        """Send a value for loggers to all with the next `events`; return whether each has room for it."""
+        ...
+
     def stop(self) -> None:
         """Start none any more: those that are there were told to drain."""
         ...
@@ -67,6 +106,14 @@ class Fronts(Protocol):
 
     def descriptors(self) -> Sequence[int]:
         """Return the file descriptors that become readable when there may be events."""
+        ...
+
+    def writing(self) -> Sequence[int]:
+        """Return those of them for which something waits to be sent."""
+        ...
+
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
         ...
 
     def are_gone(self) -> bool:
@@ -80,24 +127,60 @@ class Fronts(Protocol):
 
 @final
 class _Line:
-    """The supervisor's end of a front end's control socket."""
+    """The supervisor's end of a front end's control socket. It never waits: what the other end does not take yet is kept."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.sock = sock
-        self.is_ended = False
+        self.is_ended = self.is_serving = False
+        self.unsent = bytearray()
         self._decoder = Decoder()
 
     def send(self, frame: bytes) -> None:
-        with contextlib.suppress(OSError):  # it is gone: its end says so
-            self.sock.sendall(frame)
+        """Send a frame, after those that wait."""
+        self.unsent += frame
+        self.flush()
 
-    def asks_for_shutdown(self) -> bool:
-        asked = False
+    def log(self, frame: bytes) -> bool:
+        """Send a frame with the next `flush`, if not too much waits."""
+        if len(self.unsent) > _MOST_UNSENT:
+            return False
+        self.unsent += frame
+        return True
+
+    def flush(self) -> None:
+        """Send what is taken now."""
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                try:
+                    sent = self.sock.send(self.unsent[:_WRITE_BYTES])
+                except (BrokenPipeError, ConnectionResetError):  # it is gone: its end says so
+                    sent = len(self.unsent)
+                del self.unsent[:sent]
+
+    def heard(self) -> list[FrontEvent]:
+        found = list[FrontEvent]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError, LinkError):
-            while data := self.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT):
-                asked |= any(frame.kind is Kind.STATE and "shutdown" in frame.meta for frame in self._decoder.feed(data))
+            while data := self.sock.recv(_READ_BYTES):
+                frames = self._decoder.feed(data)
+                self.is_serving |= any("serving" in frame.meta for frame in frames)
+                found += [event for frame in frames if (event := _event(frame)) is not None]
             self.is_ended = True
-        return asked
+        return found
+
+
+def _event(frame: Frame) -> FrontEvent | None:
+    """Return what a front end says: `front/process.py` has the table."""
+    match frame.meta:
+        case {"shutdown": _}:
+            return ShutdownAsked()
+        case {"wake": api}:
+            return WakeAsked(api)
+        case {"silent": worker, "at": at, "seconds": seconds}:
+            return WorkerSilent(WorkerId(*worker), at, seconds)
+        case {"kill": worker, "at": at}:
+            return KillAsked(WorkerId(*worker), at)
+    return None
 
 
 @final
@@ -114,10 +197,18 @@ class ForkedFronts:
         count: How many.
         run: What a front end does, given its number and its control socket; it returns when the front end has drained.
         strangers: Returns the file descriptors of this process that are not a front end's.
+        share_logs: Whether front ends know of each other's numbers, so that one of them gets the values for loggers.
     """
 
-    def __init__(self, count: int, run: Callable[[int, socket.socket], None], strangers: Callable[[], Iterable[int]]) -> None:
-        self._run, self._strangers = run, strangers
+    def __init__(
+        self,
+        count: int,
+        run: Callable[[int, socket.socket], None],
+        strangers: Callable[[], Iterable[int]],
+        *,
+        share_logs: bool = False,
+    ) -> None:
+        self._run, self._strangers, self._share_logs = run, strangers, share_logs
         self._processes: dict[int, _Process] = {}
         self._count = count
         self._is_stopping = False
@@ -154,6 +245,12 @@ class ForkedFronts:
         for process in self._processes.values():
             process.line.send(frame)
 
+    def log(self, frame: bytes) -> bool:
+        """Send a value for loggers to all, or to the first one."""
+        lines = [self._processes[number].line for number in sorted(self._processes)]
+        taken = [line.log(frame) for line in (lines[:1] if self._share_logs else lines)]
+        return all(taken)
+
     def stop(self) -> None:
         """Start none any more: those that are there were told to drain."""
         self._is_stopping = True
@@ -162,18 +259,27 @@ class ForkedFronts:
         """Return what has happened since the last call."""
         found = list[FrontEvent]()
         for number, process in list(self._processes.items()):
-            if process.line.asks_for_shutdown():
-                found.append(ShutdownAsked())
+            process.line.flush()
+            found += process.line.heard()
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()
-                found.append(FrontGone(number, death(process.child.status or 0)))
+                status = process.child.status or 0
+                found.append(FrontGone(number, death(status), could_not_start=status >= 0 and not process.line.is_serving))
         return found
 
     def descriptors(self) -> Sequence[int]:
         """Return the file descriptors that become readable when there may be events."""
         lines = [process.line.sock.fileno() for process in self._processes.values()]
         return [*lines, *(process.child.descriptor for process in self._processes.values() if process.child.descriptor >= 0)]
+
+    def writing(self) -> Sequence[int]:
+        """Return the control sockets for which something waits to be sent."""
+        return [process.line.sock.fileno() for process in self._processes.values() if process.line.unsent]
+
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
+        return len(self._processes) == self._count and all(process.line.is_serving for process in self._processes.values())
 
     def are_gone(self) -> bool:
         """Return whether none is left."""
@@ -214,17 +320,23 @@ class AttachedFronts:
         for line in self._lines:
             line.send(frame)
 
+    def log(self, frame: bytes) -> bool:
+        """Send a value for loggers to the first one: they are one process, with one set of loggers."""
+        return all(line.log(frame) for line in self._lines[:1])
+
     def stop(self) -> None:
         """Do nothing: they end with whoever serves them."""
 
     def events(self) -> Sequence[FrontEvent]:
-        """Return whether one of them was asked for the end."""
+        """Return what they have said since the last call."""
         self._take_in()
-        asked = [line.asks_for_shutdown() for line in self._lines]
+        for line in self._lines:
+            line.flush()
+        found = [event for line in self._lines for event in line.heard()]
         for line in [line for line in self._lines if line.is_ended]:
             self._lines.remove(line)
             line.sock.close()
-        return [ShutdownAsked()] if any(asked) else []
+        return found
 
     def _take_in(self) -> None:
         while self._coming:
@@ -236,6 +348,14 @@ class AttachedFronts:
     def descriptors(self) -> Sequence[int]:
         """Return the descriptors of their control sockets."""
         return [line.sock.fileno() for line in self._lines]
+
+    def writing(self) -> Sequence[int]:
+        """Return those for which something waits to be sent."""
+        return [line.sock.fileno() for line in self._lines if line.unsent]
+
+    def are_serving(self) -> bool:
+        """Return whether one need not wait for them: they come when whoever serves them is ready."""
+        return True
 
     def are_gone(self) -> bool:
         """Return whether one need not wait for them: whoever serves them stops the supervisor after their requests."""
@@ -251,6 +371,11 @@ class AttachedFronts:
 def state_frame(**meta: object) -> bytes:
     """Return a frame that tells a front end something."""
     return bytes(encode(Kind.STATE, 0, dict(meta))[0])
+
+
+def log_frame(api: int, key: str, value: bytes) -> bytes:
+    """Return a frame that hands a value to the loggers of a front end."""
+    return b"".join(encode(Kind.LOG, 0, {"k": key, "a": api}, value))
 
 
 def drain_frame(*, now: bool = False) -> bytes:

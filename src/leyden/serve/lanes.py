@@ -26,7 +26,7 @@ class Worker(Generic[CallT]):
         shape: What it said of itself.
     """
 
-    __slots__ = ("id", "num_running", "shape", "slots", "staged")
+    __slots__ = ("id", "is_doomed", "num_running", "shape", "slots", "staged")
 
     def __init__(self, name: WorkerId, shape: WorkerShape) -> None:
         self.id = name
@@ -34,6 +34,7 @@ class Worker(Generic[CallT]):
         self.slots: dict[int, CallT] = {}  # by call id: every item that it has not ended, of ended calls too
         self.staged: deque[CallT] = deque()
         self.num_running = 0
+        self.is_doomed = False  # somebody was told to end it
 
     def has_room(self, num_waiting: int, item_seconds: float | None) -> bool:
         """Whether this worker, busy or not, takes a batch of what waits."""
@@ -67,6 +68,13 @@ class Worker(Generic[CallT]):
                 if (following := self.staged.popleft()).state is STAGED:
                     self._begin(following, now)
 
+    def is_stuck_with(self, call_id: int) -> bool:
+        """Whether it computes a call, given up by now, and nobody waits for anything that it began before or with that."""
+        call = self.slots[call_id]
+        if call.state is not RUNNING:  # it waits for its turn: then it is skipped
+            return False
+        return not any(each.is_open and each.state is RUNNING and each.since <= call.since for each in self.slots.values())
+
     def _begin(self, call: CallT, now: float) -> None:
         call.state = RUNNING
         call.since = now
@@ -88,6 +96,7 @@ class Lane(Generic[CallT]):
         width: Calls that its workers compute at once.
         easy: With fewer calls that wait, one more is welcome, as far as the speed of the workers was known in the last turn.
         wake_at: When something may be sent; `inf` until something changes.
+        has_called: Whether somebody was told that a call waits and there is no worker.
     """
 
     __slots__ = (
@@ -95,6 +104,7 @@ class Lane(Generic[CallT]):
         "_lost",
         "cap",
         "easy",
+        "has_called",
         "idle",
         "is_failing",
         "item_seconds",
@@ -112,7 +122,7 @@ class Lane(Generic[CallT]):
         self.limits = limits
         self.cap = limits.cap
         self.timeout = math.inf if limits.timeout is None else limits.timeout
-        self.is_failing = False
+        self.is_failing = self.has_called = False
         self.workers: dict[WorkerId, Worker[CallT]] = {}
         self.idle: dict[WorkerId, Worker[CallT]] = {}  # the longest idle first
         self.width = self.easy = 0
@@ -158,6 +168,7 @@ class Lane(Generic[CallT]):
         if not self.num_waiting:
             self._lost.clear()
             self._fresh.clear()
+            self.has_called = False
         elif len(self._lost) + len(self._fresh) > SPARE + 2 * self.num_waiting:
             self._lost = deque(call for call in self._lost if call.state is QUEUED)
             self._fresh = deque(call for call in self._fresh if call.state is QUEUED)
@@ -204,6 +215,7 @@ class Lane(Generic[CallT]):
         """Add a worker, or note that it changed what it takes."""
         worker = self.workers.setdefault(name, Worker(name, shape))
         worker.shape = shape
+        self.has_called = False
         self._recount(now)
 
     def dismiss(self, name: WorkerId, now: float) -> Worker[CallT] | None:

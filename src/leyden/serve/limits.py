@@ -14,12 +14,13 @@ MIN_RETRY_AFTER, MAX_RETRY_AFTER = 1, 60
 
 
 class Refusal(NamedTuple):
-    """Why a call is not taken in: the answer it gets."""
+    """Why a call is not taken in: the answer it gets, and what it counts as where the code does not tell."""
 
     status: int
     code: str
     message: str
     retry_after: int | None = None
+    reason: str = ""
 
 
 DRAINING = Refusal(503, "server.draining", "This server is shutting down and takes no more requests.", MIN_RETRY_AFTER)
@@ -97,7 +98,7 @@ def queue_refusal(limits: Limits, num_waiting: int, width: int, throughput: floa
     if wait <= limits.timeout:
         return None
     message = f"This request would wait about {wait:.0f} s, longer than the timeout of {limits.timeout:g} s."
-    return Refusal(429, "queue.full", message, retry_after(num_waiting, throughput))
+    return Refusal(429, "queue.full", message, retry_after(num_waiting, throughput), "wait")
 
 
 def easy_queue(limits: Limits, width: int, throughput: float | None) -> int:
@@ -115,7 +116,7 @@ def easy_queue(limits: Limits, width: int, throughput: float | None) -> int:
 def bytes_refusal(max_inflight_bytes: int, num_waiting: int, throughput: float | None) -> Refusal:
     """Return the answer for a body that does not fit beside those held now."""
     message = f"The bodies of running and waiting requests fill the {max_inflight_bytes} bytes this server holds (max_inflight_bytes)."
-    return Refusal(429, "queue.full", message, retry_after(num_waiting, throughput))
+    return Refusal(429, "queue.full", message, retry_after(num_waiting, throughput), "bytes")
 
 
 def retry_after(num_waiting: int, throughput: float | None) -> int:

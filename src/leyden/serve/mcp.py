@@ -1,7 +1,7 @@
 """`MCP`: an API as a tool that language models call, by the Model Context Protocol, at `/mcp/`.
 
-`LitAPI(mcp=MCP(description="Raises a number to a power."))` is all that a user writes. The front end makes one `Tools` of all such
-APIs, and mounts its `app`: streamable HTTP without sessions, each answer one JSON. A call of a tool is a request like any other:
+`LitAPI(mcp=MCP(description="Raises a number to a power."))` is all that a user writes. A front end makes one `Tools` of all such
+APIs, and mounts it: streamable HTTP without sessions, each answer one JSON. A call of a tool is a request like any other:
 it waits in the same queue, and its arguments are the JSON that `decode_request` gets.
 
 The package `mcp` is imported when a server is made, here and nowhere else: others run without it, and whatever its version.
@@ -71,6 +71,11 @@ class MCP:
             raise ConfigError(
                 f"{type(api).__name__} has a spec, and mcp: a tool is called with the arguments of decode_request(). Drop one."
             )
+        if getattr(api, "authorize", None) is not None:
+            raise ConfigError(
+                f"{type(api).__name__} has authorize(), and mcp: tools are guarded by the server's keys alone. Set LEYDEN_SERVE_API_KEY "
+                "and drop authorize(), or drop mcp."
+            )
         schema = dict(self.input_schema) if self.input_schema is not None else _schema_of(api)
         own = inspect.getdoc(type(api)) if type(api).__doc__ and type(api) is not LitAPI else None
         return Tool(name, self.description or own or name, schema, is_stream=api.stream)
@@ -97,19 +102,19 @@ class Tools:
     """The tools of a server, as an ASGI app.
 
     Args:
-        apis: Those that have `mcp`.
+        tools: What clients are told of them.
         servers: In the same order: what computes each of them.
         refusal: Returns why a request is refused, by its scope; `None` if it is not.
         max_payload_bytes: The most bytes of a request's body; `None` if any.
 
     Raises:
         MissingDependencyError: The package `mcp` is not installed, or is of version 1.
-        ConfigError: One cannot be a tool, or two have one name.
+        ConfigError: Two have one name.
     """
 
     def __init__(
         self,
-        apis: Sequence[LitAPI],
+        tools: Sequence[Tool],
         servers: Sequence[Submitter],
         *,
         refusal: Callable[[Scope], Fault | None] = lambda scope: None,
@@ -119,8 +124,7 @@ class Tools:
         if not hasattr(self._package, "MCPError"):
             raise MissingDependencyError(f"{_PURPOSE} needs the package 'mcp' from 2.0 on. Install it with: pip install -U \"leyden[mcp]\"")
         self._tools: dict[str, tuple[Tool, Submitter]] = {}
-        for api, server in zip(apis, servers, strict=True):
-            tool = checked_mcp(api.mcp).tool(api)
+        for tool, server in zip(tools, servers, strict=True):
             if tool.name in self._tools:
                 raise ConfigError(f"Two tools have the name {tool.name!r}. Pass MCP(name=…) to one of them.")
             self._tools[tool.name] = (tool, server)
@@ -141,8 +145,8 @@ class Tools:
             finally:
                 self._manager = None
 
-    async def app(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Answer a request: mount it at `PATH`."""
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Answer a request: mount this at `PATH`."""
         fault = self._refusal(scope)
         if fault is None and scope["method"] != "POST":  # the other methods are for sessions, which this server does not have
             fault = Fault(405, "request.method_not_allowed", f"{scope['method']} is not allowed here.", headers={"allow": "POST"})

@@ -42,6 +42,7 @@ class Metric(NamedTuple):
 
 
 STATUSES = ("200", "204", "400", "401", "404", "405", "408", "413", "415", "422", "429", "431", "500", "503", "504", "other")
+REASONS = ("queue", "bytes", "wait", "draining", "not_ready", "key", "size", "head", "slow", "path", "invalid", "other")
 METRICS = (
     Metric("requests_total", "counter", "Requests that were answered, by status.", "status", STATUSES),
     Metric("request_seconds", "histogram", "From the first byte of a request to the last of its answer.", buckets=SECONDS),
@@ -54,19 +55,22 @@ METRICS = (
     Metric("inflight_bytes", "gauge", "Bytes of their bodies."),
     Metric("workers", "gauge", "Worker processes, by state.", "state", ("starting", "ready", "draining", "backoff", "failed")),
     Metric("worker_restarts_total", "counter", "Workers that were started again."),
-    Metric(
-        "rejected_total", "counter", "Requests that were refused on arrival.", "reason", ("queue", "bytes", "wait", "draining", "other")
-    ),
+    Metric("worker_hangs_total", "counter", "Times that a worker said nothing for a minute, and had requests."),
+    Metric("rejected_total", "counter", "Requests that were refused before any worker saw them.", "reason", REASONS),
     Metric("expired_total", "counter", "Requests that waited or ran for too long."),
     Metric("cancelled_total", "counter", "Requests that were given up.", "reason", ("disconnect", "deadline", "shutdown", "other")),
     Metric("stream_chunks_total", "counter", "Chunks of streams."),
+    Metric("log_dropped_total", "counter", "Values for loggers that were dropped, as they came too fast."),
     Metric("tokens_total", "counter", "Tokens that specs counted.", "kind", ("prompt", "completion", "other")),
 )
+_OF_ALL = frozenset({"requests_total", "rejected_total"})  # what is counted for requests that are no API's, too
 
 
 @final
 class Layout:
     """Which slot holds what: the same in every process that serves the same APIs.
+
+    Requests that are no API's (nothing is at their path, or their head cannot be read) count as those of one more, without a name.
 
     Args:
         apis: Their paths, in order.
@@ -78,14 +82,14 @@ class Layout:
     """
 
     def __init__(self, apis: Sequence[str]) -> None:
-        self.apis = tuple(apis)
+        self.apis = (*apis, "")
         self._first: dict[str, int] = {}
         self._metrics = {metric.name: metric for metric in METRICS}
         self._places = {metric.name: {value: place for place, value in enumerate(metric.values)} for metric in METRICS}
         slots = 0
         for metric in METRICS:
             self._first[metric.name] = slots
-            slots += len(apis) * _width(metric)
+            slots += len(self.apis) * _width(metric)
         self.slots = slots
 
     def slot(self, name: str, api: int, value: str = "") -> int:
@@ -93,7 +97,7 @@ class Layout:
 
         Args:
             name: The metric's, without the prefix.
-            api: The number of the API.
+            api: The number of the API; one beyond the last for requests that are no API's.
             value: Of the label; one that is not known counts as the last.
 
         Raises:
@@ -111,7 +115,7 @@ class Layout:
 
     def samples(self, metric: Metric) -> Iterator[tuple[str, str, int]]:
         """Yield the API, the label's value and the slot of each number of a metric; of a histogram's, those of its first slot."""
-        for number, api in enumerate(self.apis):
+        for number, api in enumerate(self.apis if metric.name in _OF_ALL else self.apis[:-1]):
             for value in metric.values or ("",):
                 yield api, value, self.slot(metric.name, number, value)
 

@@ -92,6 +92,12 @@ class Child:
         self.descriptor = -1
 
 
+def die_with_parent() -> None:
+    """Let the kernel end this process with the *thread* that started it, which must be a main thread (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def fork(target: Callable[[], None]) -> Child:
     """Run a function in a forked process, which ends with it: with status 0, or 1 and a traceback if it raises.
 
@@ -115,12 +121,6 @@ def _be(target: Callable[[], None]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
-
-
-def die_with_parent() -> None:
-    """Let the kernel end this process with the thread that started it (Linux)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def keep_memory() -> None:

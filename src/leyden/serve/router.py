@@ -18,11 +18,12 @@ expires first; only deadlines that clients name need a heap.
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, final
 
-from leyden.serve.effects import CallState, CallT, CancelOnWorker, Dispatch, Effect, Fail, Timing, Why, WorkerId, WorkerShape
+from leyden.serve.effects import CallState, CallT, CancelOnWorker, Dispatch, Effect, Fail, Kill, Timing, Wake, Why, WorkerId, WorkerShape
 from leyden.serve.lanes import QUEUED, RUNNING, SPARE, Lane
 from leyden.serve.limits import DRAINING, FAILING, MIN_RETRY_AFTER, Limits, Refusal, bytes_refusal, queue_refusal
 
@@ -37,6 +38,7 @@ class Router(Generic[CallT]):
         apis: The limits of each API, in their order.
         deadline: Seconds that a call may take in all; None for as long as it takes. `Call.deadline` may only shorten it.
         max_inflight_bytes: Bytes of all bodies held.
+        kill_after: Seconds after which a worker is ended that goes on with what it was told to leave; None for never.
 
     Attributes:
         lanes: The queue and the workers of each API, for metrics; the front end sets `is_failing` there.
@@ -54,12 +56,16 @@ class Router(Generic[CallT]):
         ['Dispatch']
     """
 
-    def __init__(self, apis: Sequence[Limits], *, deadline: float | None = None, max_inflight_bytes: int = GIB) -> None:
+    def __init__(
+        self, apis: Sequence[Limits], *, deadline: float | None = None, max_inflight_bytes: int = GIB, kill_after: float | None = None
+    ) -> None:
         self.lanes: tuple[Lane[CallT], ...] = tuple(Lane(limits) for limits in apis)
         self.is_draining = False
         self.inflight_bytes = 0
         self._deadline = math.inf if deadline is None else deadline
         self._max_inflight_bytes = max_inflight_bytes
+        self._kill_after = math.inf if kill_after is None else kill_after
+        self._given_up: deque[tuple[float, WorkerId, int]] = deque()  # when to look whether a worker has let go of a call
         self._calls: dict[int, CallT] = {}  # the open ones, in order of arrival
         self._deadlines: list[tuple[float, int]] = []  # a heap of those that clients named, with ids
         self._num_deadlines = 0
@@ -110,9 +116,9 @@ class Router(Generic[CallT]):
         if not (call := self._calls.get(call_id)):
             return
         if why == "shutdown":
-            self._fail(call, DRAINING, why)
+            self._fail(call, DRAINING, now, why)
         else:
-            self._abandon(call, why)
+            self._abandon(call, now, why)
 
     def worker_ready(self, worker: WorkerId, shape: WorkerShape, now: float) -> None:
         """Add a worker; one that is known changes its shape, and so begins to drain.
@@ -144,7 +150,7 @@ class Router(Generic[CallT]):
             if call.is_idempotent and not call.is_answering and not call.is_retry:
                 self._requeue(lane, call, now)
             else:
-                self._fail(call, lost)
+                self._fail(call, lost, now)
 
     def item_ended(self, worker: WorkerId, call_id: int, timing: Timing | None, now: float) -> None:
         """Free the slot of an item: its answer came, or its worker skipped it.
@@ -174,12 +180,15 @@ class Router(Generic[CallT]):
         """Expire what waited too long, then send what can be sent."""
         if now >= self._expires_at:
             self._expire(now)
-        for lane in self.lanes:
+        for api, lane in enumerate(self.lanes):
             if lane.is_failing and not lane.workers and lane.num_waiting:
                 for call in lane.waiting():
-                    self._fail(call, FAILING)
+                    self._fail(call, FAILING, now)
             elif lane.wake_at <= now:
                 self._send(lane, now)
+                if lane.num_waiting and not lane.workers and not lane.has_called:
+                    lane.has_called = True
+                    self._effects.append(Wake(api))
 
     def next_wakeup(self) -> float | None:
         """Return when to call `tick` if nothing happens before; None if nothing waits.
@@ -187,7 +196,7 @@ class Router(Generic[CallT]):
         After a `tick` it lies in the future; after other events it may lie in the past: tick at once. It may be earlier
         than needed, never later, so a timer that is set already and is due earlier can stay.
         """
-        if not self._calls:
+        if not self._calls and not self._given_up:
             return None
         wake = self._expires_at
         for lane in self.lanes:
@@ -284,20 +293,38 @@ class Router(Generic[CallT]):
             self._expires_at = when
 
     def _expire(self, now: float) -> None:
+        self._end_the_stuck(now)
         late = Refusal(504, "deadline.exceeded", "The deadline of this request has passed.")
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][1] not in self._calls):
             if call := self._calls.get(heapq.heappop(self._deadlines)[1]):
-                self._fail(call, late, "deadline")
+                self._fail(call, late, now, "deadline")
         for call in self._older_than(self._deadline, now):
-            self._fail(call, late, "deadline")
+            self._fail(call, late, now, "deadline")
         for lane in self.lanes:
             for call in lane.overdue(now):
-                self._fail(call, Refusal(504, "queue.expired", "Request timed out"), "deadline")
+                self._fail(call, Refusal(504, "queue.expired", "Request timed out"), now, "deadline")
         self._expires_at = min((lane.expires_at() for lane in self.lanes), default=math.inf)
         if self._deadlines:
             self._wake_for_expiry(self._deadlines[0][0])
         if self._calls:
             self._wake_for_expiry(next(iter(self._calls.values())).arrival + self._deadline)
+        if self._given_up:
+            self._wake_for_expiry(self._given_up[0][0])
+
+    def _end_the_stuck(self, now: float) -> None:
+        """End workers that go on with what was given up `kill_after` seconds ago; later, if somebody waits for what began before."""
+        while self._given_up and self._given_up[0][0] <= now:
+            _, name, call_id = self._given_up.popleft()
+            lane = self.lanes[name.api]
+            worker = lane.workers.get(name)
+            if worker is None or worker.is_doomed or call_id not in worker.slots:
+                continue
+            if worker.is_stuck_with(call_id):
+                worker.is_doomed = True
+                lane.welcome(name, worker.shape._replace(takes_work=False), now)
+                self._effects.append(Kill(name))
+            else:
+                self._given_up.append((now + self._kill_after, name, call_id))
 
     def _older_than(self, seconds: float, now: float) -> list[CallT]:
         found: list[CallT] = []
@@ -307,11 +334,11 @@ class Router(Generic[CallT]):
             found.append(call)
         return found
 
-    def _fail(self, call: CallT, reason: Refusal, why: Why | None = None) -> None:
+    def _fail(self, call: CallT, reason: Refusal, now: float, why: Why | None = None) -> None:
         self._effects.append(Fail(call, *reason))
-        self._abandon(call, why)
+        self._abandon(call, now, why)
 
-    def _abandon(self, call: CallT, why: Why | None) -> None:
+    def _abandon(self, call: CallT, now: float, why: Why | None) -> None:
         """End an open call whose item may be anywhere; `why` tells the worker that has it, if any."""
         self._close(call)
         if call.state is QUEUED:
@@ -319,6 +346,9 @@ class Router(Generic[CallT]):
             self.lanes[call.api].forget()
         elif why is not None and call.worker is not None:
             self._effects.append(CancelOnWorker(call.worker, call, why))
+            if self._kill_after != math.inf:
+                self._given_up.append((now + self._kill_after, call.worker, call.id))
+                self._wake_for_expiry(now + self._kill_after)
 
     def _close(self, call: CallT) -> None:
         """Free all that an open call holds here but the slot of its worker."""

@@ -7,14 +7,13 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, final
 
-from leyden.core import log
+from leyden.core import log, settings
 from leyden.core.arguments import number, one_of, positive
-from leyden.core.errors import ConfigError, StateError, UnsupportedError, closest
+from leyden.core.errors import ConfigError, StateError, closest
 from leyden.core.lazy import Later
-from leyden.serve import wiring
+from leyden.serve import logging, wiring
 from leyden.serve.api import LitAPI
 from leyden.serve.arguments import (
     checked_front_ends,
@@ -26,12 +25,14 @@ from leyden.serve.arguments import (
 )
 from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.callbacks.runner import CallbackRunner
+from leyden.serve.client_file import write_client
 from leyden.serve.config import Compression, ServerConfig
 from leyden.serve.engines.local import LocalEngine
 from leyden.serve.fronts import AttachedFronts, ForkedFronts
 from leyden.serve.listening import closing, listening, url_of
+from leyden.serve.loading import refuse_while_importing, replaceable
 from leyden.serve.metrics import Layout, Page
-from leyden.serve.supervisor import Events, Supervisor
+from leyden.serve.supervisor import Events, Replicas, Supervisor
 
 _front_end: Any = Later("leyden.serve.front.front_end")
 _process: Any = Later("leyden.serve.front.process")
@@ -63,7 +64,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         track_requests: Whether `active_requests` counts.
         callbacks: One `Callback`, or a list.
         middlewares: ASGI middlewares: classes, or pairs of a class and its keywords.
-        loggers: Not supported yet.
+        loggers: One `Logger`, or a list: they take what `LitAPI.log` is called with.
         fast_queue: Without effect: the fast way is the only way.
         disable_openapi_url: Whether the documentation is left out.
         max_batch_size: Deprecated: pass it to `LitAPI`.
@@ -78,8 +79,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         drain_timeout: Seconds for what is there when the server stops.
         drain_delay: Seconds between "not ready" and no new connections.
         header_timeout: Seconds that the head of a request may take.
-        body_timeout: Seconds that its body may take.
+        body_timeout: Seconds that its body may take, and for which the client of a stream may read nothing.
         keep_alive: Seconds that a connection may be idle.
+        kill_after: Seconds after which a worker is killed, and started again, that goes on with what it was told to leave, because its
+            client left or its time is over, and nobody waits for anything that it began before; by default it is waited for.
         expose_errors: Whether answers say what went wrong in a hook.
         compression: `"auto"` compresses large answers for clients that accept it; `"off"`.
 
@@ -94,6 +97,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         ```
     """
 
+    @replaceable
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         lit_api: "LitAPI | Sequence[LitAPI]",
@@ -129,6 +133,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         header_timeout: float = 10,
         body_timeout: float = 60,
         keep_alive: float = 75,
+        kill_after: float | None = None,
         expose_errors: bool = True,
         compression: Compression = "auto",
     ) -> None:
@@ -144,8 +149,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         )
         self._apis = wiring.apis_of(lit_api, old)
         self._callbacks = CallbackRunner(callbacks)
-        if loggers:
-            raise UnsupportedError("LitServer(loggers=…) is not supported yet: leave it out, and log in the hooks.")
         if fast_queue:
             _logger.info("fast_queue=True: the fast way is the only way.")
         waits = seconds_or_never(timeout)
@@ -155,10 +158,15 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         plans = wiring.check_all(self._apis, waits, own)
         self.devices = wiring.devices_of(accelerator, devices)
         per_device = wiring.workers_of(workers_per_device, [api.api_path for api in self._apis], self._apis)
-        self._replicas = wiring.replicas_of(self._apis, self.devices, per_device, self._callbacks.callbacks)
+        self._loggers = wiring.checked_loggers(loggers, self._apis, own)
+        self._log_routes = wiring.log_routes(self._loggers)
+        stall = positive("body_timeout", body_timeout)
+        self._replicas = wiring.replicas_of(
+            self._apis, self.devices, per_device, self._callbacks.callbacks, stall_seconds=stall, logs=bool(self._loggers)
+        )
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
-        self._may_shut_down = enable_shutdown_api
+        self.enable_shutdown_api = enable_shutdown_api
         self._config = ServerConfig(
             apis=tuple(
                 wiring.api_config(api, plan, replicas.count, waits)
@@ -170,16 +178,18 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             is_openapi_disabled=disable_openapi_url,
             model_metadata=checked_metadata(model_metadata),
             info={"devices": self.devices, "workers_per_device": workers_per_device, "track_requests": track_requests},
+            loggers=tuple(logger for logger in self._loggers if logger.mounted is not None),
             middlewares=wiring.middlewares_of(middlewares),
             deadline=seconds_or_never(deadline, "deadline"),
             max_queue_size=wiring.queue_size(max_queue_size),
             max_inflight_bytes=payload_bytes(max_inflight_bytes, "max_inflight_bytes") or 2**62,
             max_payload_bytes=payload_bytes(max_payload_size),
             header_timeout=positive("header_timeout", header_timeout),
-            body_timeout=positive("body_timeout", body_timeout),
+            body_timeout=stall,
             keep_alive=positive("keep_alive", keep_alive),
             drain_delay=number("drain_delay", drain_delay, 0),
             drain_timeout=number("drain_timeout", drain_timeout, 0),
+            kill_after=seconds_or_never(kill_after, "kill_after"),
             exposes_errors=expose_errors,
             compression=one_of("compression", compression, ("auto", "off")),
         )
@@ -191,7 +201,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._thread: threading.Thread | None = None
         self._front: Any = None
         self._is_forked = False  # whether `run` looks after the workers
-        self._on_shutdown: Callable[[], None] | None = None  # of a forked front end
         self._is_front = False  # whether this process speaks HTTP
 
     # -- what one may look at ------------------------------------------------------------------------------------------
@@ -205,6 +214,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     def config(self) -> ServerConfig:
         """What the server is."""
         return self._config
+
+    @property
+    def replicas(self) -> Sequence[Replicas]:
+        """What the workers of each API are to be."""
+        return self._replicas
 
     @property
     def app(self) -> Any:
@@ -258,31 +272,34 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             host: `"0.0.0.0"`, `"127.0.0.1"`, `"::"`, or `"unix:/path"`.
             port: 1024 to 65535; 0 takes a free one, and prints it.
             num_api_servers: Processes that speak HTTP; by default one for four workers.
-            log_level: Of the log.
-            generate_client_file: Whether `client.py` is written, unless there is one.
+            log_level: Of the log, in all processes.
+            generate_client_file: Whether `client.py` is written, unless there is one: it asks the first API something.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
-            pretty_logs: Without effect on pipes and files.
+            pretty_logs: Whether the log is written in colours, by `rich`.
             uvicorn_kwargs: Settings of uvicorn.
 
         Raises:
             ConfigError: An argument is not accepted, or the port is in use.
             RemoteError: No worker of an API can be set up.
+            StateError: It runs already, or the script is only imported here.
+            MissingDependencyError: `rich` is not installed, and `pretty_logs` is set.
         """
-        del pretty_logs
+        refuse_while_importing()
         host, port = checked_host(host), checked_port(port)
         total = sum(replicas.count for replicas in self._replicas)
         front_ends = checked_front_ends(num_api_servers, total)
         if one_of("api_server_worker_type", api_server_worker_type or "process", ("process", "thread")) == "thread":
             _logger.info("api_server_worker_type='thread': front ends are processes all the same, which no model of yours can block.")
-        options = _uvicorn_options(uvicorn_kwargs, log_level)
         if self._supervisor is not None:
             raise StateError("this server runs already.")
-        log.configure(log_level)
+        logging.prepare(log_level, pretty=pretty_logs)
+        options = _uvicorn_options(uvicorn_kwargs, log_level)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
+            _tls.checked(options)
             listener = stack.enter_context(closing(listening(host, port)))
             if generate_client_file:
-                _write_client(url_of(listener), self._apis[0].api_path)
+                write_client(url_of(listener, is_secure="ssl_certfile" in options), self._front_end.config)
             self._serve(listener, front_ends, options)
 
     def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any]) -> None:
@@ -292,10 +309,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._is_forked = True
         front = self._front_end  # made here, so that forked ones need not import anything
         front.share_limits(front_ends)
+        front.make_middlewares()
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
-            self._on_shutdown = _process.tell_shutdown(control)
             _process.FrontProcess(front, listener, control, options).run()
 
         supervisor: Supervisor | None = None
@@ -303,7 +320,8 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         def strangers() -> Iterator[int]:
             yield from [] if supervisor is None else supervisor.strangers()
 
-        fronts = ForkedFronts(front_ends, be, strangers)
+        # With this setting of prometheus_client's, the numbers of all processes are added up: one that counts is enough.
+        fronts = ForkedFronts(front_ends, be, strangers, share_logs="PROMETHEUS_MULTIPROC_DIR" in settings.environment())
         url = url_of(listener, is_secure="ssl_certfile" in options)
         supervisor = self._supervise(engine, fronts, on_ready=lambda: _announce(url, self._config))
         try:
@@ -317,6 +335,9 @@ class LitServer:  # noqa: SIZE003 - the documented interface
                 on_ready()
             self._callbacks.trigger_event(EventTypes.ON_SERVER_START, litserver=self)
 
+        def ended() -> None:
+            self._callbacks.trigger_event(EventTypes.ON_SERVER_END, litserver=self)
+
         config = self._config
         self._supervisor = Supervisor(
             self._replicas,
@@ -325,7 +346,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             self._pages,
             drain_seconds=config.drain_delay + config.drain_timeout,
             restarts=self._restarts,
-            events=Events(on_start=started, on_end=lambda: self._callbacks.trigger_event(EventTypes.ON_SERVER_END, litserver=self)),
+            events=Events(on_start=started, on_end=ended, logs=self._log_routes()),
         )
         return self._supervisor
 
@@ -334,9 +355,9 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     @property
     def _front_end(self) -> Any:
         if self._front is None:
-            secrets = _auth.read_secrets(may_shut_down=self._may_shut_down)
+            secrets = _auth.read_secrets(may_shut_down=self.enable_shutdown_api)
             self._config = dataclasses.replace(self._config, secrets=secrets)
-            events = _front_end.Events(*self._request_events(), on_shutdown=self._shutdown_asked)
+            events = _front_end.Events(*self._request_events())
             self._front = _front_end.FrontEnd(self._config, page=self._page, pages=_Pages(self), events=events, lifespan=self._with_workers)
         return self._front
 
@@ -349,12 +370,6 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             lambda: trigger(EventTypes.ON_REQUEST, active_requests=self.active_requests, litserver=self),
             lambda: trigger(EventTypes.ON_RESPONSE, litserver=self),
         )
-
-    def _shutdown_asked(self) -> None:
-        if self._on_shutdown is not None:
-            self._on_shutdown()
-        elif self._supervisor is not None:
-            self._supervisor.stop()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
@@ -439,7 +454,7 @@ class _Pages(Sequence[Page]):
 
 def _announce(url: str, config: ServerConfig) -> None:
     paths = ", ".join(api.path for api in config.apis)
-    print(f"Leyden serves {paths} at {url} (process {os.getpid()})", flush=True)  # noqa: T201 - what a program says
+    logging.announce(f"Leyden serves {paths} at {url} (process {os.getpid()})")
 
 
 def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]:
@@ -452,24 +467,4 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
     for name in given:
         if name not in known:
             raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
-    return {"log_level": log_level.lower(), **given}
-
-
-def _write_client(url: str, path: str) -> None:
-    target = Path("client.py")
-    if not target.exists():
-        with contextlib.suppress(OSError):  # a read-only folder: it is a convenience
-            target.write_text(_CLIENT.format(url=url, path=path), encoding="utf-8")
-
-
-_CLIENT = '''"""Sends one request to the server."""
-
-import json
-import urllib.request
-
-request = urllib.request.Request(
-    "{url}{path}", data=json.dumps({{"input": 4.0}}).encode(), headers={{"Content-Type": "application/json"}}
-)
-with urllib.request.urlopen(request) as response:
-    print(response.status, response.read().decode())
-'''
+    return {"log_level": log_level.lower(), "log_config": logging.uvicorn_config(), **given}

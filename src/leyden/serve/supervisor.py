@@ -5,12 +5,14 @@
  front ends: control, end ─────────┤ select ─► note what happened ─► Fleet.reconcile ─► start and stop workers, tell front ends
  engine: control lines, ends ──────┘
 ```
-What is wanted lies in the `Fleet`; restart, autoscaling and draining change only that. The end comes in two steps: the front ends
-finish what they have taken on, then the workers go. A second signal skips the first step.
+What is wanted lies in the `Fleet`; restart, autoscaling and draining change only that. The end comes in three steps: the front ends
+finish what they have taken on, the workers go, and the loggers process what was logged. A second signal skips the first step, and
+gives the last one a moment only.
 """
 
 import contextlib
 import enum
+import math
 import select
 import signal
 import socket
@@ -20,18 +22,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from leyden.core.autoscale import AutoscalePolicy, AutoscaleState, LoadSample, desired_replicas
+from leyden.core.autoscale import AutoscalePolicy
 from leyden.core.errors import RemoteError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEngine, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.fleet import Drain, Failing, Fleet, GiveUp, Start, State
-from leyden.serve.fronts import FrontGone, Fronts, drain_frame, state_frame
+from leyden.serve.fronts import FrontEvent, FrontGone, Fronts, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent, drain_frame, state_frame
+from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
+from leyden.serve.scaling import Load, Scaling
 from leyden.serve.worker import WorkerSpec
 
 _LAST_SECONDS = 5.0  # that processes get beyond what they were promised
-_SCALE_SECONDS, _ASLEEP_SECONDS = 1.0, 0.1  # between two looks at the load
 _logger = get_logger(__name__)
 
 
@@ -59,12 +62,12 @@ class Events:
     Args:
         on_start: Once, when all workers are ready for the first time.
         on_end: Once, when it stops, if it had started.
-        on_log: For each value that a worker hands to the loggers: its name, and the value as msgpack.
+        logs: Takes what workers hand to loggers.
     """
 
     on_start: Callable[[], None] | None = None
     on_end: Callable[[], None] | None = None
-    on_log: Callable[[str, bytes], None] | None = None
+    logs: LogRoutes = field(default_factory=LogRoutes)
 
 
 class Phase(enum.Enum):
@@ -73,15 +76,8 @@ class Phase(enum.Enum):
     RUNNING = 1
     FRONTS_DRAIN = 2
     WORKERS_DRAIN = 3
-    OVER = 4
-
-
-@dataclass(slots=True)
-class _Scaling:
-    """What is remembered of an API whose workers follow the load."""
-
-    policy: AutoscalePolicy
-    state: AutoscaleState = field(default_factory=AutoscaleState)
+    LOGS_DRAIN = 4
+    OVER = 5
 
 
 @final
@@ -111,14 +107,16 @@ class Supervisor:
     ) -> None:
         self._replicas, self._engine, self._fronts, self._pages = replicas, engine, fronts, pages
         self._drain_seconds, self._events = drain_seconds, events or Events()
+        self._logs = self._events.logs
         self._layout = Layout([api.path for api in replicas])
         self._fleet = Fleet([api.count for api in replicas], restarts=restarts)
         self._wanted = [api.count for api in replicas]
         self._handles: dict[WorkerId, ReplicaHandle] = {}
         self._ready: dict[WorkerId, ReplicaHandle] = {}
         self._failing: dict[int, str] = {}
-        self._scaling = {number: _Scaling(api.autoscale) for number, api in enumerate(replicas) if api.autoscale is not None}
-        self._next_scale = 0.0
+        policies = {number: api.autoscale for number, api in enumerate(replicas) if api.autoscale is not None}
+        self._scaling = Scaling(policies, self._load_of)
+        self._silent: dict[str, float] = {}  # when it was told last of a worker, by its address, that it says nothing
         self._answered = [0.0] * len(replicas)  # when a worker died last
         self._wake, self._waker = socket.socketpair()
         self._wake.settimeout(0)
@@ -172,17 +170,22 @@ class Supervisor:
             self._phase = Phase.OVER
             self._fronts.close()
             self._engine.close()
+            self._logs.close()
             self._end()
         if self._error is not None:
             raise self._error
 
     def _wait(self, now: float) -> None:
-        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._deadline, self._next_scale if self._scaling else None)
-        due = min(wakeup for wakeup in (*wakeups, float("inf")) if wakeup is not None)
+        own = (self._fleet, self._engine, self._scaling, self._logs)
+        due = min(wakeup for wakeup in (*(each.next_wakeup() for each in own), self._deadline) if wakeup is not None)
         descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
+        for descriptor in self._fronts.writing():
+            poll.register(descriptor, select.POLLIN | select.POLLOUT)
+        for descriptor, events in self._logs.polled():
+            poll.register(descriptor, events)
         poll.poll(None if due == float("inf") else max(0.0, due - now) * 1000)
         with contextlib.suppress(BlockingIOError):
             while self._wake.recv(64):
@@ -192,11 +195,22 @@ class Supervisor:
         for event in self._engine.events():
             self._note(event, now)
         for told in self._fronts.events():
-            if isinstance(told, FrontGone):
+            self._told(told, now)
+        self._logs.tend(now)
+
+    def _told(self, told: FrontEvent, now: float) -> None:
+        match told:
+            case FrontGone():
                 self._front_gone(told)
-            else:
+            case ShutdownAsked():
                 _logger.info("somebody with the key asks for the end of the server")
                 self._stops = max(1, self._stops)
+            case WakeAsked():
+                self._scaling.wake()
+            case WorkerSilent(worker, at, seconds):
+                self._is_silent(worker, at, seconds, now)
+            case KillAsked(worker, at):
+                self._kill(worker, at)
 
     def _act(self, now: float) -> None:
         if self._phase is Phase.RUNNING:
@@ -232,8 +246,9 @@ class Supervisor:
                 if message:
                     _logger.error("%s: %s", self._replicas[api].path, message)
             case GiveUp(api, message):
-                path = self._replicas[api].path
-                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {message}")
+                path, (why, _, traceback) = self._replicas[api].path, message.partition("\n")
+                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {why}", traceback)
+                self._error.add_note(traceback)  # where nobody shows the log, as in tests
                 self.stop(now=True)
 
     # -- workers -------------------------------------------------------------------------------------------------------
@@ -252,13 +267,13 @@ class Supervisor:
             case Ready(replica, seconds):
                 self._fleet.ready(replica.worker, now)
                 self._ready[replica.worker] = replica
-                self._fronts.tell(state_frame(up=list(replica.worker), at=f"unix:{replica.address}"))
+                self._fronts.tell(state_frame(up=list(replica.worker), at=_address(replica)))
                 _logger.info("%s of %s is ready after %.1f s", *self._called(replica.worker), seconds)
             case Gone(replica, why, traceback):
                 self._gone(replica.worker, why, traceback, now)
-            case Logged(key, value):
-                if self._events.on_log is not None:
-                    self._events.on_log(key, value)
+            case Logged():
+                slot = self._layout.slot("log_dropped_total", event.api)
+                self._logs.take(event, self._fronts, lambda dropped: self._own_page.add(slot, dropped))
 
     def _gone(self, worker: WorkerId, why: str, traceback: str, now: float) -> None:
         self._handles.pop(worker, None)
@@ -267,14 +282,38 @@ class Supervisor:
         if answered != self._answered[worker.api]:
             self._fleet.request_finished(worker)
             self._answered[worker.api] = answered
-        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and worker.index < self._wanted[worker.api]
+        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and not self._fleet.is_leaving(worker)
         self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
         if is_wanted:
             self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
             _logger.error("%s of %s is gone: %s%s", *self._called(worker), why, f"\n{traceback.rstrip()}" if traceback else "")
 
+    def _meant(self, worker: WorkerId, at: str) -> ReplicaHandle | None:
+        """Return the worker that a front end speaks of, unless it is gone already."""
+        handle = self._ready.get(worker)
+        return handle if handle is not None and _address(handle) == at else None
+
+    def _is_silent(self, worker: WorkerId, at: str, seconds: float, now: float) -> None:
+        if self._meant(worker, at) is None or now - self._silent.get(at, -math.inf) < seconds:
+            return  # another front end has told it
+        self._silent[at] = now
+        self._own_page.add(self._layout.slot("worker_hangs_total", worker.api))
+        _logger.warning(
+            "%s of %s has said nothing for %g s, and has requests: it may hang. LitServer(deadline=…, kill_after=…) ends "
+            "workers that go on after the deadline.",
+            *self._called(worker),
+            seconds,
+        )
+
+    def _kill(self, worker: WorkerId, at: str) -> None:
+        handle = self._meant(worker, at)
+        if handle is not None:
+            self._engine.kill(handle, "it went on with what it was told to leave (kill_after)")
+
     def _tell_down(self, worker: WorkerId) -> None:
-        if self._ready.pop(worker, None) is not None:
+        gone = self._ready.pop(worker, None)
+        if gone is not None:
+            self._silent.pop(_address(gone), None)
             self._fronts.tell(state_frame(down=list(worker)))
 
     def _called(self, worker: WorkerId) -> tuple[str, str]:
@@ -283,21 +322,15 @@ class Supervisor:
     # -- load ----------------------------------------------------------------------------------------------------------
 
     def _scale(self, now: float) -> None:
-        if not self._scaling or now < self._next_scale:
-            return
-        for api, scaling in self._scaling.items():
-            queued, inflight = self._count("queue_depth", api), self._count("inflight", api)
-            ready = self._fleet.states(api).count(State.READY)
-            wanted = self._wanted[api]
-            sample = LoadSample(now=now, ongoing=max(0.0, inflight - queued), queued=queued, ready=ready, desired=wanted)
-            desired, scaling.state = desired_replicas(scaling.policy, [sample], scaling.state)
-            if desired != wanted:
-                _logger.info("%s: %d workers are wanted now, not %d", self._replicas[api].path, desired, wanted)
-                self._wanted[api] = desired
-                self._fleet.set_desired(api, desired)
-                self._fronts.tell(state_frame(api=api, wanted=desired))
-        is_asleep = not all(self._wanted[api] for api in self._scaling)
-        self._next_scale = now + (_ASLEEP_SECONDS if is_asleep else _SCALE_SECONDS)
+        for api, desired in self._scaling.changes(now):
+            _logger.info("%s: %d workers are wanted now, not %d", self._replicas[api].path, desired, self._wanted[api])
+            self._wanted[api] = desired
+            self._fleet.set_desired(api, desired)
+            self._fronts.tell(state_frame(api=api, wanted=desired))
+
+    def _load_of(self, api: int) -> Load:
+        ready = self._fleet.states(api).count(State.READY)
+        return Load(self._count("queue_depth", api), self._count("inflight", api), ready, self._wanted[api])
 
     def _count(self, name: str, api: int, value: str = "") -> float:
         slot = self._layout.slot(name, api, value)
@@ -316,10 +349,14 @@ class Supervisor:
             if message:
                 yield state_frame(api=api, failing=message)
         for worker, replica in self._ready.items():
-            yield state_frame(up=list(worker), at=f"unix:{replica.address}")
+            yield state_frame(up=list(worker), at=_address(replica))
 
     def _front_gone(self, gone: FrontGone) -> None:
         if self._phase is not Phase.RUNNING:
+            return
+        if gone.could_not_start:  # and would not another time
+            self._error = RemoteError(f"the front end could not start ({gone.why}), so the server stops. Its log says why.")
+            self.stop(now=True)
             return
         _logger.error("front end %d %s and is started again", gone.number, gone.why)
         self._pages[gone.number].clear()
@@ -328,7 +365,7 @@ class Supervisor:
     # -- the beginning and the end -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole():
+        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole() and self._fronts.are_serving():
             self._has_started = True
             if self._events.on_start is not None:
                 self._events.on_start()
@@ -348,7 +385,13 @@ class Supervisor:
             self._phase, self._deadline = Phase.WORKERS_DRAIN, now + _LAST_SECONDS
             self._fleet.drain()
         if self._phase is Phase.WORKERS_DRAIN and (not self._handles or now >= self._deadline):
-            self._phase = Phase.OVER
+            self._phase, self._deadline = Phase.LOGS_DRAIN, now + (_LAST_SECONDS if self._stops > 1 else self._drain_seconds)
+            self._logs.drain()
+            self._logs.tend(now)
+        if self._phase is Phase.LOGS_DRAIN:
+            self._deadline = min(self._deadline, now + _LAST_SECONDS) if self._stops > 1 else self._deadline
+            if self._logs.are_done or now >= self._deadline:
+                self._phase = Phase.OVER
 
     def _end(self) -> None:
         if self._has_started and self._events.on_end is not None:
@@ -379,4 +422,9 @@ class Supervisor:
 
     def strangers(self) -> Iterable[int]:
         """Return the file descriptors that a forked front end must not hold: others wait for their end."""
-        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors()]
+        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors(), *self._logs.descriptors()]
+
+
+def _address(replica: ReplicaHandle) -> str:
+    """Return where front ends find a worker."""
+    return f"unix:{replica.address}"

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import final
 
+from leyden.core.log import about
 from leyden.serve.answers import QUICK_SECONDS, Answers
 from leyden.serve.desk import Desk
 from leyden.serve.executors.aio import AsyncExecutor, new_loop
@@ -85,6 +86,7 @@ def _serve_steps(desk: Desk, executor: ContinuousExecutor, answers: Answers) -> 
         while executor.has_room and (batch := desk.take(1)):
             executor.take(batch, answers)
         has_made = executor.advance(answers)
+        about(None)
         desk.flush()
 
 

@@ -3,6 +3,7 @@
 Mistakes come as FastAPI lists them, whichever library found them: `type`, `loc`, `msg`, and `input` where that is short.
 """
 
+import dataclasses
 import re
 import types
 import typing
@@ -19,6 +20,7 @@ _SHORT = 1000  # characters and items: an answer of ours is not as long as a bod
 _SEQUENCES: tuple[type, ...] = (list, tuple, set, frozenset, Sequence, AbstractSet)
 _ITEMS: tuple[type, ...] = (list, tuple)
 _SIZED: tuple[type, ...] = (str, bytes, dict, *_ITEMS)
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 _UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 _STEP = re.compile(r"\[(\d+)\]|(\[\.\.\.\])|\.([^.\[]+)")
@@ -48,9 +50,12 @@ def validated(value: Any, wanted: Any, *, is_form: bool = False) -> Any:
     if is_pydantic(wanted):
         return _by_pydantic(value, wanted)
     try:
-        return _msgspec.convert(value, wanted, strict=not is_form, dec_hook=_inner)
+        made = _msgspec.convert(value, wanted, strict=not is_form, dec_hook=_inner)
     except _msgspec.ValidationError as error:
         raise _unfit([_mistake(str(error), value)]) from None
+    if dataclasses.is_dataclass(wanted):
+        _fill(made)
+    return made
 
 
 def checked_type(wanted: Any, hook: str = "decode_request") -> None:
@@ -95,6 +100,19 @@ def _inner(kind: Any, value: Any) -> Any:
         return _by_pydantic(value, kind)
     except Fault as fault:
         raise ValueError(fault.message.removeprefix("body.")) from None
+
+
+def _fill(value: Any) -> None:
+    """Give dataclasses their defaults as attributes of their own: msgspec leaves them to the class, and then does not write them."""
+    if dataclasses.is_dataclass(value):
+        own = getattr(value, "__dict__", {})
+        for field in dataclasses.fields(value):
+            own.setdefault(field.name, getattr(value, field.name))
+        value = own
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, _ITEMS) else ()
+    for each in typing.cast("Sequence[Any]", inner):
+        if type(each) not in _ATOMS:
+            _fill(each)
 
 
 def _mistake(text: str, value: Any) -> dict[str, Any]:

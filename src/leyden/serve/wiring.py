@@ -1,17 +1,24 @@
 """From what users write to what a server is: APIs and arguments become a `ServerConfig` and what each worker is to be."""
 
+import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from leyden.core.errors import ConfigError, ConfigTypeError, UnsupportedError
+from leyden.core.errors import ConfigError, ConfigTypeError
 from leyden.serve.api import LitAPI, made
 from leyden.serve.arguments import checked_path, checked_paths, workers_for
 from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.loading import replacements
+from leyden.serve.log_routes import LogRoutes
+from leyden.serve.logger_process import LoggerProcess
+from leyden.serve.loggers import Logger, loggers_of
+from leyden.serve.loggers import packed as packed_loggers
+from leyden.serve.mcp import PATH, checked_mcp
 from leyden.serve.specs.base import checked_spec
 from leyden.serve.supervisor import Replicas
 from leyden.serve.worker import WorkerSpec, packed
@@ -84,17 +91,49 @@ def check_all(apis: Sequence[LitAPI], timeout: float, own: Mapping[str, str]) ->
         ConfigError: One was found.
     """
     for api in apis:
-        if api.mcp is not None:
-            raise UnsupportedError(
-                "LitAPI(mcp=…) is not served by LitServer yet: leave it out. `leyden.serve.mcp.Tools` is an app of its own."
-            )
         api.request_timeout = timeout
         if api.spec is not None:
             checked_spec(api.spec).pre_setup(api)
         api.pre_setup(api.spec)
     plans = [api.check(timeout) for api in apis]
-    checked_paths([path for api in apis for path in _paths_of(api)], own)
+    tools = {PATH: "the tools of models", f"{PATH}/": "the tools of models"} if any(api.mcp is not None for api in apis) else {}
+    checked_paths([path for api in apis for path in _paths_of(api)], {**own, **tools})
     return plans
+
+
+def checked_loggers(given: Any, apis: Sequence[LitAPI], own: Mapping[str, str]) -> tuple[Logger, ...]:
+    """Return the loggers of a server.
+
+    Args:
+        given: One, several, or none.
+        apis: Of the server.
+        own: Path → what the server answers there.
+
+    Raises:
+        ConfigTypeError: One is no `Logger`.
+        ConfigError: One's app is mounted where something else answers.
+    """
+    loggers = loggers_of(given)
+    taken = {**own, **{path: "a LitAPI" for api in apis for path in _paths_of(api)}}
+    taken.pop("/metrics")  # the server's numbers move
+    for logger in loggers:
+        if logger.mounted is not None and logger.mounted.path in taken:
+            path = logger.mounted.path
+            raise ConfigError(
+                f"{type(logger).__name__} cannot mount its app at {path!r}: {taken[path]} is there. Mount it at another path."
+            )
+    return loggers
+
+
+def log_routes(loggers: Sequence[Logger]) -> Callable[[], LogRoutes]:
+    """Return what makes, for each run of a server, the way of its workers' values.
+
+    Raises:
+        ConfigError: A logger cannot be brought into its process.
+    """
+    beside = [logger for logger in loggers if logger.mounted is None]
+    packed, has_mounted = packed_loggers(beside), len(beside) < len(loggers)
+    return lambda: LogRoutes(LoggerProcess(packed) if beside else None, reaches_fronts=has_mounted)
 
 
 def _paths_of(api: LitAPI) -> list[str]:
@@ -130,6 +169,7 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
         output_type=plan.output_type,
         authorize=getattr(api, "authorize", None),
         spec=api.spec,
+        tool=None if api.mcp is None else checked_mcp(api.mcp).tool(api),
         health=api.health if kind.health is not LitAPI.health else None,
         name=api.api_path.strip("/").replace("/", "_") or kind.__name__,
         description=(kind.__doc__ or "").strip() if kind.__doc__ is not LitAPI.__doc__ else "",
@@ -137,21 +177,30 @@ def api_config(api: LitAPI, plan: HookPlan, workers: int, timeout: float) -> Api
 
 
 def replicas_of(
-    apis: Sequence[LitAPI], devices: Sequence[Device], per_device: Sequence[int], callbacks: Sequence[Callback]
+    apis: Sequence[LitAPI],
+    devices: Sequence[Device],
+    per_device: Sequence[int],
+    callbacks: Sequence[Callback],
+    *,
+    stall_seconds: float,
+    logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    return [_replicas(number, api, devices, per_device[number], callbacks) for number, api in enumerate(apis)]
+    common = WorkerSpec(packed=b"", api=0, name="", address="", stall_seconds=stall_seconds, logs=logs, replacements=replacements())
+    patterns = [
+        dataclasses.replace(common, packed=packed(api, callbacks), api=number, path=api.api_path) for number, api in enumerate(apis)
+    ]
+    return [_replicas(api, what, devices, count) for api, what, count in zip(apis, patterns, per_device, strict=True)]
 
 
-def _replicas(number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback]) -> Replicas:
+def _replicas(api: LitAPI, what: WorkerSpec, devices: Sequence[Device], per_device: int) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
     if policy is not None:
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
-    code = packed(api, callbacks)
     specs = [
-        WorkerSpec(packed=code, api=number, name=f"{api.api_path} {index}", address="", device=devices[index // per_device])
+        dataclasses.replace(what, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

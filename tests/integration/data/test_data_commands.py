@@ -51,6 +51,8 @@ def test_datasets_are_written_from_the_command_line(folder: Path, capsys: pytest
     said(capsys, "optimize", "prepare_here:word", "--inputs", "@words.txt.list", "--output-dir", "words", "--num-workers", "0")
     assert [sample["word"] for sample in StreamingDataset("words")[:]] == ["one", "two"]
     assert [each["state"] for each in said(capsys, "jobs", "rows")] == ["finished", "finished"]
+    assert main(["data", "jobs", "none"]) == 0
+    assert capsys.readouterr().err == "no jobs at none\n"
     listed = said(capsys, "versions", "rows")
     assert [(each["version"], each["operation"], each["num_rows"]) for each in listed] == [(1, "create", 4), (2, "append", 8)]
     assert said(capsys, "versions", "rows", "--rollback", "1")[-1]["num_rows"] == 4

@@ -1,5 +1,6 @@
 """What a client gets for each kind of request: a front end on a real port, and workers that do what a test says."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from leyden.serve.config import ApiConfig, Secrets, ServerConfig
 from leyden.serve.front.front_end import Events
 from leyden.serve.wire import Kind
 from tests.support.fake_worker import Said, echo
-from tests.support.fronts import Front, one, serving
+from tests.support.fronts import Front, one, serving, until
 
 
 class TestPlain:
@@ -314,3 +315,106 @@ def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCapture
     lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
     start = f"{name[0]}:{name[1]} - "
     assert lines == [start + '"POST /predict?x=1 HTTP/1.1" 200', start + '"POST /predict HTTP/1.1" 400']
+
+
+def test_the_log_names_the_client_behind_a_proxy_and_each_request_of_a_row(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+    first = b"POST /predict?first HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nx-forwarded-for: 192.0.2.7\r\n\r\n1"
+    second = b"GET /health/live?second HTTP/1.1\r\nhost: x\r\n\r\n"
+    for trusted in ("127.0.0.1", "10.0.0.1"):
+        with serving(one(middlewares=way), echo, access_log=True, forwarded_allow_ips=trusted) as front, front.client() as client:
+            client.send(first + second)
+            assert [client.response().status, client.response().status] == [200, 200]
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert [line.partition(" - ")[2] for line in lines] == [
+        '"POST /predict?first HTTP/1.1" 200',
+        '"GET /health/live?second HTTP/1.1" 200',
+    ] * 2
+    assert [line.partition(":")[0] for line in lines] == ["192.0.2.7", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
+def numbers(front: Front) -> dict[str, float]:
+    """Return what was counted, by name and labels."""
+    text = front.get("/metrics", x_api_key="k").body.decode()
+    found = (line.removeprefix("leyden_serve_").rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in found}
+
+
+def test_what_is_refused_by_its_head_is_counted(way: Any) -> None:
+    apis = (ApiConfig(), ApiConfig(path="/other"))
+    config = ServerConfig(apis=apis, middlewares=way, max_payload_bytes=1000, secrets=Secrets(api_keys=("k",)), body_timeout=0.1)
+    with serving(config, echo) as front:
+        assert front.post(b"x" * 1001, x_api_key="k").status == 413
+        assert front.post(b"x").status == 401
+        assert front.post(b"x", x_api_key="k", x_priority="high").status == 400
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\nx-api-key: k\r\ncontent-length: 9\r\n\r\n")
+            assert client.response().status == 408
+        assert front.post(b"x", "/nowhere").status == 404
+        assert front.get("/predict").status == 405
+        assert front.get("/info").status == 401
+        for data in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000 + b"\r\n\r\n"):
+            with front.client() as client:
+                client.send(data)
+                assert client.response().status in (400, 431)
+        found = numbers(front)
+        reasons = {"size": 1, "key": 1, "invalid": 1, "slow": 1, "path": 1}  # the method, which an API does not have
+        assert {name: found[f'rejected_total{{api="/predict",reason="{name}"}}'] for name in reasons} == reasons
+        strays = {"path": 1, "key": 1, "invalid": 1, "head": 1}
+        assert {name: found[f'rejected_total{{api="",reason="{name}"}}'] for name in strays} == strays
+        assert {name: value for name, value in found.items() if name.startswith('requests_total{api="",')} == {
+            f'requests_total{{api="",status="{status}"}}': 1 for status in (400, 401, 404, 431)
+        }
+        assert [found[f'requests_total{{api="/predict",status="{status}"}}'] for status in (400, 401, 405, 408, 413)] == [1] * 5
+        assert not any('api="/other"' in name and value and name.startswith(("requests", "rejected")) for name, value in found.items())
+
+
+def test_why_a_queue_takes_no_more_is_counted(way: Any) -> None:
+    with serving(one(middlewares=way, max_queue_size=1, max_inflight_bytes=1000)) as front:
+        worker = front.worker()
+        with front.client() as running, front.client() as waiting:
+            running.ask(b"1")
+            request = worker.take()
+            waiting.ask(b"2")
+            assert front.post(b"3").status == 429
+            assert front.post(b"x" * 1000).status == 429
+            with front.client() as slow:  # while it comes
+                slow.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1500\r\n\r\n" + b"x" * 400)
+                until(lambda: front.front.dispatcher.num_open == 3)
+                slow.send(b"x" * 700)
+                assert slow.response().status == 429
+            found = numbers(front)
+            assert found['rejected_total{api="/predict",reason="queue"}'] == 1
+            assert found['rejected_total{api="/predict",reason="bytes"}'] == 2
+            worker.say(request, Kind.RES, b"1")
+            worker.say(worker.take(), Kind.RES, b"2")
+            assert (running.response().body, waiting.response().body) == (b"1", b"2")
+
+
+def test_a_worker_that_says_nothing_for_a_minute_is_told_of_once(idle: Front) -> None:
+    told = list[Any]()
+    dispatcher = idle.front.dispatcher
+    dispatcher.tell = lambda **said: told.append(said) if "silent" in said else None
+    worker, start = idle.worker(), dispatcher.now()
+
+    def after(seconds: float) -> list[Any]:
+        looked = threading.Event()
+        idle.call(lambda: (dispatcher.sweep(start + seconds), looked.set()))
+        assert looked.wait(10)
+        return told
+
+    assert after(100) == []
+    with idle.client() as client:
+        client.ask(b"1")
+        request = worker.take()
+        assert after(200) == []
+        assert after(259) == []
+        assert after(261) == [{"at": worker.address, "silent": [0, 0], "seconds": 60.0}]
+        assert len(after(400)) == 1
+        worker.say(request, Kind.CHUNK, b"1", {"ct": "text/plain"})
+        client.begin()
+        assert len(after(500)) == 1, "it has spoken"
+        assert len(after(561)) == 2
+        worker.say(request, Kind.END)
+    until(lambda: dispatcher.num_open == 0)
+    assert len(after(900)) == 2

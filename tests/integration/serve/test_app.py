@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from leyden.core.errors import RemoteError, StateError, UnsupportedError
+from leyden.core.errors import RemoteError, StateError
 from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
-from tests.support.serve_apis import FailsSetUp, Square
+from tests.support.serve_apis import Echo, FailsSetUp, Replies, Square
 
 
 class Noted(Callback):
@@ -65,6 +65,18 @@ def test_running_waits_and_leaves_nothing() -> None:
     assert not pids & children()
 
 
+def test_a_hook_answers_with_a_response_of_its_own() -> None:
+    server = LitServer([Replies(), Replies(api_path="/batched", max_batch_size=4)], accelerator="cpu")
+    with running(server), TestClient(server.app) as client:
+        for path in ("/predict", "/batched"):
+            answer = client.post(path, json="png")
+            assert (answer.status_code, answer.content, answer.headers["content-type"]) == (201, b"\x89PNG", "image/png")
+            assert (answer.headers["x-model"], dict(answer.cookies)) == ("m1", {"a": "1", "b": "2"})
+        refused = client.post("/predict", json="stream")
+        assert refused.status_code == 500
+        assert "a StreamingResponse has no body that a worker could send. Yield with stream=True" in refused.json()["message"]
+
+
 def test_litserves_name_does_not_wait() -> None:
     server = LitServer(Square(), accelerator="cpu")
     with wrap_litserve_start(server, worker_monitor=True), TestClient(server.app) as client:
@@ -113,8 +125,7 @@ def test_uvicorn_serves_it() -> None:
         assert answer.json() == {"output": 25}
 
 
-def test_what_is_not_supported_yet_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="loggers"):
-        LitServer(Square(), accelerator="cpu", loggers=[object()])
-    with pytest.raises(UnsupportedError, match="mcp"):
-        LitServer(Square(mcp=object()), accelerator="cpu")
+def test_what_a_hook_returns_because_it_is_late_is_no_answer() -> None:
+    with TestClient(LitServer(Echo(), accelerator="cpu").app) as client:
+        answers = [client.post("/predict", json={"input": "wait"}, headers={"X-Request-Timeout": "0.02"}) for _ in range(20)]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(504, "deadline.exceeded")}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from leyden.core.log import LogSetup
 from leyden.serve.api import LitAPI
 from leyden.serve.loops import ContinuousBatchingLoop
 from leyden.serve.wire import LAST_OF_BATCH, Kind, encode
@@ -77,7 +78,7 @@ def test_every_request_is_answered_once_whatever_happens(kind: str) -> None:
     api, values = KINDS[kind]
     assert isinstance(api, LitAPI)
     chance = random.Random(7)
-    with running_worker(api, log_level="critical") as worker:
+    with running_worker(api, log=LogSetup(level="critical")) as worker:
         fronts = [Busy(worker, values, chance) for _ in range(3)]
         for _ in range(600):
             chance.choice(fronts).do()

@@ -341,7 +341,13 @@ def test_validation_cannot_come_after_the_epoch(tmp_path: Path) -> None:
 
 def test_overfitting_turns_shuffling_off(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="requested to overfit but enabled train dataloader shuffling"):
-        trainer(tmp_path, overfit_batches=1, limit_val_batches=0).fit(BoringModel(), loader(shuffle=True))
+        trainer(tmp_path, overfit_batches=1).fit(BoringModel(), loader(shuffle=True))
+
+
+def test_a_limit_beside_overfit_batches_has_no_effect(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="limit_val_batches=0 has no effect: overfit_batches=1 comes first"):
+        made = trainer(tmp_path, overfit_batches=1, limit_val_batches=0)
+    assert made.limit_val_batches == 1
 
 
 @pytest.mark.parametrize(("fn", "stage"), [("validate", "val"), ("test", "test"), ("predict", "predict")])

@@ -1,5 +1,6 @@
 """Callbacks are told of steps in their order, and one that fails harms nobody."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from leyden.core.errors import ConfigTypeError
 from leyden.serve.api import LitAPI
 from leyden.serve.callbacks import Callback, CallbackRunner, EventTypes, NoopCallback
+from leyden.serve.callbacks.defaults import PredictionTimeLogger, RequestTracker
 from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.requests import Request
 from tests.support.heard import Heard
@@ -67,3 +69,25 @@ def test_what_is_no_callback_is_refused() -> None:
         CallbackRunner([Noted])  # type: ignore[list-item]
     with pytest.raises(ConfigTypeError, match="callbacks=1 is not accepted"):
         CallbackRunner([1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "api", [Plain(), Plain(max_batch_size=4), Pieces(stream=True), Pieces(stream=True, max_batch_size=4), Later(enable_async=True)]
+)
+def test_how_long_predictions_take_is_logged(api: LitAPI, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "leyden")
+    runner = CallbackRunner(pickle.loads(pickle.dumps(PredictionTimeLogger())))
+    executor_for(api, api.check(), runner).run([Request(0, b"[1]")], Heard())
+    assert [record.message for record in caplog.records] == ["Prediction took 0.00 seconds"]
+
+
+def test_active_requests_are_logged_if_they_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "leyden")
+    tracker = RequestTracker()
+    tracker.on_request(active_requests=3, litserver=None)
+    for _ in range(2):
+        tracker.on_request(active_requests=None, litserver=None)
+    assert [record.message for record in caplog.records] == [
+        "Active requests: 3",
+        "RequestTracker has nothing to tell: pass LitServer(…, track_requests=True).",
+    ]

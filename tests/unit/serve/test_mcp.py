@@ -67,6 +67,11 @@ class Raw(Untyped):
         return request
 
 
+class Guarded(Untyped):
+    def authorize(self) -> None:
+        raise NotImplementedError
+
+
 def test_a_tool_is_named_by_its_path_and_described_by_its_class() -> None:
     tool = MCP().tool(Square(api_path="/v1/square"))
     assert (tool.name, tool.description, tool.is_stream) == ("v1_square", "Squares a number.", False)
@@ -114,6 +119,7 @@ def test_an_api_that_says_nothing_of_its_arguments_is_told() -> None:
         (lambda: MCP().tool(Square(api_path="/")), ConfigError, r"A tool needs a name.*MCP\(name=…\)"),
         (lambda: MCP().tool(Raw()), ConfigError, r"Raw.decode_request\(\) takes bytes"),
         (lambda: MCP().tool(Square(spec=LitSpec())), ConfigError, "Square has a spec"),
+        (lambda: MCP().tool(Guarded()), ConfigError, r"Guarded has authorize\(\), and mcp"),
         (lambda: checked_mcp(True), ConfigTypeError, "mcp=True is not accepted"),
     ],
 )
@@ -133,10 +139,10 @@ class Old(types.ModuleType):
 def test_the_package_is_asked_for_when_a_server_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(MissingDependencyError, match=r"leyden\[mcp\]"):
-        Tools([Square(mcp=MCP())], [Computing()])
+        Tools([MCP().tool(Square())], [Computing()])
     monkeypatch.setitem(sys.modules, "mcp", Old("mcp"))
     with pytest.raises(MissingDependencyError, match=r"from 2\.0 on"):
-        Tools([Square(mcp=MCP())], [Computing()])
+        Tools([MCP().tool(Square())], [Computing()])
 
 
 # -- with the package ---------------------------------------------------------------------------------------------
@@ -174,8 +180,8 @@ class Spelling(Untyped):
 def tools(**options: Any) -> tuple[Tools, Computing]:
     pytest.importorskip("mcp")
     server = Computing()
-    spelling = Spelling(api_path="/spell", stream=True, mcp=MCP(input_schema={"type": "object"}))
-    return Tools([Square(mcp=MCP()), spelling], [server, server], **options), server
+    spelling = MCP(input_schema={"type": "object"}).tool(Spelling(api_path="/spell", stream=True))
+    return Tools([MCP().tool(Square()), spelling], [server, server], **options), server
 
 
 async def in_app(made: Tools, use: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -183,7 +189,7 @@ async def in_app(made: Tools, use: Callable[[Any], Awaitable[Any]]) -> Any:
     import httpx2
 
     app = FastAPI(lifespan=lambda app: made.running())
-    app.mount(PATH, made.app)
+    app.mount(PATH, made)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://serve") as client:
         return await use(client)
 
@@ -271,7 +277,7 @@ def test_bodies_are_limited() -> None:
 def test_two_tools_of_one_name() -> None:
     pytest.importorskip("mcp")
     with pytest.raises(ConfigError, match="Two tools have the name 'predict'"):
-        Tools([Square(mcp=MCP())] * 2, [Computing()] * 2)
+        Tools([MCP().tool(Square())] * 2, [Computing()] * 2)
 
 
 def test_tools_that_do_not_run_say_so() -> None:
@@ -281,4 +287,4 @@ def test_tools_that_do_not_run_say_so() -> None:
         raise NotImplementedError
 
     with pytest.raises(StateError, match=r"Tools.running\(\) was not entered"):
-        asyncio.run(made.app({"type": "http", "method": "POST", "headers": []}, unused, unused))
+        asyncio.run(made({"type": "http", "method": "POST", "headers": []}, unused, unused))

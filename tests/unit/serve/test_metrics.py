@@ -1,6 +1,7 @@
 """Counter pages: every number comes out as it went in, added up over processes, in a text that Prometheus' own parser reads."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,13 @@ def families(layout: Layout, *pages: Page) -> dict[str, Any]:
 def value(found: dict[str, Any], name: str, **labels: str) -> float:
     family = found[f"{PREFIX}{name}".removesuffix("_total").removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")]
     return sum(sample.value for sample in family.samples if sample.name == PREFIX + name and labels.items() <= sample.labels.items())
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs/howto/serve-log-and-measure.md").read_text()
+    for metric in METRICS:
+        label = f"{{{metric.label}}}" if metric.label else ""
+        assert f"| `{PREFIX}{metric.name}{label}` | {metric.kind} |" in page, metric.name
 
 
 def test_every_metric_is_there_for_every_api() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from leyden.serve.batching import MAX_STAGED
-from leyden.serve.effects import CallState, CancelOnWorker, Dispatch, Fail, Timing, WorkerId, WorkerShape
+from leyden.serve.effects import CallState, CancelOnWorker, Dispatch, Fail, Kill, Timing, Wake, WorkerId, WorkerShape
 from leyden.serve.limits import Limits
 from leyden.serve.router import Router
 from tests.support.routed_calls import RoutedCall
@@ -36,6 +36,7 @@ class RouterLaws(RuleBasedStateMachine):
         self.shapes: dict[WorkerId, WorkerShape] = {}
         self.held: dict[WorkerId, list[int]] = {}  # what each worker was sent and has not ended, in order
         self.num_sent: dict[int, int] = {}
+        self.ended_at: dict[int, float] = {}  # of calls that were sent and given up
         self.last_sent = [0] * NUM_APIS
         self.has_ticked = True
 
@@ -44,13 +45,17 @@ class RouterLaws(RuleBasedStateMachine):
         deadline=st.sampled_from([None, 3.0]),
         shapes=st.lists(SHAPES, min_size=NUM_APIS, max_size=NUM_APIS),
         seconds=st.sampled_from([None, 0.0005, 0.02]),
+        kill_after=st.sampled_from([None, 0.6]),
     )
-    def start(self, limits: list[Limits], deadline: float | None, shapes: list[WorkerShape], seconds: float | None) -> None:
+    def start(
+        self, limits: list[Limits], deadline: float | None, shapes: list[WorkerShape], seconds: float | None, kill_after: float | None
+    ) -> None:
         """Begin with a worker for each API, and with what it has shown of its speed."""
         self.limits = limits
         self.deadline = math.inf if deadline is None else deadline
         self.shape_of = shapes
-        self.router: Router[RoutedCall] = Router(limits, deadline=deadline, max_inflight_bytes=MAX_BYTES)
+        self.kill_after = math.inf if kill_after is None else kill_after
+        self.router: Router[RoutedCall] = Router(limits, deadline=deadline, max_inflight_bytes=MAX_BYTES, kill_after=kill_after)
         for api in range(NUM_APIS):
             self.ready(api, 0, takes_work=True, then_tick=True)
             for _ in range(10 if seconds else 0):
@@ -156,8 +161,12 @@ class RouterLaws(RuleBasedStateMachine):
                 self.sent(effect)
             elif isinstance(effect, Fail):
                 self.failed(effect, may_refuse)
+            elif isinstance(effect, CancelOnWorker):
+                self._asked_to_cancel(effect)
+            elif isinstance(effect, Kill):
+                self._asked_to_kill(effect)
             else:
-                self.asked_to_cancel(effect)
+                self._asked_to_wake(effect)
         for api in range(NUM_APIS):
             # One turn sends the first that wait, whichever worker each of them goes to.
             ids = sorted(call.id for call in self.sent_now if call.api == api and not call.is_retry)
@@ -187,9 +196,23 @@ class RouterLaws(RuleBasedStateMachine):
         assert effect.status != 429 or effect.call.id == may_refuse, "an accepted call is never refused later"
         assert effect.retry_after is None or 1 <= effect.retry_after <= 60
 
-    def asked_to_cancel(self, effect: CancelOnWorker[RoutedCall]) -> None:
+    def _asked_to_cancel(self, effect: CancelOnWorker[RoutedCall]) -> None:
         assert effect.call.id in self.held[effect.worker]
         assert not effect.call.is_open
+        self.ended_at[effect.call.id] = self.now
+
+    def _asked_to_kill(self, effect: Kill) -> None:
+        held = [self.calls[number] for number in self.held[effect.worker] if self.calls[number].state is CallState.RUNNING]
+        ignored = [call for call in held if self.now >= self.ended_at.get(call.id, math.inf) + self.kill_after]
+        assert ignored, "it goes on with nothing that was given up long ago"
+        last = max(call.since for call in ignored)
+        assert not any(call.is_open and call.since < min(last, *(call.since for call in ignored)) for call in held)
+
+        self.shapes[effect.worker] = self.shapes[effect.worker]._replace(takes_work=False)
+
+    def _asked_to_wake(self, effect: Wake) -> None:
+        assert not any(worker.api == effect.api for worker in self.shapes)
+        assert any(call.api == effect.api and call.is_open for call in self.calls.values())
 
     @invariant()
     def each_call_ends_once(self) -> None:
@@ -223,6 +246,12 @@ class RouterLaws(RuleBasedStateMachine):
                 assert wake <= max(when, self.now), "a wake-up was lost"
                 assert not self.has_ticked or when > self.now, "nobody may wait past this"
 
+    @invariant()
+    def who_waits_for_a_worker_has_called_for_one(self) -> None:
+        if self.has_ticked and hasattr(self, "router"):
+            for api, lane in enumerate(self.router.lanes):
+                assert lane.has_called or not lane.num_waiting or any(worker.api == api for worker in self.shapes)
+
     def must_act_at(self, call: RoutedCall) -> float:
         """When at the latest something must happen to an open call."""
         limits = self.limits[call.api]
@@ -248,6 +277,9 @@ class RouterLaws(RuleBasedStateMachine):
             self.router.cancel(number, "shutdown", self.now)
         self.take()
         self.each_call_ends_once()
+        if self.kill_after < math.inf:
+            self.now += self.kill_after
+            self.tick()
         assert self.router.next_wakeup() is None
         assert (self.router.inflight_bytes, self.router._calls, self.router._deadlines, self.router._outgoing) == (0, {}, [], {})
         for lane in self.router.lanes:

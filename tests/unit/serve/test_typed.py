@@ -94,6 +94,19 @@ def test_pydantic_mistakes_are_those_of_fastapi(value: Any) -> None:
     assert [{**each, "ctx": None} for each in ours] == [{**each, "ctx": None} for each in theirs]
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    x: int
+    y: int = 3
+
+
+@dataclasses.dataclass
+class Whole:
+    one: Part
+    many: list[Part]
+    by_name: dict[str, Part] = dataclasses.field(default_factory=dict)
+
+
 @pytest.mark.parametrize(
     ("value", "wanted", "mistake"),
     [
@@ -116,6 +129,11 @@ def test_models_inside_of_other_classes_are_validated() -> None:
     assert validated({"inner": {"x": 1}}, Outer).inner == Model(x=1)
     assert validated({"inner": {"x": 1}}, Keys) == {"inner": Model(x=1)}
     assert validated({"x": "2"}, Strict) == Strict(2.0)
+
+
+def test_defaults_of_dataclasses_are_their_own_and_so_are_written() -> None:
+    made = validated({"one": {"x": 1}, "many": [{"x": 2}]}, Whole)
+    assert write_json(made) == b'{"one":{"x":1,"y":3},"many":[{"x":2,"y":3}],"by_name":{}}'
 
 
 def test_forms_may_say_numbers_as_text_and_one_value_for_a_list() -> None:

@@ -126,7 +126,10 @@ def decode_pixels(data: Any) -> Any:
 
 
 def decode_file(data: Any) -> NDArray[np.uint8]:
-    """Return the pixels of an image file as RGB, uint8, (3, height, width); a view that is put in order where it is copied to."""
+    """Return the pixels of an image file as RGB, uint8, (3, height, width); a view that is put in order where it is copied to.
+
+    Of 16 bits the upper eight are kept.
+    """
     pixels = jpeg.decode(data)
     return (_decoded_by_pillow(data) if pixels is None else pixels).transpose(2, 0, 1)
 
@@ -135,6 +138,8 @@ def _decoded_by_pillow(data: Any) -> NDArray[np.uint8]:
     image = open_image(data)
     if image.format == "JPEG" and "exif" in image.info:
         image = require("PIL.ImageOps", purpose="decoding images", extra="image").exif_transpose(image)
+    if image.mode.startswith("I;16"):  # which Pillow would cut at 255
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

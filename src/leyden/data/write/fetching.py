@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from leyden.core.errors import ConfigError, ConfigTypeError
-from leyden.core.storage import Storage, is_url, open_storage
+from leyden.core.storage import Storage, is_url, local_path, open_storage
 from leyden.data.config import Dir, place_of
 
 TRANSFERS: Final = 8  # in flight, for each process
@@ -62,7 +62,7 @@ def fetching_of(
         num_downloaders: How many downloads are in flight.
 
     Raises:
-        ConfigError: A number is not accepted, or options have no names.
+        ConfigError: A number is not accepted, options have no names, or `input_dir` is not there.
     """
     options = _named(options)
     downloads = checked_transfers("num_downloaders", num_downloaders)
@@ -71,6 +71,8 @@ def fetching_of(
         return Fetching(prefix="", url="", options=options, downloads=downloads) if holds_url else None
     url = place_of(input_dir)
     if not is_url(url) or url.startswith("file:"):
+        if not Path(local_path(url) or url).is_dir():
+            raise ConfigError(f"input_dir={url!r} is no folder here: give the one that the inputs lie in, or leave it out.")
         return None  # strings below a local folder are local paths
     local = input_dir.path if isinstance(input_dir, Dir) and input_dir.path else url
     return Fetching(prefix=local.rstrip("/") + "/", url=url.rstrip("/"), options=options, downloads=downloads)

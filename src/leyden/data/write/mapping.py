@@ -4,9 +4,10 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
-from leyden.core.errors import ConflictError
+from leyden.core.errors import ConfigError, ConflictError
 from leyden.core.storage import is_url, open_storage
 from leyden.data.config import Dir
 from leyden.data.format.filling import FillSettings
@@ -247,6 +248,9 @@ def walk(
         max_workers: Without effect: a bucket is listed with one request per thousand names.
         storage_options: Of the URL.
 
+    Raises:
+        ConfigError: There is no such folder here.
+
     Example:
         >>> import tempfile
         >>> [files for _, _, files in walk(tempfile.mkdtemp())]
@@ -256,6 +260,8 @@ def walk(
     if is_url(str(folder)):
         yield from _walk_storage(str(folder), storage_options)
         return
+    if not Path(folder).is_dir():
+        raise ConfigError(f"walk({str(folder)!r}): there is no such folder here.")
     for path, folders, files in os.walk(folder):
         folders.sort()
         yield path, list(folders), sorted(files)

@@ -64,12 +64,16 @@ class Logged(NamedTuple):
     """A worker hands a value to the loggers.
 
     Args:
+        api: The number of its API.
         key: Its name.
-        value: The value, as msgpack.
+        value: The value, as msgpack; empty if there is only a number of dropped ones to tell.
+        dropped: How many the worker has dropped before it.
     """
 
+    api: int
     key: str
     value: bytes
+    dropped: int = 0
 
 
 ReplicaEvent = Ready | Gone | Logged
@@ -88,6 +92,10 @@ class ReplicaEngine(Protocol):
 
     def stop(self, handle: ReplicaHandle, drain_seconds: float) -> None:
         """Let a worker end what it has; after so many seconds it is ended. Returns at once."""
+        ...
+
+    def kill(self, handle: ReplicaHandle, why: str) -> None:
+        """End a worker at once; `Gone` tells why. Nothing, if it is gone already."""
         ...
 
     def events(self) -> Sequence[ReplicaEvent]:

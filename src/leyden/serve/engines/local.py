@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-import multiprocessing.process
 import shutil
 import socket
 import tempfile
@@ -14,17 +13,18 @@ from pathlib import Path
 from typing import Any, final
 
 from leyden.core.errors import StateError
-from leyden.core.log import get_logger
+from leyden.core.log import get_logger, shown
 from leyden.serve.control import ORPHANED, SETUP_FAILED
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.errors import LinkError
+from leyden.serve.loading import GUARD, refuse_while_importing
 from leyden.serve.processes import Child, death
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 from leyden.serve.worker import worker_main
 
-GUARD = 'Start the server below `if __name__ == "__main__":`, because worker processes import the script.'
 _READ_BYTES = 1 << 16
+_MOST_READS = 16  # of one worker, before the others get a turn: one that logs without end must not hold up the supervisor
 _END_SECONDS = 5.0
 _logger = get_logger(__name__)
 
@@ -54,12 +54,11 @@ class LocalEngine:
         may_die_with_thread: Whether this is the main thread, so that the kernel may tie the workers' lives to it.
 
     Raises:
-        StateError: This process is itself a worker that imports the script.
+        StateError: The script is only imported here, by a worker or by the command line.
     """
 
     def __init__(self, *, may_die_with_thread: bool = True) -> None:
-        if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-            raise StateError(f"a server was started while the script was imported by a worker. {GUARD}")
+        refuse_while_importing()
         self._ties = may_die_with_thread
         self._context = multiprocessing.get_context("spawn")
         self._folder = tempfile.mkdtemp(prefix="leyden-")  # only for this user; right under the temporary root: paths of sockets are short
@@ -70,7 +69,7 @@ class LocalEngine:
         """Start a worker; returns before it is ready."""
         api, index = spec.worker
         address = str(Path(self._folder, f"w{api}-{index}-{next(self._numbers)}.sock"))
-        what = dataclasses.replace(spec.what, address=address, dies_with_parent=self._ties)
+        what = dataclasses.replace(spec.what, address=address, dies_with_parent=self._ties, log=spec.what.log or shown())
         ours, theirs = socket.socketpair()
         process = self._context.Process(target=worker_main, args=(what, theirs), name=what.name)
         try:
@@ -96,12 +95,19 @@ class LocalEngine:
         with contextlib.suppress(OSError):  # it is gone: its descriptor says so
             replica.control.sendall(encode(Kind.DRAIN, 0)[0])
 
+    def kill(self, handle: ReplicaHandle, why: str) -> None:
+        """End a worker at once; `Gone` tells why."""
+        replica = next((each for each in self._replicas if each is handle), None)
+        if replica is not None:
+            replica.last = replica.last or (why, "")
+            replica.child.kill()
+
     def events(self) -> Sequence[ReplicaEvent]:
         """Return what has happened since the last call."""
         found = list[ReplicaEvent]()
         now = time.monotonic()
         for replica in list(self._replicas):
-            found += self._heard(replica)
+            found += self._heard(replica, _MOST_READS)
             if replica.ends_at is not None and now >= replica.ends_at:
                 replica.child.kill()
             if replica.child.has_ended():
@@ -109,10 +115,13 @@ class LocalEngine:
                 found.append(self._ended(replica))
         return found
 
-    def _heard(self, replica: LocalReplica) -> list[ReplicaEvent]:
+    def _heard(self, replica: LocalReplica, most: int | None = None) -> list[ReplicaEvent]:
         frames = list[Frame]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while data := replica.control.recv(_READ_BYTES):
+            for _ in itertools.repeat(None) if most is None else range(most):
+                data = replica.control.recv(_READ_BYTES)
+                if not data:
+                    break
                 try:
                     frames += replica.decoder.feed(data)
                 except LinkError:
@@ -122,7 +131,9 @@ class LocalEngine:
 
     def _event(self, replica: LocalReplica, frame: Frame) -> ReplicaEvent | None:
         if frame.kind is Kind.LOG:
-            return Logged(frame.meta["k"], bytes(frame.body))
+            return Logged(replica.worker.api, frame.meta["k"], bytes(frame.body), frame.meta.get("d", 0))
+        if frame.kind is Kind.BYE and "d" in frame.meta:
+            return Logged(replica.worker.api, "", b"", frame.meta["d"])
         if frame.kind is not Kind.STATE:
             return None
         if frame.meta["state"] == "ready":

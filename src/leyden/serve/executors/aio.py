@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, final
 
+from leyden.core.log import about
 from leyden.core.optional import installed, require
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, reply_of, undecoded
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 from leyden.serve.hooks import Form, HookPlan
 
@@ -41,7 +42,7 @@ class AsyncExecutor(Executor):
         """How many more requests may be started."""
         return self.api.concurrency - len(self._tasks)
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(self._run_all(requests, sink))
 
@@ -56,7 +57,7 @@ class AsyncExecutor(Executor):
         """Begin requests, in the event loop that runs; each is answered when it is done."""
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             task = asyncio.create_task(self._one(request, sink))
             self._tasks[task] = request
@@ -67,7 +68,7 @@ class AsyncExecutor(Executor):
         request = self._tasks.pop(task)
         request.on_cancel = None
         if task.cancelled():  # also one that never began: no code of it ran that could have answered
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
         elif (error := task.exception()) is not None:
             if not isinstance(error, Exception):
                 raise error  # SystemExit: the user wants the process to end
@@ -75,6 +76,7 @@ class AsyncExecutor(Executor):
         self.on_room()
 
     async def _one(self, request: Request, sink: Sink) -> None:
+        about(request)  # for this task, and threads that it waits for
         hook, watch = "decode_request", Stopwatch()
         try:
             self.events.before_decode()

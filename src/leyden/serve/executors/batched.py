@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, final
 
+from leyden.core.log import about
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, called_for_all
-from leyden.serve.executors.requests import Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import Fault, HookCall
 
 
@@ -12,12 +13,13 @@ from leyden.serve.faults import Fault, HookCall
 class BatchedExecutor(Executor):
     """Decodes each, computes all at once, encodes each: one that is wrong does not take the others along."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         watch = Stopwatch()
         kept, inputs = self.decoded(requests, sink)
         decode = watch.lap()
         if not kept:
             return
+        about(Together(kept))
         try:
             outputs = self._computed(kept, inputs)
         except Fault as fault:
@@ -27,6 +29,7 @@ class BatchedExecutor(Executor):
         predict, encode = watch.lap(), 0.0
         self.events.before_encode()
         for request, output in zip(kept, outputs, strict=True):
+            about(request)
             try:
                 reply = self.encode(output, request)
             except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
+from leyden.core.log import about
 from leyden.serve.api import stream_of_batches
 from leyden.serve.executors.batched import mismatch
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import HookCall
 
 
@@ -14,12 +15,13 @@ from leyden.serve.faults import HookCall
 class BatchedStreamingExecutor(Executor):
     """Sends each client its part of what `predict` yields for the batch; when the last client has left, the generator ends."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         watch = Stopwatch()
         kept, inputs = self.decoded(requests, sink)
         decode = watch.lap()
         if not kept:
             return
+        about(Together(kept))
         open_ones = dict(enumerate(kept))
         try:
             self.events.before_predict()
@@ -69,7 +71,7 @@ class BatchedStreamingExecutor(Executor):
     def _is_sent(self, piece: Any, request: Request, sink: Sink) -> bool:
         """Send one client its piece; what goes wrong with that ends this client's stream alone."""
         if request.is_cancelled():
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
             return False
         try:
             sink.chunk(request, *self.piece(piece))

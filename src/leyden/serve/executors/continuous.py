@@ -5,13 +5,13 @@ requests are handed to it while it has room, its outputs are sent, and those tha
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.executors.executor import Executor, answered, called
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import Fault, HookCall
 from leyden.serve.hooks import HookPlan
 
@@ -87,7 +87,7 @@ class ContinuousExecutor(Executor):
         # What it really has room for, only the loop knows: what is too much waits in the worker.
         return self.api.max_batch_size if self.api.max_batch_size > 1 else self.api.concurrency
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         waiting = list(reversed(requests))
         while waiting or self._active or self._ending:
             while waiting and self.has_room:
@@ -128,6 +128,7 @@ class ContinuousExecutor(Executor):
         self._has_failed = False
         for request, value in zip(kept, inputs, strict=True):
             uid = str(request.number)
+            about(request)
             try:
                 self._loop.add_request(uid, value, self.api, self.api.spec)
             except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
@@ -143,6 +144,7 @@ class ContinuousExecutor(Executor):
         if not self._is_computing():
             return False
         self._has_begun = True
+        about(self)
         try:
             self.events.before_predict()
             self._outputs = list(self._loop.step(self._outputs, self.api, self.api.spec) or [])
@@ -156,6 +158,10 @@ class ContinuousExecutor(Executor):
                 self._send(active, output, sink)
         return bool(self._outputs)
 
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of the requests that are computed."""
+        return Together([active.request for active in self._active.values()]).log_fields()
+
     def _fail_all(self, error: Exception, sink: Sink) -> None:
         self._outputs, self._has_failed = None, True
         for uid, active in list(self._active.items()):
@@ -167,7 +173,7 @@ class ContinuousExecutor(Executor):
         request = active.request
         if request.is_cancelled():
             self._drop(uid)
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
         elif active.unsent and not self._is_sent(active, sink) and time.monotonic() - active.stuck_since > sink.stall_seconds:
             self._drop(uid)
             sink.fault(request, sink.stalled())

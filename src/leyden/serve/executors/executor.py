@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
 from leyden.serve.codec import BYTES, JSON, NDJSON, TEXT, decode_body, encode_value, write_json
-from leyden.serve.executors.requests import GONE, Reply, Request, Sink
+from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
@@ -38,9 +38,16 @@ class Executor(ABC):
         """How many requests it has begun at once, each for itself; 1 if it takes batch after batch."""
         return 1
 
-    @abstractmethod
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
         """Answer all requests of a batch, each once."""
+        try:
+            self.answer(requests, sink)
+        finally:
+            about(None)  # what is logged from now on has nothing to do with them
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
+        """Do what `run` promises, and say what log lines are about."""
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -52,8 +59,9 @@ class Executor(ABC):
         kept, inputs = list[Request](), list[Any]()
         self.events.before_decode()
         for request in requests:
+            about(request)
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             try:
                 inputs.append(self.decode(request))
@@ -128,7 +136,7 @@ def answered(error: BaseException, call: HookCall, request: Request) -> Fault:
     """Return the answer to what a hook raised; what is the server's own fault is logged with its traceback."""
     fault = fault_of(error, call)
     if fault.status >= 500 and not isinstance(error, Fault):
-        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error)
+        _logger.error("%s: %s() failed", request.request_id, call.hook, exc_info=error, extra={"fields": request.log_fields()})
     return fault
 
 
@@ -145,6 +153,9 @@ def reply_of(value: Any) -> Reply:
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
+    if isinstance(status, int) and hasattr(value, "background"):
+        kind = type(value).__name__
+        raise TypeError(f"a {kind} has no body that a worker could send. Yield with stream=True, or return Response(content).")
     return Reply(*encode_value(value))
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
@@ -13,6 +13,7 @@ from leyden.serve.tracing import read_traceparent
 
 _NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 GONE = Fault(499, "request.cancelled", "Nobody waits for this request any more.")
+TOO_LATE = Fault(504, "deadline.exceeded", "The deadline of this request is over.")
 
 
 def _see_nothing() -> None:
@@ -88,12 +89,28 @@ class Request:
         """Return whether nobody waits for it any more: the client left, or the deadline is over."""
         if not self._is_cancelled:
             self._look()
-        return self._is_cancelled or (self.deadline != math.inf and time.monotonic() >= self.deadline)
+        return self._is_cancelled or (self.deadline != math.inf and self.is_late)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its deadline is over."""
+        return time.monotonic() >= self.deadline
+
+    @property
+    def end(self) -> Fault:
+        """What it ends with, now that it is cancelled. The worker may know sooner than the front end that it is too late."""
+        return TOO_LATE if not self._is_cancelled else GONE
 
     @property
     def request_id(self) -> str:
         """Its name in answers and log lines."""
         return str(self.facts.get("r", ""))
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of it."""
+        trace = self.facts.get("t")
+        span = read_traceparent(trace) if isinstance(trace, str) else None
+        return {"request_id": self.request_id} if span is None else {"request_id": self.request_id, "trace_id": span.trace_id}
 
     @property
     def context(self) -> RequestContext:
@@ -115,6 +132,18 @@ class Request:
             is_cancelled=self.is_cancelled,
             clock=time.monotonic,
         )
+
+
+class Together(NamedTuple):
+    """Requests that are computed together, as log lines name them."""
+
+    requests: Sequence[Request]
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of them."""
+        if len(self.requests) == 1:
+            return self.requests[0].log_fields()
+        return {"request_ids": [request.request_id for request in self.requests]}
 
 
 class Reply(NamedTuple):

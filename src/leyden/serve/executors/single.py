@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import final
 
+from leyden.core.log import about
 from leyden.serve.executors.executor import Executor, answered, called
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
 
@@ -13,14 +14,15 @@ from leyden.serve.faults import HookCall
 class SingleExecutor(Executor):
     """Does requests one by one, however many were sent together."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
             else:
                 self._one(request, sink)
 
     def _one(self, request: Request, sink: Sink) -> None:
+        about(request)
         events, began = self.events, perf_counter()
         hook = "decode_request"
         try:

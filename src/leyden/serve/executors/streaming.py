@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 
 
 @final
 class StreamingExecutor(Executor):
     """Sends what `encode_response` yields of what `predict` yields, as it comes; a client that left ends the generator."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             watch = Stopwatch()
             kept, inputs = self.decoded([request], sink)
@@ -44,7 +44,7 @@ class StreamingExecutor(Executor):
         try:
             for piece in iterator:
                 if request.is_cancelled():
-                    raise GONE
+                    raise request.end
                 sink.chunk(request, *self.piece(piece))
         finally:
             close = getattr(iterator, "close", None)

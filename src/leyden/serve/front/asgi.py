@@ -1,4 +1,4 @@
-"""ASGI on both sides of the app: `Relay` answers a request of an API, `Edge` stands around all requests.
+"""`Relay`: answers a request of an API through ASGI.
 
 A relay is the `Client` of a call, as `HotProtocol` is on the short way; between the two nothing differs but who writes.
 """
@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, final
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from leyden.core.log import about
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer, header_lines
-from leyden.serve.front.calls import Ending, HttpCall, too_large
+from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake, has_body
 
@@ -25,21 +25,13 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID: Final = "leyden.request_id"  # in the scope
-_TAKEN: Final = "leyden.is_taken"  # in the scope of a request that a relay takes, which counts its bytes itself
+TAKEN: Final = "leyden.is_taken"  # in the scope of a request whose body is looked after: `Edge` leaves it alone
 _BODY_BYTES_PER_SECOND: Final = 64 << 10
 _DISCARDED_BYTES, _LINGER_SECONDS = 256 << 10, 2.0
 
 
 class Gone(Exception):  # noqa: N818 - it is no error
     """The client left before its request was complete."""
-
-
-class Refused(HTTPException):
-    """An error of ours, raised through FastAPI."""
-
-    def __init__(self, fault: Fault, *, closes: bool = False) -> None:
-        super().__init__(fault.status, fault.detail, dict(fault.headers))
-        self.fault, self.closes = fault, closes
 
 
 @final
@@ -61,11 +53,12 @@ class Relay(Response):
         self._is_busy = self._closes = self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_TAKEN] = True
+        scope[TAKEN] = True
         headers = dict(scope["headers"])
         request_id = scope.get(REQUEST_ID) or self._intake.request_id(headers)
         call = self._dispatcher.open(self._api, self, request_id)
         call.endpoint = self._endpoint
+        about(call)
         try:
             await self._take(call, headers, receive)
             if self._closes:
@@ -89,13 +82,13 @@ class Relay(Response):
             self._intake.read(call, headers)
         except Fault as fault:
             self._closes = has_body(headers)
-            call.fail(fault)
+            call.refuse(fault)
             return
         try:
             await _read_body(call, receive, self._dispatcher.config.body_timeout)
         except Fault as fault:
             self._closes = True
-            call.fail(fault)
+            call.refuse(fault)
         else:
             self._dispatcher.submit(call)
 
@@ -184,14 +177,7 @@ class Relay(Response):
             return
         await self._begin(call, answer, send)
         await send({"type": "http.response.body", "body": bytes(answer.body), "more_body": True})
-        left = _DISCARDED_BYTES
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                while left > 0:
-                    message = await receive()
-                    left -= len(message.get("body", b""))
-                    if not message.get("more_body"):
-                        break
+        await discard(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -202,7 +188,7 @@ async def _read_body(call: HttpCall, receive: Receive, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        async with asyncio.timeout_at(began + seconds) as limit:
+        async with asyncio.timeout_at(too_slow(began, seconds, 0)) as limit:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -211,44 +197,23 @@ async def _read_body(call: HttpCall, receive: Receive, seconds: float) -> None:
                     call.add(body)
                 if not message.get("more_body", False):
                     return
-                limit.reschedule(began + seconds + call.num_bytes / _BODY_BYTES_PER_SECOND)
+                limit.reschedule(too_slow(began, seconds, call.num_bytes))
     except TimeoutError:
-        raise Fault(408, "request.timeout", f"The body of this request took more than {seconds:g} s.") from None
+        raise slow_body(seconds) from None
 
 
-@final
-class Edge:
-    """Names each request, and limits the bodies of those that no API takes.
+def too_slow(began: float, seconds: float, num_bytes: int) -> float:
+    """Return when a body is too slow: later, the more has come of it."""
+    return began + seconds + num_bytes / _BODY_BYTES_PER_SECOND
 
-    Args:
-        app: What it stands around.
-        intake: Names and limits.
-        most: The most bytes of a body; infinite if any.
-    """
 
-    def __init__(self, app: App, intake: Intake, most: float) -> None:
-        self._app, self._intake, self._most = app, intake, most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = scope[REQUEST_ID] = self._intake.request_id(dict(scope["headers"]))
-        total = 0
-
-        async def counted() -> Message:
-            nonlocal total
-            message = await receive()
-            total += len(message.get("body", b""))
-            if total > self._most and _TAKEN not in scope:
-                raise Refused(too_large(self._most), closes=True)
-            return message
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = message.setdefault("headers", [])
-                if all(name != b"x-request-id" for name, _ in headers):
-                    message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await self._app(scope, counted, named)
+async def discard(receive: Receive) -> None:
+    """Throw away what still comes of a body, up to a bound: a connection that is closed with unread bytes is reset."""
+    left = _DISCARDED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
+from leyden.serve.front.dispatcher import unheard
 from leyden.serve.front.front_end import FrontEnd
 from leyden.serve.front.process import Control, hear
 
@@ -19,10 +20,12 @@ async def attached(front: FrontEnd, control: socket.socket) -> AsyncIterator[Non
     """
     control.settimeout(0)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(lambda: Control(lambda frame: hear(front, frame), _stay), sock=control)
+    transport, line = await loop.create_connection(lambda: Control(lambda frame: hear(front, frame), _stay), sock=control)
+    front.dispatcher.tell = line.tell
     try:
         yield
     finally:
+        front.dispatcher.tell = unheard
         transport.close()
 
 

@@ -29,6 +29,7 @@ from leyden.serve.front.answers import (
 )
 from leyden.serve.front.counters import Counters
 from leyden.serve.front.streams import Writer, writer_for
+from leyden.serve.tracing import read_traceparent
 from leyden.serve.wire import Frame
 
 Ending = Literal["", "whole", "cut"]  # more is to come; all was sent; it breaks off here
@@ -119,6 +120,7 @@ class HttpCall:
     accepts_events: bool = False
     # How far it is.
     reserved: int = 0
+    reason: str = ""  # why it is refused, where the code does not tell
     status: int = 0  # of the answer, once it is finished
     _writer: Writer | None = None
     _head: Answer | None = None  # until it is sent with the first piece
@@ -158,6 +160,7 @@ class HttpCall:
 
     def _reserve(self, num_bytes: int) -> None:
         if not self.owner.reserve(num_bytes):
+            self.reason = "bytes"
             raise Fault(429, "queue.full", "The bodies of other requests fill what this server holds.", headers={"retry-after": "1"})
         self.reserved += num_bytes
 
@@ -206,6 +209,11 @@ class HttpCall:
         self._pieces = self._head = None
         client.stream(self, head, (writer.join(pieces) if pieces else b"") + writer.error(shown), "cut")
         self.finish(fault.status)
+
+    def refuse(self, fault: Fault) -> None:
+        """Answer with an error, before all of the request was read; and end."""
+        self.counters.rejected(fault.code, self.reason)
+        self.fail(fault)
 
     def _compress_beside(self, answer: Answer) -> None:
         """Compress in a thread, and answer when that is done: a megabyte takes as long as a thousand small requests."""
@@ -298,6 +306,12 @@ class HttpCall:
         self.counters.used(frame.meta.get("usage"))
         self.finish(200)
 
+    def log_fields(self) -> Mapping[str, object]:
+        """Return what log lines say of it."""
+        fields = {"request_id": self.request_id, "api": self.config.path, "seconds": round(self.owner.now() - self.began, 6)}
+        span = read_traceparent(self.traceparent)
+        return fields if span is None else {**fields, "trace_id": span.trace_id}
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self, status: int) -> None:
@@ -317,6 +331,11 @@ def too_large(most: float) -> Fault:
     return Fault(
         413, "request.too_large", f"Payload too large: this server takes bodies of up to {most:,.0f} bytes.", detail="Payload too large"
     )
+
+
+def slow_body(seconds: float) -> Fault:
+    """Return what a request gets whose body does not come in time."""
+    return Fault(408, "request.timeout", f"The body of this request took more than {seconds:g} s.")
 
 
 def _pairs(headers: Any) -> tuple[tuple[str, str], ...]:

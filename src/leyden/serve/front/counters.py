@@ -1,11 +1,27 @@
-"""`Counters`: the numbers of one API in one front end, each in its slot of the page."""
+"""`Counters`: the numbers of one API in one front end, each in its slot of the page; or of requests that are no API's."""
 
+from collections.abc import Mapping
 from typing import Any, final
 
 from leyden.serve.effects import Timing
+from leyden.serve.faults import Fault
 from leyden.serve.metrics import STATUSES, Layout, Page
 
-_REASONS = {"queue.full": "queue", "server.draining": "draining"}
+# What a refusal counts as, by its code; errors of other codes are none.
+_REASONS: Mapping[str, str] = {
+    "queue.full": "queue",
+    "server.draining": "draining",
+    "server.not_ready": "not_ready",
+    "auth.missing_key": "key",
+    "auth.invalid_key": "key",
+    "request.too_large": "size",
+    "request.headers_too_large": "head",
+    "request.timeout": "slow",
+    "request.not_found": "path",
+    "request.method_not_allowed": "path",
+    "request.invalid_header": "invalid",
+    "request.invalid_http": "invalid",
+}
 
 
 @final
@@ -15,7 +31,7 @@ class Counters:
     Args:
         page: Of this front end, its only writer.
         layout: Of the page.
-        api: The number of the API.
+        api: The number of the API; one beyond the last for requests that are no API's.
     """
 
     def __init__(self, page: Page, layout: Layout, api: int) -> None:
@@ -36,6 +52,15 @@ class Counters:
         page.values[self._requests.get(status, self._other)] += 1.0
         page.observe(self._seconds, seconds)
 
+    def answered(self, status: int) -> None:
+        """Count a request that is answered without a call."""
+        self._page.values[self._requests.get(status, self._other)] += 1.0
+
+    def refused(self, fault: Fault) -> None:
+        """Count a request that is refused without a call."""
+        self.answered(fault.status)
+        self.rejected(fault.code)
+
     def waited(self, seconds: float) -> None:
         """Count how long a request waited until its computation began."""
         self._page.observe(self._queued, seconds)
@@ -53,12 +78,20 @@ class Counters:
         """Count pieces of streams."""
         self._page.values[self._chunks] += number
 
-    def failed(self, code: str, status: int) -> None:
-        """Count a request that the router refused or gave up."""
-        if status == 504:
-            self._add("expired_total")
-        elif status == 429 or code in _REASONS:
-            self._add("rejected_total", _REASONS.get(code, "other"))
+    def expired(self) -> None:
+        """Count a request that waited or ran for too long."""
+        self._add("expired_total")
+
+    def rejected(self, code: str, reason: str = "") -> None:
+        """Count a refusal; nothing, if an error of this code is none.
+
+        Args:
+            code: Of the error.
+            reason: What it counts as, where the code does not tell.
+        """
+        reason = reason or _REASONS.get(code, "")
+        if reason:
+            self._add("rejected_total", reason)
 
     def cancelled(self, why: str) -> None:
         """Count a request that nobody waits for any more."""

@@ -10,45 +10,28 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, final
+from typing import Any, final
 
-from leyden.core.log import get_logger
+from leyden.core.log import get_logger, speaking_of
 from leyden.serve.config import ServerConfig
-from leyden.serve.effects import CancelOnWorker, Dispatch, Effect, Fail, Timing, WorkerId, WorkerShape
+from leyden.serve.effects import CancelOnWorker, Dispatch, Effect, Fail, Kill, Timing, Wake, WorkerId, WorkerShape
 from leyden.serve.faults import Fault
 from leyden.serve.front.calls import Client, HttpCall
 from leyden.serve.front.counters import Counters
+from leyden.serve.front.peers import SILENT_SECONDS, Peer
 from leyden.serve.link import Link
 from leyden.serve.metrics import Layout, Page
 from leyden.serve.router import Router
 from leyden.serve.wire import LAST_OF_BATCH, Frame, Kind
 
-_MOST_STREAMS: Final = 2**32 - 1
 _REQ, _RES, _CHUNK, _END = Kind.REQ, Kind.RES, Kind.CHUNK, Kind.END  # a member of an enum costs 0.3 µs in Python 3.11
 _logger = get_logger(__name__)
 
 
-@final
-class _Peer:
-    """A worker: its link, and the calls that it has not ended, by their number on the link."""
-
-    __slots__ = ("calls", "link", "number")
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.calls: dict[int, HttpCall] = {}
-        self.number = 0
-
-    def keep(self, call: HttpCall) -> int:
-        """Give a call a number that is not in use."""
-        number = self.number
-        while True:
-            number = number + 1 if number < _MOST_STREAMS else 1
-            if number not in self.calls:
-                break
-        self.number = call.stream = number
-        self.calls[number] = call
-        return number
+def unheard(**said: Any) -> None:
+    """Tell nobody: there is no supervisor."""
+    if "shutdown" in said:
+        _logger.warning("somebody asked for a shutdown, and nobody listens to that: the server was started by another program")
 
 
 @final
@@ -62,6 +45,11 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         on_request: Called for each request of an API.
         on_response: Called for each that is answered.
         now: Returns seconds that never go back.
+
+    Attributes:
+        num_open: Calls from their heads to the last bytes of their answers.
+        strays: Counts requests that are no API's.
+        tell: Tells the supervisor something, as `process.py` has it; whoever connects the two sets it.
     """
 
     def __init__(
@@ -78,12 +66,14 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self.exposes_errors = config.exposes_errors
         self.max_payload_bytes = math.inf if config.max_payload_bytes is None else float(config.max_payload_bytes)
         self.now = now
-        self.num_open = 0  # calls from their heads to the last bytes of their answers
+        self.num_open = 0
         self._router = _router_of(config)
         self._counters = [Counters(page, layout, api) for api in range(len(config.apis))]
+        self.strays = Counters(page, layout, len(config.apis))
+        self.tell: Callable[..., None] = unheard
         self._on_request, self._on_response = on_request, on_response
         self._numbers = itertools.count(1)
-        self._peers: dict[WorkerId, _Peer] = {}
+        self._peers: dict[WorkerId, Peer] = {}
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment] - `start` sets it
         self._is_turning = False
         self._timer: asyncio.TimerHandle | None = None
@@ -139,7 +129,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
                 return
             self.remove_worker(worker)
         link = Link(worker, address, self, name=f"front-{os.getpid()}", max_bytes=self.config.inflight_bytes)
-        self._peers[worker] = _Peer(link)
+        self._peers[worker] = Peer(link)
         if self._loop is not None:
             link.open()
 
@@ -171,7 +161,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         if peer is not None and peer.link is link:
             self._forget(peer, why)
 
-    def _forget(self, peer: _Peer, why: str) -> None:
+    def _forget(self, peer: Peer, why: str) -> None:
         peer.calls.clear()
         self._router.worker_gone(peer.link.worker, why, self.now())
         self._turn()
@@ -185,9 +175,10 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
     def open(self, api: int, client: Client, request_id: str, kind: type[HttpCall] = HttpCall) -> HttpCall:
         """Return a new call of an API; each ends in `finished`."""
         self.num_open += 1
+        call = kind(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
         if self._on_request is not None:
-            _told(self._on_request)
-        return kind(next(self._numbers), api, self.config.apis[api], self._counters[api], self, client, request_id)
+            _told(self._on_request, call)
+        return call
 
     def submit(self, call: HttpCall) -> None:
         """Route a call whose body is there."""
@@ -224,7 +215,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         """Take note that a call has ended."""
         self.num_open -= 1
         if self._on_response is not None:
-            _told(self._on_response)
+            _told(self._on_response, call)
         if not self.num_open and self._ended is not None:
             self._ended.set()
 
@@ -235,6 +226,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         peer = self._peers.get(link.worker)
         if peer is None or peer.link is not link:
             return
+        peer.has_spoken = True
         flushed = list[HttpCall]()
         for frame in frames:
             if frame.kind is _CHUNK:
@@ -249,7 +241,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             try:
                 call.flush()
             except Exception:  # the same
-                _logger.exception("%s: a part of its answer could not be sent", call.request_id)
+                _logger.exception("%s: a part of its answer could not be sent", call.request_id, extra={"fields": call.log_fields()})
                 call.abandon()
         if any(lane.num_waiting for lane in self._router.lanes):
             self._turn()
@@ -274,7 +266,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             else:
                 call.on_error(frame)
         except Exception:  # one call's answer must not end the others of this link
-            _logger.exception("%s: its answer could not be sent", call.request_id)
+            _logger.exception("%s: its answer could not be sent", call.request_id, extra={"fields": call.log_fields()})
             call.finish(500)
 
     # -- turns -----------------------------------------------------------------------------------------------------
@@ -313,6 +305,11 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
                     touched[effect.worker] = peer.link
             elif isinstance(effect, Fail):
                 self._fail(effect)
+            elif isinstance(effect, Wake):
+                self.show()  # whoever looks at the load sees what waits
+                self.tell(wake=effect.api)
+            elif isinstance(effect, Kill):
+                self._tell_of(effect.worker, kill=list(effect.worker))
             else:
                 peer = self._peers.get(effect.worker)
                 if peer is not None and peer.calls.get(effect.call.stream) is effect.call:
@@ -321,7 +318,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         for link in touched.values():
             link.flush()
 
-    def _send(self, peer: _Peer, effect: Dispatch[HttpCall], now: float) -> None:
+    def _send(self, peer: Peer, effect: Dispatch[HttpCall], now: float) -> None:
         last = len(effect.calls) - 1
         for place, call in enumerate(effect.calls):
             flags = LAST_OF_BATCH if place == last or not effect.closes_batch else 0
@@ -352,13 +349,29 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
     def _fail(self, effect: Fail[HttpCall]) -> None:
         call = effect.call
         headers = {} if effect.retry_after is None else {"retry-after": str(effect.retry_after)}
-        call.counters.failed(effect.code, effect.status)
+        if effect.status == 504:
+            call.counters.expired()
+        else:
+            call.counters.rejected(effect.code, effect.reason)
         call.fail(Fault(effect.status, effect.code, effect.message, headers=headers))
 
-    def _cancel(self, peer: _Peer, effect: CancelOnWorker[HttpCall]) -> None:
+    def _cancel(self, peer: Peer, effect: CancelOnWorker[HttpCall]) -> None:
         if effect.why != "disconnect":  # a call counts its own client
             effect.call.counters.cancelled(effect.why)
         peer.link.send(Kind.CANCEL, effect.call.stream, {"why": effect.why})
+
+    def _tell_of(self, worker: WorkerId, **said: Any) -> None:
+        """Tell the supervisor something of a worker, if it is there: the address says which of those that had its number."""
+        peer = self._peers.get(worker)
+        if peer is not None:
+            self.tell(at=peer.link.address, **said)
+
+    def sweep(self, now: float) -> None:
+        """Set the gauges, and look for workers that may hang; to be called about once a second."""
+        self.show()
+        for worker, peer in self._peers.items():
+            if peer.falls_silent(now):
+                self._tell_of(worker, silent=list(worker), seconds=SILENT_SECONDS)
 
     def show(self) -> None:
         """Set the gauges of this front end."""
@@ -372,14 +385,16 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             counters.show(waiting=router.lanes[api].num_waiting, inflight=inflight[api], inflight_bytes=held[api])
 
 
-def _told(callback: Callable[[], None]) -> None:
-    """Call a user's callback; if it raises, the request goes on."""
-    try:
-        callback()
-    except Exception:  # whatever it raises, it is not the client's fault
-        _logger.exception("a callback failed")
+def _told(callback: Callable[[], None], call: HttpCall) -> None:
+    """Call a user's callback about a call; if it raises, the request goes on."""
+    with speaking_of(call):
+        try:
+            callback()
+        except Exception:  # whatever it raises, it is not the client's fault
+            _logger.exception("a callback failed")
 
 
 def _router_of(config: ServerConfig) -> "Router[HttpCall]":
     deadline = None if config.deadline == math.inf else config.deadline
-    return Router(config.limits(), deadline=deadline, max_inflight_bytes=config.inflight_bytes)
+    kill_after = None if config.kill_after == math.inf else config.kill_after
+    return Router(config.limits(), deadline=deadline, max_inflight_bytes=config.inflight_bytes, kill_after=kill_after)

@@ -14,16 +14,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, final
 
+from leyden.core.errors import ConfigError, LeydenError
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
 from leyden.serve.effects import WorkerId
 from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.edge import Edge
 from leyden.serve.front.intake import Intake
+from leyden.serve.front.mounted import MountedLoggers
 from leyden.serve.front.own_routes import Parts
 from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
 from leyden.serve.front.routes import build, why_not_hot
+from leyden.serve.front.submitter import tools_of
 from leyden.serve.metrics import Layout, Page, render
 from leyden.serve.tracing import RequestIds
 
@@ -37,12 +41,10 @@ class Events(NamedTuple):
     Args:
         on_request: For each request of an API.
         on_response: For each that is answered.
-        on_shutdown: Once somebody with the key asks for it.
     """
 
     on_request: Callable[[], None] | None = None
     on_response: Callable[[], None] | None = None
-    on_shutdown: Callable[[], None] | None = None
 
 
 @final
@@ -60,6 +62,7 @@ class FrontEnd:
         app: The complete ASGI app.
         dispatcher: Takes calls, knows workers.
         readiness: Says whether all is well.
+        loggers: Those with an app.
     """
 
     def __init__(
@@ -78,23 +81,41 @@ class FrontEnd:
         self.dispatcher = Dispatcher(config, own, layout, on_request=events.on_request, on_response=events.on_response)
         self.readiness = Readiness(config, self.dispatcher.num_ready)
         self.intake = Intake(config, RequestIds(), self.dispatcher.now)
+        self.loggers = MountedLoggers(config.loggers, lambda api: own.add(layout.slot("log_dropped_total", api)))
         self._hot = HotPath(self.dispatcher, self.intake)
         self._lifespan = lifespan or contextlib.nullcontext
         self._sweeping: asyncio.TimerHandle | None = None
-        self._on_shutdown = events.on_shutdown
         every = pages or [own]
 
         def metrics() -> str:
             self.dispatcher.show()
             return render(layout, every)
 
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down)
+        self._tools = tools_of(config, self.dispatcher, self.intake)
+        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
         self.app = build(parts, self._app_lifespan)
 
     def share_limits(self, num_front_ends: int) -> None:
         """Keep a part of the server's limits, of which others keep the rest; before it runs."""
         self.config = dataclasses.replace(self.config, num_front_ends=num_front_ends)
         self.dispatcher.reconfigure(self.config)
+
+    def make_middlewares(self) -> None:
+        """Make the middlewares before there are processes, so that what is wrong with them is told, once, to who calls `run`.
+
+        Raises:
+            ConfigError: One cannot be made.
+        """
+        try:
+            self.app.middleware_stack = self.app.build_middleware_stack()
+        except LeydenError:
+            raise
+        except Exception as error:
+            names = ", ".join(getattr(each.cls, "__name__", str(each.cls)) for each in self.app.user_middleware if each.cls is not Edge)
+            raise ConfigError(
+                f"the middlewares of this server ({names}) cannot be made: {type(error).__name__}: {error}. Each is called with the app "
+                "and its keywords: middlewares=[(Class, {'keyword': value})]."
+            ) from error
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +144,9 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            yield
+            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
+                with self.loggers.running():
+                    yield
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()
@@ -145,10 +168,7 @@ class FrontEnd:
         return {**options, "http": self._hot.protocol()}
 
     def _shut_down(self) -> None:
-        if self._on_shutdown is None:
-            _logger.warning("somebody asked for a shutdown, and nobody listens to that: the server was started by another program")
-        else:
-            self._on_shutdown()
+        self.dispatcher.tell(shutdown=True)
 
     @contextlib.asynccontextmanager
     async def _app_lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -157,7 +177,8 @@ class FrontEnd:
 
     def _sweep(self) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        self._hot.sweep(self.dispatcher.now())
-        self.dispatcher.show()
+        now = self.dispatcher.now()
+        self._hot.sweep(now)
+        self.dispatcher.sweep(now)
         shortest = min(config.header_timeout, config.body_timeout, config.keep_alive)
         self._sweeping = loop.call_later(max(0.02, min(_SWEEP_SECONDS, shortest / 4)), self._sweep)

@@ -9,13 +9,15 @@ from starlette.responses import PlainTextResponse, Response
 from leyden.serve.codec import JSON, write_json
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
-from leyden.serve.front.asgi import Refused
 from leyden.serve.front.auth import opens
 from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.edge import Refused
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.readiness import Readiness
+from leyden.serve.mcp import Tools
 from leyden.serve.metrics import CONTENT_TYPE
 
+METRICS = "/metrics"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -29,6 +31,7 @@ class Parts(NamedTuple):
         readiness: Says whether all is well.
         metrics: Returns all numbers as text.
         shut_down: Stops the server; told once a request with the right key asks for it.
+        tools: APIs as tools of language models, if any is one.
     """
 
     config: ServerConfig
@@ -37,6 +40,7 @@ class Parts(NamedTuple):
     readiness: Readiness
     metrics: Callable[[], str]
     shut_down: Callable[[], None]
+    tools: Tools | None = None
 
 
 @final
@@ -60,13 +64,18 @@ class OwnRoutes:
             "/health/ready": self._ready,
             "/health/startup": self._startup,
             config.info_path: self._guarded(self._info),
-            "/metrics": self._guarded(self._metrics),
+            self._metrics_path(): self._guarded(self._metrics),
         }
         for path, endpoint in routes.items():
             app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
             app.add_api_route(path, endpoint, methods=["GET"], response_model=None)  # for the documentation, which wants one method
         if config.secrets.shutdown_key:
             app.add_api_route(config.shutdown_path, self._shutdown, methods=["POST"], response_model=None)
+
+    def _metrics_path(self) -> str:
+        """Return where the server's numbers are: a logger's app may have their usual place."""
+        is_taken = any(each.mounted is not None and each.mounted.path == METRICS for each in self._config.loggers)
+        return f"{METRICS}/server" if is_taken else METRICS
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def guarded(request: Request) -> Response:

@@ -1,6 +1,6 @@
 """A front end as a process: uvicorn on a socket that it inherits, told by the supervisor who its workers are.
 
-What comes over the control socket, frames of kind STATE and DRAIN:
+What comes over the control socket, frames of kind STATE, DRAIN and LOG:
 
 | meta | what it says |
 |---|---|
@@ -10,9 +10,19 @@ What comes over the control socket, frames of kind STATE and DRAIN:
 | `{"api": number, "failing": message}` | its workers cannot start; an empty message: they can again |
 | DRAIN | finish what is there and stop |
 | DRAIN `{"now": true}` | give up what is there and stop |
+| LOG `{"k": key, "a": api}`, and a value as msgpack | a worker of this API logged it |
 
-What goes to the supervisor: STATE `{"shutdown": true}`, when somebody with the key asks for it. The end of the control socket is
-the end of the supervisor: then this process is no server any more, and leaves at once.
+What goes to the supervisor, frames of kind STATE; `at` says which of the workers is meant that had this number:
+
+| meta | what it says |
+|---|---|
+| `{"serving": true}` | requests are taken |
+| `{"shutdown": true}` | somebody with the key asks for the end of the server |
+| `{"wake": api}` | a request waits for an API that has no worker |
+| `{"silent": [api, index], "at": address, "seconds": s}` | a worker has said nothing for so long, and has requests |
+| `{"kill": [api, index], "at": address}` | it goes on with what it was told to leave, for longer than it may |
+
+The end of the control socket is the end of the supervisor: then this process is no server any more, and leaves at once.
 """
 
 import asyncio
@@ -38,7 +48,21 @@ _logger = get_logger(__name__)
 
 @final
 class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers: the supervisor alone says when to stop."""
+    """Uvicorn without signal handlers: the supervisor alone says when to stop.
+
+    Args:
+        config: Of uvicorn.
+        on_started: Called once requests are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,7 +93,7 @@ class FrontProcess:
     def run(self) -> None:
         """Serve, in an event loop of its own; return once it has drained."""
         config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
-        server = self._server = _Server(config)
+        server = self._server = _Server(config, self._serving)
         if self._control is not None:  # a process of its own
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
             gc.collect()
@@ -82,11 +106,16 @@ class FrontProcess:
         if self._control is not None:
             loop.add_signal_handler(signal.SIGTERM, self.drain)
             self._control.settimeout(0)
-            await loop.create_connection(lambda: Control(self._said, self._orphaned), sock=self._control.dup())
+            _, line = await loop.create_connection(lambda: Control(self._said, self._orphaned), sock=self._control.dup())
+            self._front.dispatcher.tell = line.tell
         await server.serve(sockets=[self._listener])
         self._is_done = True
         if self._drain is not None:
             self._drain.cancel()
+
+    def _serving(self) -> None:
+        if self._control is not None:
+            self._control.sendall(encode(Kind.STATE, 0, {"serving": True})[0])
 
     # -- what it is told -----------------------------------------------------------------------------------------------
 
@@ -134,14 +163,16 @@ class FrontProcess:
 
 
 def hear(front: FrontEnd, frame: Frame) -> None:
-    """Take note of what the supervisor says of workers.
+    """Take note of what the supervisor says of workers, and of what they logged.
 
     Args:
         front: Who hears it.
-        frame: Of kind STATE.
+        frame: Of kind STATE or LOG.
     """
     meta = frame.meta
-    if "up" in meta:
+    if frame.kind is Kind.LOG:
+        front.loggers.take(meta["a"], meta["k"], bytes(frame.body))
+    elif "up" in meta:
         front.add_worker(WorkerId(*meta["up"]), meta["at"])
     elif "down" in meta:
         front.remove_worker(WorkerId(*meta["down"]))
@@ -151,11 +182,6 @@ def hear(front: FrontEnd, frame: Frame) -> None:
         front.set_failing(meta["api"], meta["failing"])
 
 
-def tell_shutdown(control: socket.socket) -> Callable[[], None]:
-    """Return what tells the supervisor that somebody asked for a shutdown: the `on_shutdown` of a front end's events."""
-    return lambda: control.sendall(encode(Kind.STATE, 0, {"shutdown": True})[0])
-
-
 @final
 class Control(asyncio.Protocol):
     """The control socket, in a front end."""
@@ -163,6 +189,14 @@ class Control(asyncio.Protocol):
     def __init__(self, said: Callable[[Frame], None], ended: Callable[[], None]) -> None:
         self._said, self._ended = said, ended
         self._decoder = Decoder()
+        self._transport: asyncio.WriteTransport = None  # type: ignore[assignment] - the loop sets it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def tell(self, **said: Any) -> None:
+        """Tell the supervisor something."""
+        self._transport.write(b"".join(encode(Kind.STATE, 0, said)))
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -13,6 +13,7 @@ thrown away: a connection that is closed with unread bytes is reset, and the cli
 
 import asyncio
 import functools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
@@ -20,8 +21,9 @@ from typing import Any, Final, final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leyden.serve.faults import Fault
+from leyden.serve.front.access import Address, Clients
 from leyden.serve.front.answers import Answer, error_answer, header_lines
-from leyden.serve.front.calls import Ending, HttpCall
+from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.heads import Heads
 from leyden.serve.front.intake import Intake, has_body
@@ -46,6 +48,7 @@ class HotPath:
         self.routes: dict[bytes, int] = {}  # the paths of hot routes, and the numbers of their APIs
         self.heads = Heads()
         self.connections: set[HotProtocol] = set()
+        self.clients = Clients()
         config = dispatcher.config
         self.header_timeout, self.body_timeout, self.keep_alive = config.header_timeout, config.body_timeout, config.keep_alive
 
@@ -90,6 +93,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, path: HotPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self.due = math.inf  # when it is overdue
         self._path = path
         self._call: HttpCall | None = None  # on the short way, until it is answered
@@ -97,9 +101,11 @@ class HotProtocol(HttpToolsProtocol):
         self._hot = _HotCycle()
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
+        self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
         self._head_began = 0.0
+        self._asked: tuple[Address | None, str, str] = None, "", ""  # what the access log is to say of the request on the short way
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -138,7 +144,7 @@ class HotProtocol(HttpToolsProtocol):
             call = self._receiving
             self.due = call.began + self._path.body_timeout + call.num_bytes / BODY_BYTES_PER_SECOND
         elif (self.cycle is None or self.cycle.response_complete) and not self._is_discarding:
-            self.due = self._path.dispatcher.now() + self._path.keep_alive  # empty lines between requests, or an answer at once
+            self.due = self._idle_until()  # empty lines between requests, or an answer at once
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -155,8 +161,7 @@ class HotProtocol(HttpToolsProtocol):
         elif self._is_in_head:
             self._refuse_head(Fault(408, "request.timeout", f"The head of this request took more than {self._path.header_timeout:g} s."))
         elif self._receiving is not None:
-            fault = Fault(408, "request.timeout", f"The body of this request took more than {self._path.body_timeout:g} s.")
-            self._refuse(self._receiving, fault, is_unread=True)
+            self._refuse(self._receiving, slow_body(self._path.body_timeout), is_unread=True)
         else:
             self.transport.close()
 
@@ -209,6 +214,7 @@ class HotProtocol(HttpToolsProtocol):
             self._receiving = None
             self._path.dispatcher.submit(call)
         elif not self._is_discarding:
+            self._body_by = math.inf
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -218,7 +224,10 @@ class HotProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self.due = self._path.dispatcher.now() + self._path.keep_alive
+            self.due = self._idle_until()
+
+    def _idle_until(self) -> float:
+        return min(self._path.dispatcher.now() + self._path.keep_alive, self._body_by)
 
     def _is_plain(self, headers: Mapping[bytes, bytes], api: int) -> bool:
         """Return whether nothing about a request is special."""
@@ -235,6 +244,9 @@ class HotProtocol(HttpToolsProtocol):
         hot.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         hot.response_complete = False
         self.cycle = hot  # type: ignore[assignment] - all that the base class reads of it
+        if self.access_log:  # a pipelined request may be read before this one is answered
+            client = path.clients.behind(self.config, self.client, self.headers) if b"x-forwarded-for" in headers else self.client
+            self._asked = client, self.url.decode("latin-1"), self.parser.get_http_version()
         self._call = call = path.dispatcher.open(api, self, path.intake.request_id(headers))
         try:
             path.intake.read(call, headers)
@@ -251,6 +263,7 @@ class HotProtocol(HttpToolsProtocol):
         self.headers += headers  # the list that is in the scope by now
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         super().on_headers_complete()
+        self._body_by = self._path.dispatcher.now() + self._path.body_timeout
         if self.cycle is not None and self.cycle is not self._hot:
             self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
 
@@ -291,6 +304,7 @@ class HotProtocol(HttpToolsProtocol):
             self._write_refusal(fault)
 
     def _write_refusal(self, fault: Fault) -> None:
+        self._path.dispatcher.strays.refused(fault)
         request_id = self._path.intake.request_id({})
         answer = error_answer(fault, request_id, exposes=True)
         head = self._path.heads.plain(answer, request_id, self.server_state.default_headers, closes=True)
@@ -303,7 +317,7 @@ class HotProtocol(HttpToolsProtocol):
         if is_unread:
             self._hot.keep_alive = False
             self._is_discarding = True
-        call.fail(fault)
+        call.refuse(fault)
 
     def _linger(self) -> None:
         """Throw away what still comes, for a while, and then close."""
@@ -340,7 +354,9 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.writelines((head, body))
         else:
             self.transport.write(head + body)
-        self._answered(answer.status)
+        if self.access_log:
+            self._log(call, answer.status)
+        self._ended()
 
     def stream(self, call: HttpCall, head: Answer | None, data: bytes, ending: Ending) -> None:
         """Send a part of a stream, with one write."""
@@ -351,7 +367,8 @@ class HotProtocol(HttpToolsProtocol):
                 lines.append((b"connection", b"close"))
             lines.append((b"transfer-encoding", b"chunked"))
             parts.append(self._path.heads.full(head.status, lines, self.server_state.default_headers))
-            self._log(head.status)
+            if self.access_log:
+                self._log(call, head.status)
         if data:
             parts += (b"%x\r\n" % len(data), data, b"\r\n")
         if ending == "whole":
@@ -360,10 +377,6 @@ class HotProtocol(HttpToolsProtocol):
         if ending:
             self._hot.keep_alive = self._hot.keep_alive and ending == "whole"
             self._ended()
-
-    def _answered(self, status: int) -> None:
-        self._log(status)
-        self._ended()
 
     def _ended(self) -> None:
         """Make the connection ready for the next request, or end it."""
@@ -375,11 +388,11 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def _log(self, status: int) -> None:
-        if self.access_log:
-            address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
-            version = self.parser.get_http_version()
-            self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status)
+    def _log(self, call: HttpCall, status: int) -> None:
+        client, url, version = self._asked
+        address = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn has it
+        extra = {"fields": call.log_fields()}
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", url, version, status, extra=extra)
 
 
 def _too_long() -> Fault:

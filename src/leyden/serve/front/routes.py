@@ -8,16 +8,20 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount, Route
 
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import error_answer, header_lines
-from leyden.serve.front.asgi import REQUEST_ID, Edge, Receive, Refused, Relay, Scope, Send
+from leyden.serve.front.asgi import REQUEST_ID, Receive, Relay, Scope, Send
+from leyden.serve.front.counters import Counters
 from leyden.serve.front.documents import operation
+from leyden.serve.front.edge import Closing, Edge, Refused
+from leyden.serve.front.mounted import MountedApp
 from leyden.serve.front.own_routes import OwnRoutes, Parts
 from leyden.serve.front.submitter import ApiSubmitter
+from leyden.serve.mcp import PATH
 from leyden.serve.specs.base import LitSpec
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -66,12 +70,17 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
         else:
             guard = [Depends(api.authorize)]
             app.add_api_route(api.path, endpoint.predict, methods=["POST"], dependencies=guard, name=api.name, include_in_schema=False)
+    if parts.tools is not None:  # with and without the last slash, as clients are told either
+        app.router.routes += [Route(PATH, parts.tools, include_in_schema=False), Mount(PATH, parts.tools)]
     OwnRoutes(parts).add_to(app)
-    _add_errors(app, parts)
+    for path, mounted in dict(each.mounted for each in parts.config.loggers if each.mounted is not None).items():
+        app.router.routes.append(MountedApp(path, mounted, parts.intake))
+    _Errors(parts).add_to(app)
     _document(app, paths, schemas)
     for middleware, options in parts.config.middlewares:
         app.add_middleware(middleware, **options)
-    app.add_middleware(Edge, intake=parts.intake, most=parts.dispatcher.max_payload_bytes)  # type: ignore[arg-type]
+    most, seconds = parts.dispatcher.max_payload_bytes, parts.config.body_timeout
+    app.add_middleware(Edge, intake=parts.intake, most=most, body_timeout=seconds)  # type: ignore[arg-type]
     return app
 
 
@@ -81,19 +90,24 @@ def _add_spec(app: FastAPI, parts: Parts, number: int, spec: LitSpec) -> None:
     authorize = parts.config.apis[number].authorize
 
     async def has_key(request: Request) -> None:
-        fault = parts.intake.keys.refusal(dict(request.scope["headers"]))
+        headers = dict(request.scope["headers"])
+        fault = parts.intake.keys.refusal(headers)
         if fault is not None:
-            raise fault
+            raise Refused(fault, headers)
 
     guard = [Depends(has_key if authorize is None else authorize)]
     for endpoint in spec.endpoints:
         app.add_api_route(endpoint.path, endpoint.function, methods=list(endpoint.methods), dependencies=guard, response_model=None)
 
 
-def _spec_at(parts: Parts, path: str) -> LitSpec | None:
-    """Return the spec that answers at a path."""
-    specs = [api.spec for api in parts.config.apis if api.spec is not None]
-    return next((spec for spec in specs if any(endpoint.path == path for endpoint in spec.endpoints)), None)
+def _spec_at(parts: Parts, path: str) -> tuple[LitSpec | None, Counters]:
+    """Return the spec that answers at a path, and who counts what is refused there."""
+    for number, api in enumerate(parts.config.apis):
+        if api.spec is not None and any(endpoint.path == path for endpoint in api.spec.endpoints):
+            return api.spec, parts.dispatcher.counters(number)
+        if api.path == path:
+            return None, parts.dispatcher.counters(number)
+    return None, parts.dispatcher.strays
 
 
 def why_not_hot(app: FastAPI, config: ServerConfig, api: int) -> str:
@@ -114,29 +128,46 @@ def why_not_hot(app: FastAPI, config: ServerConfig, api: int) -> str:
     return "it has no route any more"
 
 
-def _add_errors(app: FastAPI, parts: Parts) -> None:
-    exposes = parts.config.exposes_errors
+@final
+class _Errors:
+    """Writes the errors of an app as all of ours are, and counts those that are refusals.
 
-    def answered(request: Request, fault: Fault, *, closes: bool = False) -> Response:
-        request_id = request.scope.get(REQUEST_ID) or parts.intake.request_id({})
-        spec = _spec_at(parts, request.scope["path"])
-        told = fault.message if exposes or fault.status < 500 else str(fault.detail)
-        answer = error_answer(fault, request_id, exposes=exposes, items={} if spec is None else spec.error_items(fault, told))
-        response = Response(bytes(answer.body), answer.status)
-        response.raw_headers = header_lines(answer, request_id) + ([(b"connection", b"close")] if closes else [])
+    Args:
+        parts: What the routes stand on.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._exposes = parts, parts.config.exposes_errors
+
+    def add_to(self, app: FastAPI) -> None:
+        """Handle what its routes raise."""
+        app.add_exception_handler(Refused, self._refused)
+        app.add_exception_handler(Fault, self._of_spec)
+        app.add_exception_handler(HTTPException, self._of_http)
+        app.add_exception_handler(Exception, self._failed)
+
+    def _answered(self, request: Request, fault: Fault, *, is_refused: bool = False, closes: bool = False) -> Response:
+        request_id = request.scope.get(REQUEST_ID) or self._parts.intake.request_id({})
+        spec, counters = _spec_at(self._parts, request.scope["path"])
+        if is_refused:
+            counters.refused(fault)
+        told = fault.message if self._exposes or fault.status < 500 else str(fault.detail)
+        answer = error_answer(fault, request_id, exposes=self._exposes, items={} if spec is None else spec.error_items(fault, told))
+        response = (Closing if closes else Response)(bytes(answer.body), answer.status)
+        response.raw_headers = header_lines(answer, request_id)
         return response
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def _refused(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, Refused):
             raise error
-        return answered(request, error.fault, closes=error.closes)
+        return self._answered(request, error.fault, is_refused=True, closes=error.closes)
 
-    async def of_spec(request: Request, error: Exception) -> Response:
+    async def _of_spec(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, Fault):
             raise error
-        return answered(request, error)
+        return self._answered(request, error)
 
-    async def of_http(request: Request, error: Exception) -> Response:
+    async def _of_http(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         text, code = _UNKNOWN.get(error.status_code, ("", ""))
@@ -144,17 +175,12 @@ def _add_errors(app: FastAPI, parts: Parts) -> None:
             return await http_exception_handler(request, error)
         path = request.scope["path"]
         message = f"Nothing is at {path!r:.200}." if error.status_code == 404 else f"{request.method} is not allowed at {path!r:.200}."
-        return answered(request, Fault(error.status_code, code, message, detail=text, headers=error.headers))
+        return self._answered(request, Fault(error.status_code, code, message, detail=text, headers=error.headers), is_refused=True)
 
-    async def failed(request: Request, error: Exception) -> Response:
+    async def _failed(self, request: Request, error: Exception) -> Response:
         _logger.error("%s: %s %s failed", request.scope.get(REQUEST_ID), request.method, request.url.path)
         message = f"{type(error).__name__}: {error}"[:300]
-        return answered(request, Fault(500, "server.failed", message, detail="Internal server error"))
-
-    app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(Fault, of_spec)
-    app.add_exception_handler(HTTPException, of_http)
-    app.add_exception_handler(Exception, failed)
+        return self._answered(request, Fault(500, "server.failed", message, detail="Internal server error"))
 
 
 def _document(app: FastAPI, paths: dict[str, Any], schemas: dict[str, Any]) -> None:

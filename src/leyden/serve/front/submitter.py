@@ -5,12 +5,14 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, final
 
 from leyden.serve.codec import read_json
+from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.answers import Answer
 from leyden.serve.front.asgi import REQUEST_ID
 from leyden.serve.front.calls import HttpCall
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake
+from leyden.serve.mcp import Tools
 from leyden.serve.specs.base import SpecCall
 from leyden.serve.wire import Frame
 
@@ -153,6 +155,10 @@ class ApiSubmitter:
         """Count tokens."""
         self._dispatcher.counters(self._api).used(dict(usage))
 
+    def refused(self, fault: Fault) -> None:
+        """Count a request that is refused before anything is computed."""
+        self._dispatcher.counters(self._api).refused(fault)
+
     def _opened(self, call: SpecCall, listener: _Listener) -> Any:
         headers = dict(call.scope.get("headers", ()))
         request_id = call.scope.get(REQUEST_ID) or self._intake.request_id(headers)
@@ -163,7 +169,26 @@ class ApiSubmitter:
             inner.content_type, inner.endpoint = "", call.endpoint
             inner.add(call.body)
         except Fault as fault:
-            inner.fail(fault)
+            inner.refuse(fault)
         else:
             self._dispatcher.submit(inner)
         return inner
+
+
+def tools_of(config: ServerConfig, dispatcher: Dispatcher, intake: Intake) -> Tools | None:
+    """Return the APIs that language models may call as tools; `None` if there is none.
+
+    Args:
+        config: Of the server.
+        dispatcher: Takes their calls.
+        intake: Knows the keys.
+    """
+    numbers = [number for number, api in enumerate(config.apis) if api.tool is not None]
+    if not numbers:
+        return None
+    return Tools(
+        [tool for api in config.apis if (tool := api.tool) is not None],
+        [ApiSubmitter(dispatcher, intake, number) for number in numbers],
+        refusal=lambda scope: intake.keys.refusal(dict(scope["headers"])),
+        max_payload_bytes=config.max_payload_bytes,
+    )

@@ -68,6 +68,9 @@ class Submitter(Protocol):
     def used(self, usage: Mapping[str, int]) -> None:
         """Count tokens: `prompt_tokens`, `completion_tokens`."""
 
+    def refused(self, fault: Fault) -> None:
+        """Count a request that is refused before anything is computed."""
+
 
 class Endpoint(NamedTuple):
     """A route of a spec.
@@ -205,6 +208,10 @@ class LitSpec:
             async for pieces in lists:
                 for piece in pieces:
                     yield read_json(piece)
+
+    def sample_request(self) -> tuple[str, Any] | None:
+        """Return the path and the JSON value of a request that any API with this spec can answer; `None` if there is no such."""
+        return None
 
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         """Return what its clients read of an error, beside `detail`, `code`, `message` and `request_id`.

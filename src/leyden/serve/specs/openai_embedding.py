@@ -37,6 +37,7 @@ _SHAPE = """
         return {"embeddings": output, "prompt_tokens": 8, "total_tokens": 8}   # one vector for each input; the counts may be left out
 """
 Item = str | list[int]
+Tokens = Annotated[list[int], Field(min_length=1)]
 
 
 class EmbeddingRequest(BaseModel):
@@ -44,7 +45,7 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[str] | list[int] | list[Tokens], Field(min_length=1)]
     model: str = ""
     dimensions: int | None = Field(None, ge=1)
     encoding_format: Literal["float", "base64"] | None = "float"
@@ -151,6 +152,9 @@ class OpenAIEmbeddingSpec(LitSpec):
 
     # -- the server's side -----------------------------------------------------------------------------------------
 
+    def sample_request(self) -> tuple[str, Any]:
+        return self.api_path or EMBEDDINGS, {"model": self._name, "input": "Hello"}
+
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         return openai_error(fault, told)
 
@@ -163,6 +167,7 @@ class OpenAIEmbeddingSpec(LitSpec):
             asked = validated(value, EmbeddingRequest)
             return _Embeddings(self.server, self._calls(asked, value, body, request.scope), asked.model or self._name, style)
         except Fault as fault:
+            self.server.refused(fault)
             return style.response(fault, request.scope)
 
     def _calls(self, asked: EmbeddingRequest, value: dict[str, Any], body: bytes, scope: Scope) -> list[SpecCall]:

@@ -220,9 +220,12 @@ def _cadence(arguments: Mapping[str, Any], fast: int) -> Cadence:
     for stage in ("train", "val", "test", "predict"):
         name = f"limit_{stage}_batches"
         value = bounds.check_limit(name, 1.0 if arguments[name] is None else arguments[name])
+        overfits = bool(overfit) and stage in ("train", "val")
         if arguments[name] is not None:
             bounds.tell_one(name, value)
-        limits[stage] = fast or (overfit if overfit and stage in ("train", "val") else value)
+            if overfits and not fast:
+                rank_zero_warn(f"{name}={value} has no effect: overfit_batches={overfit} comes first.")
+        limits[stage] = fast or (overfit if overfits else value)
     sanity = 2 if arguments["num_sanity_val_steps"] is None else arguments["num_sanity_val_steps"]
     if fast or arguments["barebones"]:
         sanity = 0

@@ -171,6 +171,13 @@ def test_a_jpeg_image_changed_in_place_is_not_its_file(tmp_path: Path) -> None:
     assert decoder("jpeg", output="numpy")(Jpeg(image=small).encode()).shape == (3, 6, 8)
 
 
+def test_of_sixteen_bits_the_upper_eight_are_read() -> None:
+    wide = np.array([[0, 255, 256], [32768, 40000, 65535]], np.uint16)
+    pixels = images.decode_file(file_of(Pillow.fromarray(wide), "PNG"))
+    assert pixels.shape == (3, 2, 3)
+    assert [plane.tolist() for plane in pixels] == [[[0, 0, 1], [128, 156, 255]]] * 3
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "I;16"])
 def test_pil_images_come_back_alike(mode: str) -> None:
     picture = photograph(5, 3, mode) if mode != "I;16" else Pillow.fromarray(np.arange(15, dtype=np.uint16).reshape(3, 5))

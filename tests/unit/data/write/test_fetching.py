@@ -78,6 +78,12 @@ def test_local_strings_stay_as_they_are(tmp_path: Path) -> None:
     assert fetching_of(None, ("a", ["s3://bucket/key"]), None) is not None
 
 
+def test_an_input_dir_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for place in (f"{tmp_path}/none", f"file://{tmp_path}/none"):
+        with pytest.raises(ConfigError, match=r"input_dir=.*none' is no folder here"):
+            fetching_of(place, "a", None)
+
+
 def test_batches_of_inputs_are_fetched(tmp_path: Path, store: str) -> None:
     def read_all(paths: list[str]) -> dict[str, str]:
         return {"text": " ".join(Path(path).read_text(encoding="utf-8") for path in paths)}

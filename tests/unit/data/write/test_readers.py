@@ -108,6 +108,8 @@ def test_a_walk_goes_through_folders_and_buckets_alike(server: S3Server, tmp_pat
         open_storage(url, options).write(name, b"x")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match="there is no such folder here"):
+        list(walk(tmp_path / "none"))
     there = {(folder.removeprefix(url).strip("/"), *map(tuple, rest)) for folder, *rest in walk(url, storage_options=options)}
     here = {(folder.removeprefix(str(tmp_path)).strip("/"), *map(tuple, rest)) for folder, *rest in walk(tmp_path)}
     assert there == here == {("", ("a", "b"), ("1.txt",)), ("a", (), ("4.txt",)), ("b", ("c",), ("2.txt",)), ("b/c", (), ("3.txt",))}

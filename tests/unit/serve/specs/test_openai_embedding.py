@@ -164,6 +164,7 @@ def test_other_outputs_are_malformed(name: str, message: str) -> None:
         (b"{", 400, None),
         ({"input": ""}, 422, "input"),
         ({"input": []}, 422, "input"),
+        ({"input": [[1], []]}, 422, "input"),
         ({"input": 5}, 422, "input"),
         ({"input": "a", "encoding_format": "hex"}, 422, "encoding_format"),
         ({"input": "a", "dimensions": 0}, 422, "dimensions"),

@@ -134,6 +134,10 @@ class OpenAISpec(LitSpec):
         except Fault as fault:
             return self.style.response(fault, request.scope)
 
+    def sample_request(self) -> tuple[str, Any]:
+        messages = [{"role": "user", "content": "Hello"}]
+        return self.api_path or CHAT, {"model": self._models.names[0], "messages": messages, "max_tokens": 8}
+
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         return openai_error(fault, told)
 
@@ -147,6 +151,7 @@ class OpenAISpec(LitSpec):
         try:
             return OpenAIResponse(self.server, plan_of(body, request.scope), self.style)
         except Fault as fault:
+            self.server.refused(fault)
             return self.style.response(fault, request.scope)
 
     def _chat_plan(self, body: bytes, scope: Mapping[str, Any]) -> Plan:

@@ -4,6 +4,7 @@ A piece has what belongs to a message apart from what belongs to its choice, in 
 microsecond and mostly writes out as it came.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -75,11 +76,20 @@ def write_piece(output: Any) -> bytes:
 
 def _slowly(piece: Piece, output: Any) -> bytes:
     try:
-        written = write_json(piece)
-        read_piece(written)  # a lone surrogate can be written and not be read
+        return write_json(_legible(json.loads(write_json(piece))))
     except (TypeError, ValueError, OverflowError) as error:
         raise _malformed(output, f"it cannot be written: {error}") from error
-    return written
+
+
+def _legible(value: Any) -> Any:
+    """Return a value without lone surrogates, which JSON can say and nobody can read: a client may have sent them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_legible(each) for each in value]
+    if isinstance(value, dict):
+        return {_legible(name): _legible(each) for name, each in value.items()}
+    return value
 
 
 def _piece(output: Any) -> Piece:

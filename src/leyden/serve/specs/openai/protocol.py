@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_CHOICES = 128
+Tokens = Annotated[list[int], Field(min_length=1)]
 
 
 class _Open(BaseModel):
@@ -263,7 +264,7 @@ class ChatCompletionRequest(_Sampling):
 class CompletionRequest(_Sampling):
     """What `/v1/completions` takes."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Annotated[list[str] | list[int] | list[Tokens], Field(min_length=1)]
     logprobs: int | None = Field(None, ge=0)
     echo: bool | None = False
     suffix: str | None = None

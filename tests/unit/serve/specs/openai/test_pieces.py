@@ -76,8 +76,6 @@ def test_what_predict_may_yield(output: Any, piece: Piece) -> None:
         {"tool_calls": [{"id": "x"}]},
         {"tool_calls": ["f"]},
         {"content": "a", "more": object()},
-        {"content": "\ud800"},
-        "\ud800",
     ],
 )
 def test_anything_else_is_malformed_and_says_what_is_not(output: Any) -> None:
@@ -95,3 +93,10 @@ def test_text_comes_out_as_it_went_in(text: str) -> None:
         return
     assert told(text).text == told({"content": text}).text == text
     assert json.loads(write_piece(text)) == {"text": text}
+
+
+def test_half_a_character_that_a_client_may_have_sent_is_replaced() -> None:
+    piece = told({"content": "a\ud800b", "tool_calls": [{"function": {"name": "\udc00"}}], "more": {"\ud800": ["\ud83d"]}})
+    assert (piece.text, piece.more) == ("a\ufffdb", {"more": {"\ufffd": ["\ufffd"]}})
+    assert piece.tools == [{"function": {"name": "\ufffd"}}]
+    assert told("\ud83d\ude00").text == "\U0001f600", "a pair is a character"
