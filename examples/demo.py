@@ -1,8 +1,10 @@
-"""`make demo`: train for real on one and on two processes, with Fabric and with Trainer, kill a run with -9, resume it, draw curves.
+"""`make demo`: train for real on one and on two processes, kill a run with -9, resume it, draw curves, serve what was trained.
 
 Everything is written to `runs/demo` (or the folder given): losses, checkpoints, and `curves.png`.
 """
 
+import asyncio
+import contextlib
 import csv
 import importlib.util
 import json
@@ -11,19 +13,25 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from sklearn.datasets import load_digits
 
 HERE = Path(__file__).parent / "fabric"
 TRAINER = Path(__file__).parent / "trainer"
+SERVE = Path(__file__).parent / "serve"
 BYTE_STEPS, MODEL_STEPS = 100, 200
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 STEP = re.compile(r"step +(\d+)/(\d+)")
@@ -38,11 +46,13 @@ def main(out: Path) -> None:
     kill_and_resume(digits, curves["ddp on 2"])
     byte_curves = language_model(text)
     rows = trainer(out)
+    serve(out)
     picture = draw(curves, byte_curves, rows, out / "curves.png")
     shown = out.resolve().relative_to(Path.cwd()) if out.resolve().is_relative_to(Path.cwd()) else out
     print(f"\nDone in {time.monotonic() - start:.0f} s. Losses and checkpoints: {shown}/   curves: {shown / picture.name}")
     print(f"Look into a checkpoint: leyden ckpt inspect {shown}/language_model/version_0/checkpoints/last.ckpt")
     print(f"Look into the text that was streamed: leyden data inspect {shown}/bytes/text")
+    print(f"Draw a digit in your browser: python {SERVE.parent.name}/serve/05_page.py --runs {shown}   http://localhost:8000/page")
 
 
 def same_curve(out: Path) -> dict[str, list[float]]:
@@ -104,6 +114,90 @@ def trainer(out: Path) -> Path:
     folder = out / "language_model" / "version_0"
     print("checkpoints:", *sorted(path.name for path in (folder / "checkpoints").iterdir()))
     return folder / "metrics.csv"
+
+
+def serve(out: Path) -> None:
+    """Serve both models in one server, send it requests one by one, many at once, and as a stream; stop it by SIGTERM."""
+    title("5  Serve: both models in one server; single requests, many that are computed in batches, a stream; then SIGTERM")
+    pixels, labels = load_digits(return_X_y=True)
+    images = [{"image": image.tolist()} for image in pixels[1500:]]
+    with server(SERVE / "05_page.py", "--runs", str(out)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        answers = [post(client, image) for image in images]
+        print(f"/digits is sent {images[0]['image'][:8]}…, a {labels[1500]}, and answers {answers[0].text}")
+        milliseconds = statistics.median(answer.elapsed.total_seconds() for answer in answers) * 1e3
+        print(f"one by one: {len(answers)} requests, p50 {milliseconds:.2f} ms, this client included")
+        before, start = batches(client), time.perf_counter()
+        together = asyncio.run(post_all(client.base_url, images * 8))
+        seconds, size = time.perf_counter() - start, len(together) / (batches(client) - before)
+        right = sum(answer["digit"] == label for answer, label in zip(together, labels[1500:].tolist() * 8, strict=True)) / len(together)
+        print(f"32 at once: {len(together)} requests, {len(together) / seconds:.0f}/s, {size:.1f} in a batch, {right:.1%} right")
+        write(client)
+
+
+def write(client: httpx.Client) -> None:
+    """Show a text as it is written."""
+    start, first, pieces = time.perf_counter(), 0.0, list[str]()
+    with client.stream("POST", "/write", json={"prompt": "def ", "count": 240, "temperature": 0.6}) as stream:
+        for piece in stream.iter_text():
+            first = first or time.perf_counter() - start
+            pieces.append(piece)
+    seconds = time.perf_counter() - start
+    print(f"/write streams: {len(pieces)} pieces, the first after {first * 1e3:.1f} ms, {240 / seconds:.0f} bytes/s\ndef {''.join(pieces)}")
+
+
+def post(client: httpx.Client, image: dict[str, list[float]]) -> httpx.Response:
+    """Send a digit, and return the answer, which must be one."""
+    return client.post("/digits", json=image).raise_for_status()
+
+
+async def post_all(url: httpx.URL, images: list[dict[str, list[float]]]) -> list[dict[str, float]]:
+    """Send digits over 32 connections, and return the answers; by hand, as an HTTP library would take longer than the server."""
+    answers = await asyncio.gather(*(post_some(url, images[number::32]) for number in range(32)))
+    return [answers[number % 32][number // 32] for number in range(len(images))]
+
+
+async def post_some(url: httpx.URL, images: list[dict[str, list[float]]]) -> list[dict[str, float]]:
+    """Send digits over one connection, one after the other."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    answers = []
+    for image in images:
+        body = json.dumps(image).encode()
+        writer.write(b"POST /digits HTTP/1.1\r\nhost: demo\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        answers.append(json.loads(await reader.readexactly(int(re.findall(r"content-length: (\d+)", head)[0]))))
+    writer.close()
+    return answers
+
+
+def batches(client: httpx.Client) -> float:
+    """Return how many batches of digits were computed."""
+    return float(re.findall(r'batch_size_count{api="/digits"} (\S+)', client.get("/metrics").text)[0])
+
+
+@contextlib.contextmanager
+def server(script: Path, *arguments: str) -> Iterator[str]:
+    """Start a server on a free port, and give its URL when it is ready; afterwards stop it by SIGTERM."""
+    command = [sys.executable, str(script), *arguments, "--port", "0"]
+    start, lines = time.monotonic(), list[str]()
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        url = ""
+        for line in process.stdout:
+            lines.append(line)
+            if ready := re.search(r"Leyden serves .* at (http\S+)", line):
+                url = ready[1]
+                break
+        try:
+            if url:
+                print(f"{line.strip()}, ready after {time.monotonic() - start:.1f} s")
+                threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True).start()  # its log does not fill the pipe
+                yield url
+                start = time.monotonic()
+        finally:
+            process.terminate()
+        if not url or process.wait() != 0:
+            raise SystemExit(f"{script.name} failed with exit code {process.wait()}:\n{''.join(lines[-30:])}")
+        print(f"the server ended with exit code 0, {time.monotonic() - start:.1f} s after SIGTERM")
 
 
 def run(script: str, *arguments: str, label: str, kill_at: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """A server for specs without sockets and processes: the front end's side of the seam, and a real executor in a thread."""
 
 import asyncio
+import contextlib
 import math
 import pickle
 import queue
@@ -61,7 +62,8 @@ class Told:
             self.end += end
             self.news.set()
 
-        self.loop.call_soon_threadsafe(told)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: who asked has left
+            self.loop.call_soon_threadsafe(told)
 
 
 class SpecServer:

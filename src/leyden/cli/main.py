@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from leyden import __version__
 from leyden.core.errors import LeydenError, RankFailedError, RemoteError, StorageError, closest
@@ -36,12 +36,28 @@ GROUPS: dict[str, Group] = {
     "fabric": Group("leyden.cli.fabric", "start a Fabric script on several processes or machines"),
     "ckpt": Group("leyden.cli.ckpt", "inspect, convert, consolidate and reshard checkpoints"),
     "data": Group("leyden.cli.data", "write, inspect, verify, repair, convert and merge datasets"),
+    "serve": Group("leyden.cli.serve", "serve a model over HTTP, check it, pack it into an image"),
     "doctor": Group("leyden.cli.doctor", "say what this machine has, what is missing and how to add it"),
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors read like the rest: the usage, then `error: …` with the closest match, exit status 2."""
+    """A parser whose errors read like the rest: the usage, then `error: …` with the closest match, exit status 2.
+
+    Attributes:
+        default_command: The command that is meant when the first argument is none: `leyden serve FILE` is `leyden serve run FILE`.
+    """
+
+    default_command: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, after naming the command that was left out."""
+        if self.default_command is not None and args and args[0] not in (*self._commands(), "-h", "--help"):
+            args = [self.default_command, *args]
+        return super().parse_known_args(args, namespace)
+
+    def _commands(self) -> list[str]:
+        return [name for action in self._actions if isinstance(action, argparse._SubParsersAction) for name in action.choices]
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with status 2."""
@@ -84,10 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not hasattr(args, "run"):
         parser.error(f"what shall {command!r} do? `leyden {command} --help` lists its commands.")
-    return _run(args)
+    return reported(args)
 
 
-def _run(args: argparse.Namespace) -> int:
+def reported(args: argparse.Namespace) -> int:
+    """Run a command that is parsed, tell its error, and return its exit status."""
     try:
         status = int(args.run(args) or 0)
         sys.stdout.flush()  # a reader that is gone is noticed here, not while the interpreter shuts down

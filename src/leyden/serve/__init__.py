@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING
 from leyden.core.lazy import exports
 
 if TYPE_CHECKING:
-    from starlette.requests import Request as Request
-    from starlette.responses import Response as Response
+    from fastapi import Request as Request
+    from fastapi import Response as Response
 
     from leyden.core.autoscale import AutoscalePolicy as AutoscalePolicy
     from leyden.core.autoscale import AutoscaleState as AutoscaleState
     from leyden.core.autoscale import LoadSample as LoadSample
     from leyden.core.autoscale import desired_replicas as desired_replicas
+    from leyden.serve import test_examples as test_examples
     from leyden.serve.api import LitAPI as LitAPI
     from leyden.serve.callbacks.callback import Callback as Callback
+    from leyden.serve.client.aio import AsyncClient as AsyncClient
+    from leyden.serve.client.sync import Client as Client
     from leyden.serve.debugging import set_trace as set_trace
     from leyden.serve.debugging import set_trace_if_debug as set_trace_if_debug
     from leyden.serve.loggers import Logger as Logger
@@ -26,9 +29,11 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "AsyncClient": "leyden.serve.client.aio",
             "AutoscalePolicy": "leyden.core.autoscale",
             "AutoscaleState": "leyden.core.autoscale",
             "Callback": "leyden.serve.callbacks.callback",
+            "Client": "leyden.serve.client.sync",
             "LitAPI": "leyden.serve.api",
             "LitServer": "leyden.serve.server",
             "LitSpec": "leyden.serve.specs.base",
@@ -36,11 +41,12 @@ else:
             "Logger": "leyden.serve.loggers",
             "OpenAIEmbeddingSpec": "leyden.serve.specs.openai_embedding",
             "OpenAISpec": "leyden.serve.specs.openai.chat",
-            "Request": "starlette.requests",
-            "Response": "starlette.responses",
+            "Request": "fastapi",
+            "Response": "fastapi",
             "configure_logging": "leyden.serve.logging",
             "desired_replicas": "leyden.core.autoscale",
             "set_trace": "leyden.serve.debugging",
             "set_trace_if_debug": "leyden.serve.debugging",
+            "test_examples": "leyden.serve.test_examples",
         },
     )

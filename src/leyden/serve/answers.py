@@ -10,6 +10,7 @@
 The last of RES, END and ERROR of a batch also has `b`, its size, and `us`, the microseconds of decode, predict and encode.
 """
 
+import math
 import time
 from typing import Any, final
 
@@ -17,7 +18,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.codec import JSON, write_json
 from leyden.serve.desk import Desk, Front
-from leyden.serve.executors.requests import GONE, Reply, Request, Timing
+from leyden.serve.executors.requests import GONE, TOO_LATE, Reply, Request, Timing
 from leyden.serve.faults import Fault
 from leyden.serve.wire import Kind
 
@@ -53,6 +54,9 @@ class Answers:
     # -- the sink --------------------------------------------------------------------------------------------------
 
     def reply(self, request: Request, reply: Reply, timing: Timing) -> None:
+        if request.deadline != math.inf and request.is_late:
+            self.fault(request, TOO_LATE)
+            return
         front = self._desk.front_of(request)
         facts = self._facts(timing)
         if front is None:
@@ -73,6 +77,9 @@ class Answers:
             self._desk.flush()
 
     def end(self, request: Request, timing: Timing) -> None:
+        if request.deadline != math.inf and request.is_late:  # a generator that returns when it is cancelled is not at its end
+            self.fault(request, TOO_LATE)
+            return
         front = self._desk.front_of(request)
         facts = self._facts(timing)
         if front is not None:
@@ -95,10 +102,8 @@ class Answers:
         is_first = not request.has_chunks
         request.has_chunks = True
         request.unread_bytes += len(data)
-        self._desk.send(front, _CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
-        if self._desk.on_dirty is None:  # else it is flushed by an event loop
-            # At once: the next piece may be long in coming, and nobody else would send this one meanwhile.
-            self._desk.flush()
+        # At once: the next piece may be long in coming, and nobody else would send this one meanwhile.
+        self._desk.send_now(front, _CHUNK, request.number & _STREAM, {"ct": content_type} if is_first else None, data)
 
     def has_room(self, request: Request) -> bool:
         return request.unread_bytes < self._window_bytes
@@ -124,7 +129,7 @@ class Answers:
             if left > 0:
                 self._desk.look(left)
             if request.is_cancelled():
-                raise GONE
+                raise request.end
             if left <= 0:
                 raise self.stalled()
 

@@ -18,7 +18,8 @@ from leyden.serve.forms import MULTIPART, URLENCODED, read_form
 from leyden.serve.hooks import HookPlan, InputKind
 from leyden.serve.typed import validated
 
-JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
+JSON, NDJSON = "application/json", "application/x-ndjson"
+TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 _SEQUENCES: tuple[type, ...] = (list, tuple, set, frozenset)
 _ATOMS = frozenset({str, int, bool})
 _EXACT: Mapping[type, str] = {str: "__str__", int: "__int__", float: "__float__"}

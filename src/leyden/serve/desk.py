@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, final
 
 from leyden.core.log import get_logger
 from leyden.serve.errors import LinkError
-from leyden.serve.executors.requests import GONE, Request
+from leyden.serve.executors.requests import GONE, TOO_LATE, Request
 from leyden.serve.faults import Fault
-from leyden.serve.wire import LAST_OF_BATCH, LINK_STREAM, Frame, Kind
+from leyden.serve.wire import LAST_OF_BATCH, LINK_STREAM, MAX_PAYLOAD_BYTES, Frame, Kind
 from leyden.serve.worker_link import WorkerLink
 
 VERSION = 1
@@ -34,7 +34,6 @@ _BACKLOG = 128
 _REQ = Kind.REQ  # a member of an enum costs 0.3 µs in Python 3.11
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EXPIRED = Fault(504, "queue.expired", "Request timed out")
-_TOO_LATE = Fault(504, "deadline.exceeded", "The deadline of this request is over.")
 _logger = get_logger(__name__)
 
 
@@ -146,6 +145,7 @@ class Desk:
             sock, _ = self._listener.accept()
         except OSError:  # whoever knocked has gone again
             return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PAYLOAD_BYTES)  # a whole frame at once, if the system allows it
         front = Front(self._next_front, WorkerLink(sock))
         self._next_front += 1
         self._fronts[front.number] = front
@@ -279,7 +279,7 @@ class Desk:
         now = self._looked  # a millisecond ago, at most
         if now < request.expires and now < request.deadline:
             return True
-        self.refuse(request, _TOO_LATE if now >= request.deadline else _EXPIRED)
+        self.refuse(request, TOO_LATE if now >= request.deadline else _EXPIRED)
         return False
 
     @property
@@ -310,6 +310,18 @@ class Desk:
             self._dirty.append(front)
             if self.on_dirty is not None:
                 self.on_dirty()
+
+    def send_now(self, front: Front, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Any = b"") -> None:
+        """Say something at once, or, in an event loop, as soon as that has the turn.
+
+        Raises:
+            ConfigError: The meta cannot be packed.
+        """
+        if self.on_dirty is None:
+            front.link.send(kind, stream, meta, body)
+            self._flush(front)
+        else:
+            self.send(front, kind, stream, meta, body)
 
     def flush(self) -> None:
         """Send what is to be sent."""

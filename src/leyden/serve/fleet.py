@@ -206,6 +206,10 @@ class Fleet:
         """Return the states of an API's workers, of those that are there or wait to be started."""
         return [slot.state for slot in self._apis[api].slots.values() if slot.state is not None]
 
+    def is_leaving(self, worker: WorkerId) -> bool:
+        """Return whether a worker's process was told to end."""
+        return self._slot(worker).state is State.DRAINING
+
     def is_ready(self) -> bool:
         """Return whether every API has a worker, or is asleep, and none is failing."""
         return not self._is_draining and all(

@@ -6,24 +6,21 @@
 
 import collections
 import contextlib
-import ctypes
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, final
 
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
-from leyden.serve.processes import Child, death, fork
+from leyden.serve.processes import Child, death, die_with_parent, fork, keep_memory
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
 _READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
 _MOST_UNSENT = 1 << 20  # of values for loggers that a front end does not take: beyond it they are dropped
 _END_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 _logger = get_logger(__name__)
 
 
@@ -37,10 +34,12 @@ class FrontGone(NamedTuple):
     Args:
         number: Which.
         why: In words.
+        could_not_start: Whether it left by itself before it took a request.
     """
 
     number: int
     why: str
+    could_not_start: bool = False
 
 
 class WakeAsked(NamedTuple):
@@ -113,6 +112,10 @@ class Fronts(Protocol):
         """Return those of them for which something waits to be sent."""
         ...
 
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
+        ...
+
     def are_gone(self) -> bool:
         """Return whether none is left."""
         ...
@@ -129,7 +132,7 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.sock = sock
-        self.is_ended = False
+        self.is_ended = self.is_serving = False
         self.unsent = bytearray()
         self._decoder = Decoder()
 
@@ -159,7 +162,9 @@ class _Line:
         found = list[FrontEvent]()
         with contextlib.suppress(BlockingIOError, ConnectionResetError, LinkError):
             while data := self.sock.recv(_READ_BYTES):
-                found += [event for frame in self._decoder.feed(data) if (event := _event(frame)) is not None]
+                frames = self._decoder.feed(data)
+                self.is_serving |= any("serving" in frame.meta for frame in frames)
+                found += [event for frame in frames if (event := _event(frame)) is not None]
             self.is_ended = True
         return found
 
@@ -227,8 +232,8 @@ class ForkedFronts:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
+        keep_memory()
         ours.close()
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):
@@ -259,7 +264,8 @@ class ForkedFronts:
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()
-                found.append(FrontGone(number, death(process.child.status or 0)))
+                status = process.child.status or 0
+                found.append(FrontGone(number, death(status), could_not_start=status >= 0 and not process.line.is_serving))
         return found
 
     def descriptors(self) -> Sequence[int]:
@@ -270,6 +276,10 @@ class ForkedFronts:
     def writing(self) -> Sequence[int]:
         """Return the control sockets for which something waits to be sent."""
         return [process.line.sock.fileno() for process in self._processes.values() if process.line.unsent]
+
+    def are_serving(self) -> bool:
+        """Return whether all take requests."""
+        return len(self._processes) == self._count and all(process.line.is_serving for process in self._processes.values())
 
     def are_gone(self) -> bool:
         """Return whether none is left."""
@@ -342,6 +352,10 @@ class AttachedFronts:
     def writing(self) -> Sequence[int]:
         """Return those for which something waits to be sent."""
         return [line.sock.fileno() for line in self._lines if line.unsent]
+
+    def are_serving(self) -> bool:
+        """Return whether one need not wait for them: they come when whoever serves them is ready."""
+        return True
 
     def are_gone(self) -> bool:
         """Return whether one need not wait for them: whoever serves them stops the supervisor after their requests."""

@@ -76,6 +76,7 @@ class HookPlan:
         input: What `decode_request` takes.
         input_type: The class that it names, of typed input.
         output_type: The class of the answer that `encode_response` names, for the documentation; `None` if it names none.
+        formats_pieces: Whether `format_encoded_response` is its own.
     """
 
     decode_request: Hook
@@ -86,6 +87,7 @@ class HookPlan:
     input: InputKind = InputKind.ANY
     input_type: Any = None
     output_type: Any = None
+    formats_pieces: bool = True
 
     def hooks(self) -> Mapping[str, Hook]:
         """Return the hooks by name."""
@@ -106,7 +108,8 @@ def plan_of(api: Any, base: type) -> HookPlan:
     """
     hooks = {name: _hook(getattr(api, name), getattr(base, name, None)) for name in HOOKS}
     kind, wanted = _input(api.decode_request)
-    return HookPlan(**hooks, input=kind, input_type=wanted, output_type=_output(api.encode_response))
+    formats = _is_own(getattr(api, "format_encoded_response", None), getattr(base, "format_encoded_response", None))
+    return HookPlan(**hooks, input=kind, input_type=wanted, output_type=_output(api.encode_response), formats_pieces=formats)
 
 
 def form_of(function: Callable[..., Any]) -> Form:
@@ -125,10 +128,13 @@ def form_of(function: Callable[..., Any]) -> Form:
 
 
 def _hook(method: Callable[..., Any], default: Any) -> Hook:
-    is_own = getattr(method, "__func__", method) is not default
     parameters = _parameters(method)
     keywords = tuple(name for name, each in list(parameters.items())[1:] if name != CONTEXT and each.kind in _NAMED)
-    return Hook(form_of(method), CONTEXT in parameters, is_own, keywords)
+    return Hook(form_of(method), CONTEXT in parameters, _is_own(method, default), keywords)
+
+
+def _is_own(method: Any, default: Any) -> bool:
+    return getattr(method, "__func__", method) is not default
 
 
 def _plain(function: Any) -> Any:

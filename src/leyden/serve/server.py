@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, final
 
 from leyden.core import log, settings
@@ -26,12 +25,14 @@ from leyden.serve.arguments import (
 )
 from leyden.serve.callbacks.callback import EventTypes
 from leyden.serve.callbacks.runner import CallbackRunner
+from leyden.serve.client_file import write_client
 from leyden.serve.config import Compression, ServerConfig
 from leyden.serve.engines.local import LocalEngine
 from leyden.serve.fronts import AttachedFronts, ForkedFronts
 from leyden.serve.listening import closing, listening, url_of
+from leyden.serve.loading import refuse_while_importing, replaceable
 from leyden.serve.metrics import Layout, Page
-from leyden.serve.supervisor import Events, Supervisor
+from leyden.serve.supervisor import Events, Replicas, Supervisor
 
 _front_end: Any = Later("leyden.serve.front.front_end")
 _process: Any = Later("leyden.serve.front.process")
@@ -96,6 +97,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         ```
     """
 
+    @replaceable
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         lit_api: "LitAPI | Sequence[LitAPI]",
@@ -164,7 +166,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         )
         self._restarts = restart_workers is not False
         self.track_requests = track_requests
-        self._may_shut_down = enable_shutdown_api
+        self.enable_shutdown_api = enable_shutdown_api
         self._config = ServerConfig(
             apis=tuple(
                 wiring.api_config(api, plan, replicas.count, waits)
@@ -212,6 +214,11 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     def config(self) -> ServerConfig:
         """What the server is."""
         return self._config
+
+    @property
+    def replicas(self) -> Sequence[Replicas]:
+        """What the workers of each API are to be."""
+        return self._replicas
 
     @property
     def app(self) -> Any:
@@ -265,8 +272,8 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             host: `"0.0.0.0"`, `"127.0.0.1"`, `"::"`, or `"unix:/path"`.
             port: 1024 to 65535; 0 takes a free one, and prints it.
             num_api_servers: Processes that speak HTTP; by default one for four workers.
-            log_level: Of the log.
-            generate_client_file: Whether `client.py` is written, unless there is one.
+            log_level: Of the log, in all processes.
+            generate_client_file: Whether `client.py` is written, unless there is one: it asks the first API something.
             api_server_worker_type: `"process"`; `"thread"` is taken for it.
             pretty_logs: Whether the log is written in colours, by `rich`.
             uvicorn_kwargs: Settings of uvicorn.
@@ -274,8 +281,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         Raises:
             ConfigError: An argument is not accepted, or the port is in use.
             RemoteError: No worker of an API can be set up.
+            StateError: It runs already, or the script is only imported here.
             MissingDependencyError: `rich` is not installed, and `pretty_logs` is set.
         """
+        refuse_while_importing()
         host, port = checked_host(host), checked_port(port)
         total = sum(replicas.count for replicas in self._replicas)
         front_ends = checked_front_ends(num_api_servers, total)
@@ -287,9 +296,10 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         options = _uvicorn_options(uvicorn_kwargs, log_level)
         with contextlib.ExitStack() as stack:
             options |= stack.enter_context(_tls.files())
+            _tls.checked(options)
             listener = stack.enter_context(closing(listening(host, port)))
             if generate_client_file:
-                _write_client(url_of(listener), self._apis[0].api_path)
+                write_client(url_of(listener, is_secure="ssl_certfile" in options), self._front_end.config)
             self._serve(listener, front_ends, options)
 
     def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any]) -> None:
@@ -299,6 +309,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._is_forked = True
         front = self._front_end  # made here, so that forked ones need not import anything
         front.share_limits(front_ends)
+        front.make_middlewares()
 
         def be(number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
@@ -344,7 +355,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
     @property
     def _front_end(self) -> Any:
         if self._front is None:
-            secrets = _auth.read_secrets(may_shut_down=self._may_shut_down)
+            secrets = _auth.read_secrets(may_shut_down=self.enable_shutdown_api)
             self._config = dataclasses.replace(self._config, secrets=secrets)
             events = _front_end.Events(*self._request_events())
             self._front = _front_end.FrontEnd(self._config, page=self._page, pages=_Pages(self), events=events, lifespan=self._with_workers)
@@ -457,23 +468,3 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
         if name not in known:
             raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
     return {"log_level": log_level.lower(), "log_config": logging.uvicorn_config(), **given}
-
-
-def _write_client(url: str, path: str) -> None:
-    target = Path("client.py")
-    if not target.exists():
-        with contextlib.suppress(OSError):  # a read-only folder: it is a convenience
-            target.write_text(_CLIENT.format(url=url, path=path), encoding="utf-8")
-
-
-_CLIENT = '''"""Sends one request to the server."""
-
-import json
-import urllib.request
-
-request = urllib.request.Request(
-    "{url}{path}", data=json.dumps({{"input": 4.0}}).encode(), headers={{"Content-Type": "application/json"}}
-)
-with urllib.request.urlopen(request) as response:
-    print(response.status, response.read().decode())
-'''

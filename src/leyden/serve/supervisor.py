@@ -176,8 +176,8 @@ class Supervisor:
             raise self._error
 
     def _wait(self, now: float) -> None:
-        wakeups = (self._fleet.next_wakeup(), self._engine.next_wakeup(), self._logs.next_wakeup(), self._scaling.next_wakeup())
-        due = min(wakeup for wakeup in (*wakeups, self._deadline) if wakeup is not None)
+        own = (self._fleet, self._engine, self._scaling, self._logs)
+        due = min(wakeup for wakeup in (*(each.next_wakeup() for each in own), self._deadline) if wakeup is not None)
         descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
@@ -246,8 +246,9 @@ class Supervisor:
                 if message:
                     _logger.error("%s: %s", self._replicas[api].path, message)
             case GiveUp(api, message):
-                path = self._replicas[api].path
-                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {message}")
+                path, (why, _, traceback) = self._replicas[api].path, message.partition("\n")
+                self._error = RemoteError(f"no worker of {path} could be set up, so the server stops. {why}", traceback)
+                self._error.add_note(traceback)  # where nobody shows the log, as in tests
                 self.stop(now=True)
 
     # -- workers -------------------------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ class Supervisor:
         if answered != self._answered[worker.api]:
             self._fleet.request_finished(worker)
             self._answered[worker.api] = answered
-        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and worker.index < self._wanted[worker.api]
+        is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and not self._fleet.is_leaving(worker)
         self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
         if is_wanted:
             self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
@@ -353,6 +354,10 @@ class Supervisor:
     def _front_gone(self, gone: FrontGone) -> None:
         if self._phase is not Phase.RUNNING:
             return
+        if gone.could_not_start:  # and would not another time
+            self._error = RemoteError(f"the front end could not start ({gone.why}), so the server stops. Its log says why.")
+            self.stop(now=True)
+            return
         _logger.error("front end %d %s and is started again", gone.number, gone.why)
         self._pages[gone.number].clear()
         self._fronts.start(self._greeting)
@@ -360,7 +365,7 @@ class Supervisor:
     # -- the beginning and the end -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole():
+        if not self._has_started and self._phase is Phase.RUNNING and self._fleet.is_whole() and self._fronts.are_serving():
             self._has_started = True
             if self._events.on_start is not None:
                 self._events.on_start()

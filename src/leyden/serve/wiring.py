@@ -13,6 +13,7 @@ from leyden.serve.callbacks.callback import Callback
 from leyden.serve.config import ApiConfig
 from leyden.serve.devices import Device, choose_accelerator, device_list, present_devices
 from leyden.serve.hooks import HookPlan
+from leyden.serve.loading import replacements
 from leyden.serve.log_routes import LogRoutes
 from leyden.serve.logger_process import LoggerProcess
 from leyden.serve.loggers import Logger, loggers_of
@@ -185,11 +186,9 @@ def replicas_of(
     logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
+    common = WorkerSpec(packed=b"", api=0, name="", address="", stall_seconds=stall_seconds, logs=logs, replacements=replacements())
     patterns = [
-        WorkerSpec(
-            packed=packed(api, callbacks), api=number, name="", address="", path=api.api_path, stall_seconds=stall_seconds, logs=logs
-        )
-        for number, api in enumerate(apis)
+        dataclasses.replace(common, packed=packed(api, callbacks), api=number, path=api.api_path) for number, api in enumerate(apis)
     ]
     return [_replicas(api, what, devices, count) for api, what, count in zip(apis, patterns, per_device, strict=True)]
 

@@ -13,7 +13,6 @@ it with its parent, even while a model computes.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import gc
@@ -24,9 +23,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from leyden.core.log import LogSetup, by_settings, show
 from leyden.serve.answers import Answers
@@ -38,12 +37,13 @@ from leyden.serve.desk import Desk, Greeting
 from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.executor import Executor
 from leyden.serve.hooks import plan_of
+from leyden.serve.loading import importing
+from leyden.serve.processes import die_with_parent, keep_memory
 from leyden.serve.specs.adapted import adapted
 from leyden.serve.turns import serve
 
 FAILED = 1
 _BACKLOG = 128
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +63,7 @@ class WorkerSpec:
         stall_seconds: For how long a client may not read its stream.
         logs: Whether there are loggers: else `log()` warns.
         log: How the process writes its log; by default as the settings say.
+        replacements: Arguments of each `LitServer` in the user's file, as the command line gives them.
         dies_with_parent: Whether the kernel ends it with the *thread* that starts it (Linux): only for a main thread.
     """
 
@@ -76,12 +77,19 @@ class WorkerSpec:
     stall_seconds: float = 60.0
     logs: bool = False
     log: LogSetup | None = None
+    replacements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dies_with_parent: bool = True
 
 
 def packed(api: LitAPI, callbacks: Sequence[Callback] = ()) -> bytes:
     """Return what a worker needs of the user's code."""
     return pickle.dumps((api, list(callbacks)))
+
+
+def unpacked(spec: WorkerSpec) -> tuple[LitAPI, list[Callback]]:
+    """Return the API and the callbacks; what defines them is imported."""
+    with importing(spec.replacements):
+        return pickle.loads(spec.packed)  # noqa: S301 - written by our own supervisor
 
 
 def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
@@ -93,28 +101,38 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
     if spec.dies_with_parent:
-        _die_with_parent()
+        die_with_parent()
+    keep_memory()
     show(spec.log or by_settings(), always={"api": spec.path})  # else the tracebacks of hooks would be seen by nobody
     control = ControlLine(sock)
     control.hear()  # the parent may have ended before the kernel knew
     began = time.monotonic()
     doing = "Loading the API"
     try:
-        api, callbacks = pickle.loads(spec.packed)  # noqa: S301 - written by our own supervisor
+        api, callbacks = unpacked(spec)
         doing = "setup()"
-        executor = _set_up(api, CallbackRunner(callbacks), spec, control)
+        executor = set_up(api, CallbackRunner(callbacks), spec, control)
         doing = f"Listening at {spec.address}"
-        listener = _listening(spec.address)
+        listener = listening_at(spec.address)
     except BaseException as error:  # noqa: BLE001 - whatever the user's code raises, SystemExit too: the supervisor must know
         _leave(control, f"{doing} raised {_said(error)}", error, SETUP_FAILED)
     try:
-        _work(spec, executor, listener, control, time.monotonic() - began)
+        work(spec, executor, listener, control, time.monotonic() - began)
     except BaseException as error:  # noqa: BLE001 - a boundary: what ends a process is told
         _leave(control, f"The worker ended: {_said(error)}", error, FAILED)
     control.bye()
 
 
-def _work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control: ControlLine, setup_seconds: float) -> None:
+def work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control: ControlLine, setup_seconds: float) -> None:
+    """Do requests until the control line says DRAIN.
+
+    Args:
+        spec: What the worker is to be.
+        executor: Does them.
+        listener: Where front ends connect.
+        control: Is told that the worker is ready.
+        setup_seconds: How long that took.
+    """
     api: LitAPI = executor.api
     shape = {"api": spec.api, "mb": api.max_batch_size, "stream": api.stream, "conc": executor.concurrency}
     desk = Desk(listener, Greeting(spec.name, spec.token, shape), api.max_batch_size)
@@ -131,7 +149,15 @@ def _work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control
             Path(spec.address).unlink()
 
 
-def _set_up(api: LitAPI, runner: CallbackRunner, spec: WorkerSpec, control: ControlLine) -> Executor:
+def set_up(api: LitAPI, runner: CallbackRunner, spec: WorkerSpec, control: ControlLine) -> Executor:
+    """Set an API up, and return what does its requests.
+
+    Args:
+        api: It.
+        runner: Told before and after.
+        spec: What the worker is to be.
+        control: Where its `log` goes.
+    """
     if spec.logs:
         api._send_log = control.log
     api.device = spec.device
@@ -145,7 +171,8 @@ def _set_up(api: LitAPI, runner: CallbackRunner, spec: WorkerSpec, control: Cont
     return executor_for(*adapted(api, plan), runner)
 
 
-def _listening(address: str) -> socket.socket:
+def listening_at(address: str) -> socket.socket:
+    """Return the unix socket at a path, listening."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):  # of a worker that was killed
         Path(address).unlink()
@@ -164,8 +191,3 @@ def _leave(control: ControlLine, message: str, error: BaseException, status: int
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _die_with_parent() -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -83,37 +83,39 @@ class WorkerLink:
 
     def flush(self) -> None:
         """Write as much as the other end takes now; `unsent_bytes` says what is left."""
-        self.unsent_bytes = sum(map(len, self._unsent))
-        while self._unsent and not self.is_ended:
-            if self.unsent_bytes <= _JOIN_BYTES and len(self._unsent) > 1:
-                self._unsent = [b"".join(self._unsent)]
+        unsent, left = self._unsent, sum(map(len, self._unsent))
+        while left and not self.is_ended:
+            if left <= _JOIN_BYTES and len(unsent) > 1:
+                unsent[:] = [b"".join(unsent)]
             try:
-                sent = self._socket.sendmsg(self._unsent[:_MOST_BUFFERS])
+                sent = self._socket.send(unsent[0]) if len(unsent) == 1 else self._socket.sendmsg(unsent[:_MOST_BUFFERS])
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError:
                 self.is_ended = True
                 break
-            self._forget(sent)
+            left -= sent
+            if left:
+                self._forget(sent)
+            else:
+                unsent.clear()
         if self.is_ended:
-            self._unsent.clear()
-            self.unsent_bytes = 0
+            unsent.clear()
+            left = 0
+        self.unsent_bytes = left
 
     def _forget(self, sent: int) -> None:
-        self.unsent_bytes -= sent
-        if not self.unsent_bytes:
-            self._unsent.clear()
-            return
-        whole = 0
-        for buffer in self._unsent:
+        """Drop the first bytes of what is to be sent."""
+        unsent, whole = self._unsent, 0
+        for buffer in unsent:
             size = len(buffer)
             if size > sent:
                 break
             sent -= size
             whole += 1
-        del self._unsent[:whole]
+        del unsent[:whole]
         if sent:
-            self._unsent[0] = memoryview(self._unsent[0])[sent:]
+            unsent[0] = memoryview(unsent[0])[sent:]
 
     def flush_all(self, seconds: float) -> None:
         """Write everything, or give up after so many seconds: for last words."""

@@ -14,7 +14,7 @@ from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
-from tests.support.serve_apis import FailsSetUp, Replies, Square
+from tests.support.serve_apis import Echo, FailsSetUp, Replies, Square
 
 
 class Noted(Callback):
@@ -123,3 +123,9 @@ def test_uvicorn_serves_it() -> None:
     with uvicorn_of(LitServer(Square(), accelerator="cpu").app) as port:
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"input": 5}, timeout=60)
         assert answer.json() == {"output": 25}
+
+
+def test_what_a_hook_returns_because_it_is_late_is_no_answer() -> None:
+    with TestClient(LitServer(Echo(), accelerator="cpu").app) as client:
+        answers = [client.post("/predict", json={"input": "wait"}, headers={"X-Request-Timeout": "0.02"}) for _ in range(20)]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(504, "deadline.exceeded")}

@@ -89,8 +89,9 @@ def test_a_worker_that_dies_loses_its_requests_and_is_started_again(tmp_path: Pa
 def test_requests_wait_for_a_worker_that_is_started_again() -> None:
     with served() as server:
         os.kill(server.post("pid").json()["output"], signal.SIGKILL)
+        told = "was ended by SIGKILL (by the kernel, for want of memory?)"
+        wait_for(lambda: told in server.script.stderr, server, "its end is known: before, it would be sent the request")
         assert server.post(3).json() == {"output": 9}
-        assert "was ended by SIGKILL (by the kernel, for want of memory?)" in server.script.stderr
 
 
 def test_a_worker_that_must_not_be_started_again_ends_the_server() -> None:
@@ -144,6 +145,16 @@ def test_an_api_that_cannot_be_set_up_ends_the_server(api: str, told: str) -> No
         assert "RemoteError: no worker of /predict could be set up, so the server stops" in finished.stderr
         assert told in finished.stderr
         assert "the end" not in finished.stdout
+        script.wait_until_gone()
+
+
+def test_a_front_end_that_cannot_start_ends_the_server() -> None:
+    with starting(options="middlewares=[StaysDown]") as script:
+        finished = script.wait()
+        assert finished.code == 1
+        assert re.search(r"RemoteError: the front end could not start \(ended with status \d\), so the server stops", finished.stderr)
+        assert "ValueError: not today" in finished.stderr
+        assert "Leyden serves" not in finished.stdout
         script.wait_until_gone()
 
 

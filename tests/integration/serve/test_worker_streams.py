@@ -70,6 +70,14 @@ def test_a_stream_is_cancelled_while_it_waits_and_while_it_runs(streams: Running
     assert streams.logged() == ("closed", True)
 
 
+def test_a_deadline_ends_a_stream(streams: RunningWorker) -> None:
+    client = streams.connect()
+    client.ask(1, {"count": 10**9, "size": 0}, d=20)
+    assert client.answer(1).meta["c"] == "deadline.exceeded", "not cancelled: the front end may not know yet"
+    assert streams.logged() == ("closed", True)
+    client.close()
+
+
 # -- async --------------------------------------------------------------------------------------------------------
 
 

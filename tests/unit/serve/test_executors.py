@@ -154,6 +154,15 @@ def test_streams_are_sent_piece_by_piece() -> None:
     assert done(StreamingExecutor, Counting(stream=True), 2).chunks[0] == [b"0\n", b"1\n"]
 
 
+class Shouting(Lines):
+    def format_encoded_response(self, data: Any) -> Any:
+        return f"{data}!"
+
+
+def test_pieces_are_written_as_an_api_of_its_own_says() -> None:
+    assert done(StreamingExecutor, Shouting(stream=True), 1).chunks[0] == [b"{'n': 0}!"]
+
+
 def test_a_stream_that_breaks_says_so_after_what_it_had() -> None:
     heard = done(StreamingExecutor, Lines(stream=True), 9, 1)
     assert len(heard.chunks[0]) == 5

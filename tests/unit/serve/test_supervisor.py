@@ -93,6 +93,7 @@ class FakeFronts(Told):
         super().__init__()
         self.logged = list[bytes]()
         self.frames, self.num_starts, self._decoder, self._drains = list[Frame](), 0, Decoder(), False
+        self.is_serving = True
 
     def start(self, greeting: Callable[[], Iterable[bytes]]) -> None:
         self.num_starts += 1
@@ -109,6 +110,9 @@ class FakeFronts(Told):
     def stop(self) -> None:
         self._drains = True
 
+    def are_serving(self) -> bool:
+        return self.is_serving
+
     def are_gone(self) -> bool:
         return self._drains
 
@@ -124,6 +128,7 @@ class Fronts:
 
     def __init__(self, fake: FakeFronts) -> None:
         self.start, self.stop, self.are_gone, self.close = fake.start, fake.stop, fake.are_gone, fake.close
+        self.are_serving = fake.are_serving
         self.events: Callable[[], Sequence[FrontEvent]] = fake.events
         self.descriptors, self.tell = fake.descriptors, fake.tell_frame
         self.writing: Callable[[], Sequence[int]] = list
@@ -164,6 +169,9 @@ class Run:
 
     def counted(self, name: str) -> float:
         return self.pages[1].values[Layout(["/predict"]).slot(name, 0)]
+
+    def counted_workers(self) -> float:
+        return self.pages[1].values[Layout(["/predict"]).slot("workers", 0, "ready")]
 
     def end(self) -> None:
         self.supervisor.stop()
@@ -210,6 +218,27 @@ def test_workers_are_told_to_front_ends_when_they_are_ready_and_drained_at_the_e
     assert run.engine.is_closed
     assert run.fronts.frames[-1].kind is Kind.STATE, "the workers went after the front ends"
     assert Kind.DRAIN in [frame.kind for frame in run.fronts.frames]
+
+
+def test_nothing_is_announced_before_the_front_ends_take_requests() -> None:
+    with supervised(silent) as run:
+        run.fronts.is_serving = False
+        run.wait(lambda: len(run.engine.started) == 1, "it is started")
+        run.engine.tell(Ready(run.engine.started[0], 0.1))
+        run.wait(lambda: run.counted_workers() == 1, "the worker is ready")
+        assert not run.supervisor.started.is_set()
+        run.fronts.is_serving = True
+        run.supervisor.wake()
+        assert run.supervisor.started.wait(SECONDS)
+
+
+def test_a_front_end_that_cannot_start_ends_the_server() -> None:
+    with supervised(silent) as run:
+        run.fronts.tell(FrontGone(0, "ended with status 3", could_not_start=True))
+        run.wait(lambda: run.error is not None, "it ends")
+        assert isinstance(run.error, RemoteError)
+        assert "the front end could not start (ended with status 3), so the server stops" in str(run.error)
+        assert run.fronts.num_starts == 1
 
 
 def test_slow_and_silent_engines_hold_up_nothing_but_their_workers() -> None:

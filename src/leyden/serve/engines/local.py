@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-import multiprocessing.process
 import shutil
 import socket
 import tempfile
@@ -19,11 +18,11 @@ from leyden.serve.control import ORPHANED, SETUP_FAILED
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.errors import LinkError
+from leyden.serve.loading import GUARD, refuse_while_importing
 from leyden.serve.processes import Child, death
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 from leyden.serve.worker import worker_main
 
-GUARD = 'Start the server below `if __name__ == "__main__":`, because worker processes import the script.'
 _READ_BYTES = 1 << 16
 _MOST_READS = 16  # of one worker, before the others get a turn: one that logs without end must not hold up the supervisor
 _END_SECONDS = 5.0
@@ -55,12 +54,11 @@ class LocalEngine:
         may_die_with_thread: Whether this is the main thread, so that the kernel may tie the workers' lives to it.
 
     Raises:
-        StateError: This process is itself a worker that imports the script.
+        StateError: The script is only imported here, by a worker or by the command line.
     """
 
     def __init__(self, *, may_die_with_thread: bool = True) -> None:
-        if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-            raise StateError(f"a server was started while the script was imported by a worker. {GUARD}")
+        refuse_while_importing()
         self._ties = may_die_with_thread
         self._context = multiprocessing.get_context("spawn")
         self._folder = tempfile.mkdtemp(prefix="leyden-")  # only for this user; right under the temporary root: paths of sockets are short

@@ -12,8 +12,8 @@ from leyden.core.log import about
 from leyden.core.optional import installed, require
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.codec import decode_body
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of, reply_of, undecoded
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, reply_of, undecoded
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 from leyden.serve.hooks import Form, HookPlan
 
@@ -57,7 +57,7 @@ class AsyncExecutor(Executor):
         """Begin requests, in the event loop that runs; each is answered when it is done."""
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             task = asyncio.create_task(self._one(request, sink))
             self._tasks[task] = request
@@ -68,7 +68,7 @@ class AsyncExecutor(Executor):
         request = self._tasks.pop(task)
         request.on_cancel = None
         if task.cancelled():  # also one that never began: no code of it ran that could have answered
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
         elif (error := task.exception()) is not None:
             if not isinstance(error, Exception):
                 raise error  # SystemExit: the user wants the process to end
@@ -131,7 +131,7 @@ class AsyncExecutor(Executor):
         try:
             async for piece in pieces:
                 await self._until_room(request, sink)
-                sink.chunk(request, *chunk_of(self.api, piece))
+                sink.chunk(request, *self.piece(piece))
                 await asyncio.sleep(0)  # a generator that never waits would let nobody else run, and nothing be sent
         finally:
             await pieces.aclose()

@@ -6,8 +6,8 @@ from typing import Any, final
 from leyden.core.log import about
 from leyden.serve.api import stream_of_batches
 from leyden.serve.executors.batched import mismatch
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all, chunk_of
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing, Together
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called_for_all
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import HookCall
 
 
@@ -71,10 +71,10 @@ class BatchedStreamingExecutor(Executor):
     def _is_sent(self, piece: Any, request: Request, sink: Sink) -> bool:
         """Send one client its piece; what goes wrong with that ends this client's stream alone."""
         if request.is_cancelled():
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
             return False
         try:
-            sink.chunk(request, *chunk_of(self.api, piece))
+            sink.chunk(request, *self.piece(piece))
         except Exception as error:  # noqa: BLE001 - a value that cannot be written, or a client that does not read
             sink.fault(request, answered(error, HookCall("encode_response"), request))
             return False

@@ -10,8 +10,8 @@ from typing import Any, Protocol, final
 
 from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import CallbackRunner
-from leyden.serve.executors.executor import Executor, answered, called, chunk_of
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing, Together
+from leyden.serve.executors.executor import Executor, answered, called
+from leyden.serve.executors.requests import Request, Sink, Timing, Together
 from leyden.serve.faults import Fault, HookCall
 from leyden.serve.hooks import HookPlan
 
@@ -173,7 +173,7 @@ class ContinuousExecutor(Executor):
         request = active.request
         if request.is_cancelled():
             self._drop(uid)
-            sink.fault(request, GONE)
+            sink.fault(request, request.end)
         elif active.unsent and not self._is_sent(active, sink) and time.monotonic() - active.stuck_since > sink.stall_seconds:
             self._drop(uid)
             sink.fault(request, sink.stalled())
@@ -220,7 +220,7 @@ class ContinuousExecutor(Executor):
         for piece in pieces:
             if not active.unsent:
                 active.stuck_since = time.monotonic()
-            active.unsent.append(chunk_of(self.api, piece))
+            active.unsent.append(self.piece(piece))
         self._is_sent(active, sink)
 
     def _is_sent(self, active: _Active, sink: Sink) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, final
 
 from leyden.core.log import about, get_logger
 from leyden.serve.callbacks.runner import NO_EVENTS, CallbackRunner
-from leyden.serve.codec import BYTES, JSON, TEXT, decode_body, encode_value, write_json
-from leyden.serve.executors.requests import GONE, Reply, Request, Sink
+from leyden.serve.codec import BYTES, JSON, NDJSON, TEXT, decode_body, encode_value, write_json
+from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
@@ -61,7 +61,7 @@ class Executor(ABC):
         for request in requests:
             about(request)
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
                 continue
             try:
                 inputs.append(self.decode(request))
@@ -87,6 +87,19 @@ class Executor(ABC):
         """Return the answer that `encode_response` makes of an output."""
         hook = self.plan.encode_response
         return reply_of(called(self.api.encode_response, hook, output, request) if hook.is_own else output)
+
+    def piece(self, value: Any) -> tuple[bytes, str]:
+        """Return a piece of a stream as bytes, and what type a stream of such pieces has."""
+        if not self.plan.formats_pieces:  # what `LitAPI` would make of the usual ones
+            if type(value) is dict:
+                return write_json(value) + b"\n", NDJSON
+            if type(value) is str:
+                return value.encode(), TEXT
+        shown = self.api.format_encoded_response(value)
+        if isinstance(shown, str):
+            return shown.encode(), NDJSON if isinstance(value, dict) or hasattr(value, "model_dump") else TEXT
+        data, kind = encode_value(shown)
+        return (data + b"\n", NDJSON) if kind == JSON else (data, kind)
 
 
 def called(function: Callable[..., Any], hook: Hook, value: Any, request: Request) -> Any:
@@ -144,15 +157,6 @@ def reply_of(value: Any) -> Reply:
         kind = type(value).__name__
         raise TypeError(f"a {kind} has no body that a worker could send. Yield with stream=True, or return Response(content).")
     return Reply(*encode_value(value))
-
-
-def chunk_of(api: Any, value: Any) -> tuple[bytes, str]:
-    """Return a piece of a stream as bytes, and what type a stream of such pieces has."""
-    shown = api.format_encoded_response(value)
-    if isinstance(shown, str):
-        return shown.encode(), "application/x-ndjson" if isinstance(value, dict) or hasattr(value, "model_dump") else TEXT
-    data, kind = encode_value(shown)
-    return (data + b"\n", "application/x-ndjson") if kind == JSON else (data, kind)
 
 
 @final

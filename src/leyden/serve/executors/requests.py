@@ -13,6 +13,7 @@ from leyden.serve.tracing import read_traceparent
 
 _NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 GONE = Fault(499, "request.cancelled", "Nobody waits for this request any more.")
+TOO_LATE = Fault(504, "deadline.exceeded", "The deadline of this request is over.")
 
 
 def _see_nothing() -> None:
@@ -88,7 +89,17 @@ class Request:
         """Return whether nobody waits for it any more: the client left, or the deadline is over."""
         if not self._is_cancelled:
             self._look()
-        return self._is_cancelled or (self.deadline != math.inf and time.monotonic() >= self.deadline)
+        return self._is_cancelled or (self.deadline != math.inf and self.is_late)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its deadline is over."""
+        return time.monotonic() >= self.deadline
+
+    @property
+    def end(self) -> Fault:
+        """What it ends with, now that it is cancelled. The worker may know sooner than the front end that it is too late."""
+        return TOO_LATE if not self._is_cancelled else GONE
 
     @property
     def request_id(self) -> str:

@@ -6,7 +6,7 @@ from typing import final
 
 from leyden.core.log import about
 from leyden.serve.executors.executor import Executor, answered, called
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
 
 
@@ -17,7 +17,7 @@ class SingleExecutor(Executor):
     def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             if request.is_cancelled():
-                sink.fault(request, GONE)
+                sink.fault(request, request.end)
             else:
                 self._one(request, sink)
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
-from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called, chunk_of
-from leyden.serve.executors.requests import GONE, Request, Sink, Timing
+from leyden.serve.executors.executor import Executor, Stopwatch, answered, broken_by, called
+from leyden.serve.executors.requests import Request, Sink, Timing
 
 
 @final
@@ -21,7 +21,7 @@ class StreamingExecutor(Executor):
             try:
                 self.events.before_predict()
                 self.events.before_encode()
-                send_all(self._pieces(inputs[0], request), request, self.api, sink)
+                self._send_all(self._pieces(inputs[0], request), request, sink)
                 self.events.after_predict()
                 self.events.after_encode()
             except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
@@ -34,20 +34,19 @@ class StreamingExecutor(Executor):
         encode = self.plan.encode_response
         return called(self.api.encode_response, encode, outputs, request) if encode.is_own else outputs
 
+    def _send_all(self, pieces: Iterable[Any], request: Request, sink: Sink) -> None:
+        """Send pieces as they come; the generator is closed in any case.
 
-def send_all(pieces: Iterable[Any], request: Request, api: Any, sink: Sink) -> None:
-    """Send pieces as they come; the generator is closed in any case.
-
-    Raises:
-        Fault: Nobody waits for them any more, or the client does not read them.
-    """
-    iterator: Iterator[Any] = iter(pieces)
-    try:
-        for piece in iterator:
-            if request.is_cancelled():
-                raise GONE
-            sink.chunk(request, *chunk_of(api, piece))
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
+        Raises:
+            Fault: Nobody waits for them any more, or the client does not read them.
+        """
+        iterator: Iterator[Any] = iter(pieces)
+        try:
+            for piece in iterator:
+                if request.is_cancelled():
+                    raise request.end
+                sink.chunk(request, *self.piece(piece))
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()

@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, final
 
+from leyden.core.errors import ConfigError, LeydenError
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
 from leyden.serve.effects import WorkerId
 from leyden.serve.front.dispatcher import Dispatcher
+from leyden.serve.front.edge import Edge
 from leyden.serve.front.intake import Intake
 from leyden.serve.front.mounted import MountedLoggers
 from leyden.serve.front.own_routes import Parts
@@ -97,6 +99,23 @@ class FrontEnd:
         """Keep a part of the server's limits, of which others keep the rest; before it runs."""
         self.config = dataclasses.replace(self.config, num_front_ends=num_front_ends)
         self.dispatcher.reconfigure(self.config)
+
+    def make_middlewares(self) -> None:
+        """Make the middlewares before there are processes, so that what is wrong with them is told, once, to who calls `run`.
+
+        Raises:
+            ConfigError: One cannot be made.
+        """
+        try:
+            self.app.middleware_stack = self.app.build_middleware_stack()
+        except LeydenError:
+            raise
+        except Exception as error:
+            names = ", ".join(getattr(each.cls, "__name__", str(each.cls)) for each in self.app.user_middleware if each.cls is not Edge)
+            raise ConfigError(
+                f"the middlewares of this server ({names}) cannot be made: {type(error).__name__}: {error}. Each is called with the app "
+                "and its keywords: middlewares=[(Class, {'keyword': value})]."
+            ) from error
 
     # -- workers -------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ What goes to the supervisor, frames of kind STATE; `at` says which of the worker
 
 | meta | what it says |
 |---|---|
+| `{"serving": true}` | requests are taken |
 | `{"shutdown": true}` | somebody with the key asks for the end of the server |
 | `{"wake": api}` | a request waits for an API that has no worker |
 | `{"silent": [api, index], "at": address, "seconds": s}` | a worker has said nothing for so long, and has requests |
@@ -47,7 +48,21 @@ _logger = get_logger(__name__)
 
 @final
 class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers: the supervisor alone says when to stop."""
+    """Uvicorn without signal handlers: the supervisor alone says when to stop.
+
+    Args:
+        config: Of uvicorn.
+        on_started: Called once requests are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,7 +93,7 @@ class FrontProcess:
     def run(self) -> None:
         """Serve, in an event loop of its own; return once it has drained."""
         config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
-        server = self._server = _Server(config)
+        server = self._server = _Server(config, self._serving)
         if self._control is not None:  # a process of its own
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
             gc.collect()
@@ -97,6 +112,10 @@ class FrontProcess:
         self._is_done = True
         if self._drain is not None:
             self._drain.cancel()
+
+    def _serving(self) -> None:
+        if self._control is not None:
+            self._control.sendall(encode(Kind.STATE, 0, {"serving": True})[0])
 
     # -- what it is told -----------------------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ without the last chunk, so that no client takes a part for the whole.
 from typing import Any, Protocol, final
 
 from leyden.serve.api import StreamFormat
-from leyden.serve.codec import write_json
+from leyden.serve.codec import NDJSON, TEXT, write_json
 
 Headers = tuple[tuple[str, str], ...]
-NDJSON, TEXT, SSE = "application/x-ndjson", "text/plain; charset=utf-8", "text/event-stream; charset=utf-8"
+SSE = "text/event-stream; charset=utf-8"
 _SSE_HEADERS: Headers = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 

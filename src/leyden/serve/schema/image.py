@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from leyden.core.errors import closest, listed
 from leyden.core.optional import require
 
+# A PNG file of one pixel.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+
 
 class ImageInput(BaseModel):
     """A request with an image, or several: every text in it is one, as base64. Subclass it for other names.
@@ -29,7 +32,7 @@ class ImageInput(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    image_data: str | None = Field(None, description="An image file, as base64.", json_schema_extra={"format": "base64"})
+    image_data: str | None = Field(None, description="An image file, as base64.", examples=[PIXEL], json_schema_extra={"format": "base64"})
 
     @model_validator(mode="after")
     def _check_base64(self) -> "ImageInput":

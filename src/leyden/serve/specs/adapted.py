@@ -29,6 +29,7 @@ def adapted(api: Any, plan: HookPlan) -> tuple[Any, HookPlan]:
         encode_response=_stream_hook(api.spec, plan) if api.stream else around,
         input=InputKind.ANY,
         input_type=None,
+        formats_pieces=True,
     )
 
 

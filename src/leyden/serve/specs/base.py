@@ -209,6 +209,10 @@ class LitSpec:
                 for piece in pieces:
                     yield read_json(piece)
 
+    def sample_request(self) -> tuple[str, Any] | None:
+        """Return the path and the JSON value of a request that any API with this spec can answer; `None` if there is no such."""
+        return None
+
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         """Return what its clients read of an error, beside `detail`, `code`, `message` and `request_id`.
 

@@ -152,6 +152,9 @@ class OpenAIEmbeddingSpec(LitSpec):
 
     # -- the server's side -----------------------------------------------------------------------------------------
 
+    def sample_request(self) -> tuple[str, Any]:
+        return self.api_path or EMBEDDINGS, {"model": self._name, "input": "Hello"}
+
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         return openai_error(fault, told)
 

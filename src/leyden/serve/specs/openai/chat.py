@@ -134,6 +134,10 @@ class OpenAISpec(LitSpec):
         except Fault as fault:
             return self.style.response(fault, request.scope)
 
+    def sample_request(self) -> tuple[str, Any]:
+        messages = [{"role": "user", "content": "Hello"}]
+        return self.api_path or CHAT, {"model": self._models.names[0], "messages": messages, "max_tokens": 8}
+
     def error_items(self, fault: Fault, told: str) -> Mapping[str, Any]:
         return openai_error(fault, told)
 
