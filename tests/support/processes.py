@@ -107,7 +107,8 @@ class Script:
     def _wait_until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            if time.monotonic() > deadline:
+            is_over = self.process.returncode is not None and not self.descendants() and not condition()
+            if is_over or time.monotonic() > deadline:
                 raise DeadlineError(
                     f"not within {timeout} s: {what}; running: {self.descendants()}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
                 )

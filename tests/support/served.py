@@ -11,13 +11,14 @@ import httpx
 from tests.support.processes import Script, running_script
 
 SCRIPT = """
-from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
-from leyden.serve.mcp import MCP
-from tests.support.serve_apis import *
-from tests.support.serve_loggers import *
-{imports}
+if __name__ == "__main__":  # workers import this script as well: what is not theirs stays in here
+    from leyden.serve import AutoscalePolicy, LitServer, OpenAIEmbeddingSpec, OpenAISpec
+    from leyden.serve.mcp import MCP
+    from tests.support.doomed import *
+    from tests.support.serve_apis import *
+    from tests.support.serve_loggers import *
+    {imports}
 
-if __name__ == "__main__":
     server = LitServer({apis}, accelerator="cpu", {options})
     usual = dict(host="127.0.0.1", port=0, generate_client_file=False, log_level="info", access_log=False)
     server.run(**(usual | dict({run})))
@@ -43,7 +44,10 @@ class Served:
         self.script, self.url = script, url
 
     def post(self, value: Any, path: str = "/predict", **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json={"input": value}, **{**OPTIONS, **options})
+        return self.ask(path, {"input": value}, **options)
+
+    def ask(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, **{**OPTIONS, **options})
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, **{**OPTIONS, **options})

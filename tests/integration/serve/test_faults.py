@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from leyden.serve.effects import WorkerId
+from leyden.serve.metrics import Layout
 from leyden.serve.wire import Kind, encode
 from tests.support.fake_worker import FakeWorker, echo
 from tests.support.fronts import Front, one, serving, until
@@ -114,6 +115,20 @@ class TestWorkers:
             client.ask(b"1")
             idle.worker(echo)
             assert client.response().body == b"1"
+
+    def test_who_starts_them_is_told_that_one_is_waited_for(self, idle: Front) -> None:
+        told = list[Any]()
+        dispatcher, layout = idle.front.dispatcher, Layout(["/predict"])
+        values = dispatcher.counters(0)._page.values
+        dispatcher.tell = lambda **said: told.append((said, values[layout.slot("queue_depth", 0)]))
+        with idle.client() as client, idle.client() as other:
+            client.ask(b"1")
+            until(lambda: told)
+            other.ask(b"2")
+            until(lambda: dispatcher.num_open == 2)
+            idle.worker(echo)
+            assert (client.response().body, other.response().body) == (b"1", b"2")
+        assert told == [({"wake": 0}, 1.0)], "once, and the load can be seen"
 
     def test_what_a_lost_one_had_is_answered_and_the_others_go_on(self, way: Any) -> None:
         with serving(one(middlewares=way)) as front:

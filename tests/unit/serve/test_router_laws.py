@@ -162,11 +162,11 @@ class RouterLaws(RuleBasedStateMachine):
             elif isinstance(effect, Fail):
                 self.failed(effect, may_refuse)
             elif isinstance(effect, CancelOnWorker):
-                self.asked_to_cancel(effect)
+                self._asked_to_cancel(effect)
             elif isinstance(effect, Kill):
-                self.asked_to_kill(effect)
+                self._asked_to_kill(effect)
             else:
-                self.asked_to_wake(effect)
+                self._asked_to_wake(effect)
         for api in range(NUM_APIS):
             # One turn sends the first that wait, whichever worker each of them goes to.
             ids = sorted(call.id for call in self.sent_now if call.api == api and not call.is_retry)
@@ -196,12 +196,12 @@ class RouterLaws(RuleBasedStateMachine):
         assert effect.status != 429 or effect.call.id == may_refuse, "an accepted call is never refused later"
         assert effect.retry_after is None or 1 <= effect.retry_after <= 60
 
-    def asked_to_cancel(self, effect: CancelOnWorker[RoutedCall]) -> None:
+    def _asked_to_cancel(self, effect: CancelOnWorker[RoutedCall]) -> None:
         assert effect.call.id in self.held[effect.worker]
         assert not effect.call.is_open
         self.ended_at[effect.call.id] = self.now
 
-    def asked_to_kill(self, effect: Kill) -> None:
+    def _asked_to_kill(self, effect: Kill) -> None:
         held = [self.calls[number] for number in self.held[effect.worker] if self.calls[number].state is CallState.RUNNING]
         ignored = [call for call in held if self.now >= self.ended_at.get(call.id, math.inf) + self.kill_after]
         assert ignored, "it goes on with nothing that was given up long ago"
@@ -210,7 +210,7 @@ class RouterLaws(RuleBasedStateMachine):
 
         self.shapes[effect.worker] = self.shapes[effect.worker]._replace(takes_work=False)
 
-    def asked_to_wake(self, effect: Wake) -> None:
+    def _asked_to_wake(self, effect: Wake) -> None:
         assert not any(worker.api == effect.api for worker in self.shapes)
         assert any(call.api == effect.api and call.is_open for call in self.calls.values())
 

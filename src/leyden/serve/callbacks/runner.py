@@ -56,7 +56,7 @@ class CallbackRunner:
     """
 
     def __init__(self, callbacks: Callback | Sequence[Callback] | None = None) -> None:
-        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        given: list[Any] = list(callbacks or []) if callbacks is None or isinstance(callbacks, Sequence) else [callbacks]
         for each in given:
             if not isinstance(each, Callback):
                 made = f": pass an object, {each.__name__}()" if isinstance(each, type) else ""
