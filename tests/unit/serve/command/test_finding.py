@@ -9,7 +9,6 @@ import pytest
 from leyden.core.errors import ConfigError, ConfigTypeError, LeydenError, NotFoundError, listed
 from leyden.serve.command.finding import Found, find
 from leyden.serve.command.modules import Target
-from leyden.serve.wiring import logging_at
 from tests.support.user_files import forgetting, write
 
 API = """
@@ -139,8 +138,3 @@ def test_an_option_without_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--enable-shutdown-api"):
         found_in(tmp_path, "", shutdown_path="/stop")
     assert found_in(tmp_path, "", shutdown_path="/stop", enable_shutdown_api=True).server.config.shutdown_path == "/stop"
-
-
-def test_workers_show_what_the_server_shows(tmp_path: Path) -> None:
-    made = logging_at("error", found_in(tmp_path, "").server.replicas)
-    assert [spec.log_level for each in made for spec in each.specs] == ["error"]
