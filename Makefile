@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Three test processes: much of what they do is to wait for processes that they started.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Empty: Python keeps what it has compiled. Where it may not, each of the hundreds of interpreters that tests start compiles all anew.
+export PYTHONDONTWRITEBYTECODE :=
 # `make up PYTHON=/path/to/python3.12` takes that one.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)

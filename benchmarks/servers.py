@@ -52,9 +52,10 @@ class Server:
         self._file = Path(folder) / "output.txt"
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         command = [sys.executable, _script(library, folder), case, str(self.port), *arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as on users' machines
         self._started = time.perf_counter()
         with self._file.open("wb") as output:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
         self.seconds_to_200 = 0.0
         self._ended: Ended | None = None
 

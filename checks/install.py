@@ -48,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
     settings = pip_settings(listed)
     environment = {**os.environ, **({"SSL_CERT_FILE": settings["cert"]} if "cert" in settings else {})}
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--constraint", "constraints.txt"]
+    # Compiled once, as pip does: where Python may not write bytecode itself, each `import torch` would else take 3 s longer.
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
+    command += ["--constraint", "constraints.txt"]
     if subprocess.run([*PIP, "uv"], capture_output=True, check=False).returncode == 0:
         done = subprocess.run([*command, *uv_arguments(settings), *arguments], env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:

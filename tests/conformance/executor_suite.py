@@ -7,6 +7,7 @@ A subclass makes the executor of an API that does these things, in its own kind 
 """
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -56,6 +57,9 @@ class ExecutorSuite:
         assert sorted(read) == [["r-0"], ["r-1"], ["r-2"]]
         assert all(names in [["r-0"], ["r-1"], ["r-2"], ["r-0", "r-1", "r-2"]] for names in computed)
         assert {name for names in computed for name in names} == {"r-0", "r-1", "r-2"}
+        with told.of("tests.hooks"):
+            logging.getLogger("tests.hooks").info("afterwards")
+        assert told.fields("afterwards") == [{}]
 
     def test_one_request_and_none(self) -> None:
         assert self.answers(self.run({"value": "x"})) == {0: {"output": "x", "id": "r-0"}}

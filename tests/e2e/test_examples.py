@@ -68,6 +68,7 @@ def test_five_lines_train_bit_for_bit_like_the_raw_loop(tmp_path):
     assert raw["accuracy"] >= 0.88
 
 
+@pytest.mark.long
 def test_killed_and_resumed_on_two_ranks_ends_bit_for_bit_where_the_unbroken_run_ends(tmp_path):
     two = ("--out", tmp_path, "--devices", 2, "--strategy", "ddp")
     run("01_digits.py", *two, "--name", "unbroken")

@@ -315,12 +315,16 @@ def test_zz_a_request_with_the_key_stops_it(client: httpx.Client, script: Script
 
 
 PATHS = {
-    "leyden.serve": "LitAPI LitServer LitSpec OpenAISpec OpenAIEmbeddingSpec Callback Request Response test_examples",
+    "leyden.serve": "LitAPI LitServer LitSpec OpenAISpec OpenAIEmbeddingSpec Callback Logger Request Response configure_logging "
+    "set_trace set_trace_if_debug test_examples",
     "leyden.serve.api": "LitAPI",
     "leyden.serve.server": "LitServer",
     "leyden.serve.callbacks": "Callback CallbackRunner EventTypes NoopCallback",
+    "leyden.serve.callbacks.defaults.metric_callback": "PredictionTimeLogger RequestTracker",
+    "leyden.serve.loggers": "Logger",
     "leyden.serve.loops": "LitLoop ContinuousBatchingLoop DefaultContinuousBatchingLoop Output LitAPIStatus",
     "leyden.serve.mcp": "MCP",
+    "leyden.serve.middlewares": "MaxSizeMiddleware RequestCountMiddleware",
     "leyden.serve.schema.image": "ImageInput ImageOutput",
     "leyden.serve.specs": "",
     "leyden.serve.specs.base": "LitSpec",

@@ -99,6 +99,7 @@ def test_the_average_is_better_than_the_last_weights(results: dict[str, Any]) ->
     assert average < plain
 
 
+@pytest.mark.long
 def test_two_ranks_killed_and_resumed_end_bit_for_bit_where_the_unbroken_run_ends(out: Path) -> None:
     said = []
     with script("--out", out, "--name", "unbroken") as unbroken:

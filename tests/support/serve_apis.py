@@ -261,3 +261,13 @@ class Lengths(LitAPI):
 
     def predict(self, texts: Any) -> Any:
         return [[float(len(text)), 0.5] for text in texts]
+
+
+class StaysDown:
+    """A middleware that keeps its app from starting."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("not today")

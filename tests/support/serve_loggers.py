@@ -71,6 +71,22 @@ class Broken(Logger):
         raise AssertionError("it gets no values")
 
 
+class Shared(Logger):
+    """Counts values in files that all processes share, as prometheus_client does with `PROMETHEUS_MULTIPROC_DIR`."""
+
+    def __init__(self) -> None:
+        import prometheus_client
+        from prometheus_client import multiprocess
+
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        self.seen = prometheus_client.Counter("shared", "Values that came.", registry=registry)
+        self.mount("/metrics", prometheus_client.make_asgi_app(registry=registry))
+
+    def process(self, key: str, value: Any) -> None:
+        self.seen.inc()
+
+
 class Counted(Logger):
     """Adds numbers up in an app of prometheus_client, or counts values there."""
 

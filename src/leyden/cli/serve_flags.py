@@ -83,6 +83,7 @@ RUN = (
     Flag("port", int, "1024 to 65535; 0 takes a free one, and prints it", "8000"),
     Flag("num_api_servers", int, "processes that speak HTTP", "one for four workers"),
     Flag("log_level", str, "debug, info, warning, error or critical", "info"),
+    Flag("pretty_logs", SWITCH, "whether the log is written in colours", "off"),
     Flag("generate_client_file", SWITCH, "whether client.py is written, unless there is one", "on"),
 )
 UVICORN = (
@@ -98,7 +99,7 @@ WITHOUT = {
     "lit_api": "it is in the file",
     **dict.fromkeys(("spec", "callbacks", "middlewares", "loggers", "loop"), "an object: it is made in the file"),
     **dict.fromkeys(("max_batch_size", "batch_timeout", "stream", "api_path"), "an argument of LitAPI, of which a server may have several"),
-    **dict.fromkeys(("fast_queue", "api_server_worker_type", "pretty_logs"), "without effect"),
+    **dict.fromkeys(("fast_queue", "api_server_worker_type"), "without effect"),
     "uvicorn_kwargs": "those that are useful are in UVICORN",
 }
 

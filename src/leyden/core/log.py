@@ -138,13 +138,14 @@ def show(
         setup: How.
         stream: Where to, if not to the setup's stream.
         environ: Where ranks are looked up; by default the process's environment.
-        always: Facts of this process that JSON lines hold.
+        always: Facts of this process that JSON lines hold; by default those that they held before.
 
     Raises:
         MissingDependencyError: `rich` is not installed.
     """
     target = stream or (sys.stdout if setup.stream == "stdout" else sys.stderr)
-    formatter = _Formatter(setup, settings.environment() if environ is None else environ, always or {})
+    kept = next((each.always for each in _formatters()), {}) if always is None else always
+    formatter = _Formatter(setup, settings.environment() if environ is None else environ, kept)
     handler = _rich_handler(target) if setup.style == "rich" else logging.StreamHandler(target)
     handler.setFormatter(formatter)
     hide()
@@ -159,7 +160,10 @@ def show(
 
 def hide() -> None:
     """Show nothing any more."""
-    for handler, setup in _shown():
+    for handler in list(logging.getLogger(_ROOT).handlers):
+        if not isinstance(handler.formatter, _Formatter):
+            continue
+        setup = handler.formatter.setup
         for name in (_ROOT, _WARNINGS, *setup.also):
             logging.getLogger(name).removeHandler(handler)
         if setup.style == "json":
@@ -168,11 +172,12 @@ def hide() -> None:
 
 def shown() -> LogSetup | None:
     """Return how this process shows records; `None` if it does not."""
-    return next((setup for _, setup in _shown()), None)
+    return next((each.setup for each in _formatters()), None)
 
 
-def _shown() -> Sequence[tuple[logging.Handler, LogSetup]]:
-    return [(each, each.formatter.setup) for each in logging.getLogger(_ROOT).handlers if isinstance(each.formatter, _Formatter)]
+def _formatters() -> "list[_Formatter]":
+    """Return how records are shown: one, or none."""
+    return [each.formatter for each in logging.getLogger(_ROOT).handlers if isinstance(each.formatter, _Formatter)]
 
 
 def _rich_handler(stream: TextIO) -> logging.Handler:
@@ -210,10 +215,10 @@ class _Formatter(logging.Formatter):
         ours = "%(message)s" if setup.style == "rich" else "%(asctime)s %(levelname)s %(prefix)s%(name)s: %(message)s"
         super().__init__(setup.format or ours, None if setup.format else "%H:%M:%S")
         self.setup = setup
-        self._environ, self._always = environ, always
+        self._environ, self.always = environ, always
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {**self._always, **fields_of(record)}
+        fields = {**self.always, **fields_of(record)}
         return self._json(record, fields) if self.setup.style == "json" else self._text(record, fields)
 
     def _text(self, record: logging.LogRecord, fields: Mapping[str, object]) -> str:

@@ -2,17 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from leyden.core.lazy import Later
 from leyden.serve.config import ApiConfig, ServerConfig
 
-_documents: Any = Later("leyden.serve.front.documents")
+_samples: Any = Later("leyden.serve.command.samples")
 _INPUT: Final = {"input": 4.0}
-_PLAIN: Final = {"string": "text", "integer": 1, "number": 4.0, "boolean": True}
-_DEEPEST = 8  # classes that hold themselves
 
 
 def write_client(url: str, config: ServerConfig, folder: Path | None = None) -> None:
@@ -68,50 +65,8 @@ def _asked(api: ApiConfig) -> tuple[str, Any]:
     if api.spec is not None:
         paths = [endpoint.path for endpoint in api.spec.endpoints if "POST" in endpoint.methods]
         return api.spec.sample_request() or (paths[0] if paths else api.path, _INPUT)
-    if api.input_type is None:
-        return api.path, _INPUT
-    parts = dict[str, Any]()
-    schema = _documents.schema_of(api.input_type, parts)
-    return api.path, sample_of(schema, parts) if schema else _INPUT
-
-
-def sample_of(schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int = 0) -> Any:
-    """Return a value that fits a JSON schema, as far as its types go; what may be left out is.
-
-    Args:
-        schema: The schema.
-        parts: Those it refers to, by name.
-        depth: How deep it is in others.
-
-    Example:
-        >>> sample_of({"type": "object", "properties": {"n": {"type": "integer"}, "x": {}}, "required": ["n"]}, {})
-        {'n': 1}
-    """
-    if depth > _DEEPEST:
-        return None
-    for inner in _inner(schema, parts):
-        return sample_of(inner, parts, depth + 1)
-    for given in ("default", "const"):
-        if given in schema:
-            return schema[given]
-    if choices := schema.get("examples") or schema.get("enum"):
-        return choices[0]
-    return _of_kind(str(schema.get("type")), schema, lambda part: sample_of(part, parts, depth + 1))
-
-
-def _inner(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> list[Any]:
-    """Return the schemas of which one stands for another."""
-    if "$ref" in schema:
-        return [parts.get(schema["$ref"].rpartition("/")[2], {})]
-    return schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf") or []
-
-
-def _of_kind(kind: str, schema: Mapping[str, Any], sample: Callable[[Any], Any]) -> Any:
-    if kind == "object":
-        return {name: sample(schema.get("properties", {}).get(name, {})) for name in schema.get("required", ())}
-    if kind == "array":
-        return [sample(schema["items"])] if isinstance(schema.get("items"), dict) else []
-    return _PLAIN.get(kind)
+    sample = _samples.sample_of(api)
+    return api.path, _INPUT if sample is None else json.loads(sample.body)
 
 
 def _quoted(text: str) -> str:

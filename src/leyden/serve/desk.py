@@ -23,7 +23,7 @@ from leyden.core.log import get_logger
 from leyden.serve.errors import LinkError
 from leyden.serve.executors.requests import GONE, TOO_LATE, Request
 from leyden.serve.faults import Fault
-from leyden.serve.wire import LAST_OF_BATCH, LINK_STREAM, Frame, Kind
+from leyden.serve.wire import LAST_OF_BATCH, LINK_STREAM, MAX_PAYLOAD_BYTES, Frame, Kind
 from leyden.serve.worker_link import WorkerLink
 
 VERSION = 1
@@ -145,6 +145,7 @@ class Desk:
             sock, _ = self._listener.accept()
         except OSError:  # whoever knocked has gone again
             return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PAYLOAD_BYTES)  # a whole frame at once, if the system allows it
         front = Front(self._next_front, WorkerLink(sock))
         self._next_front += 1
         self._fronts[front.number] = front

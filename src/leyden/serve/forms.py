@@ -71,8 +71,7 @@ def _read_parts(body: bytes, content_type: str, keep: Callable[[str, Any], None]
     def on_file(file: Any) -> None:
         kind = _text(getattr(file, "content_type", None)) or _BYTES
         file.file_object.seek(0)
-        counted(_text(file.field_name), Upload(_text(file.file_name), kind, io.BytesIO(file.file_object.read())))
-        file.close()
+        counted(_text(file.field_name), Upload(_text(file.file_name), kind, file.file_object))
 
     if not options.get(b"boundary"):
         raise ValueError(f"Content-Type {content_type!r} names no boundary; HTTP clients set it when they are given the fields and files")

@@ -11,7 +11,7 @@ from typing import Generic, final
 from leyden.serve.batching import LONGEST_RUN_SECONDS, due_at, staged_items
 from leyden.serve.effects import CallState, CallT, WorkerId, WorkerShape
 from leyden.serve.estimate import Estimate
-from leyden.serve.limits import Limits
+from leyden.serve.limits import Limits, easy_queue
 
 QUEUED, STAGED, RUNNING = CallState.QUEUED, CallState.STAGED, CallState.RUNNING  # a global is read faster than an enum's member
 SPARE = 64  # ended calls that a queue may keep before it is worth a copy
@@ -94,7 +94,7 @@ class Lane(Generic[CallT]):
         timeout: Seconds that a call may wait; `inf` for as long as it takes.
         num_waiting: Calls in the queue.
         width: Calls that its workers compute at once.
-        easy: With fewer calls that wait, one more is welcome without a look at the speed of the workers.
+        easy: With fewer calls that wait, one more is welcome, as far as the speed of the workers was known in the last turn.
         wake_at: When something may be sent; `inf` until something changes.
         has_called: Whether somebody was told that a call waits and there is no worker.
     """
@@ -139,6 +139,10 @@ class Lane(Generic[CallT]):
         """Calls per second when all workers are busy with full batches; None while that is unknown."""
         seconds = self.run_seconds.value
         return self.width / seconds if seconds else None
+
+    def judge_speed(self) -> None:
+        """Find out anew with how many calls that wait one more is welcome."""
+        self.easy = easy_queue(self.limits, self.width, self.throughput)
 
     def put(self, call: CallT, now: float) -> None:
         """Let a call wait: behind the others, or before them if it runs again."""
@@ -223,7 +227,7 @@ class Lane(Generic[CallT]):
     def _recount(self, now: float) -> None:
         working = [worker for worker in self.workers.values() if worker.shape.takes_work]
         self.width = sum(worker.shape.width for worker in working)
-        self.easy = min(self.cap, 2 * self.width)
+        self.judge_speed()
         self.num_concurrent = sum(worker.shape.concurrency > 1 for worker in working)
         idle = {worker.id: worker for worker in working if not worker.slots}
         kept = {name: worker for name, worker in self.idle.items() if name in idle}

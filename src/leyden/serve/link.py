@@ -9,6 +9,7 @@ CONNECTING ──► HELLO both ways ──► READY ──► frames of calls �
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, final
 
@@ -16,7 +17,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId, WorkerShape
 from leyden.serve.errors import LinkError
-from leyden.serve.wire import LINK_STREAM, MORE, Buffer, Decoder, Frame, Kind, Reassembler, encode
+from leyden.serve.wire import LINK_STREAM, MAX_PAYLOAD_BYTES, MORE, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
 
 VERSION: Final = 1
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries to connect
@@ -98,11 +99,10 @@ class Link:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Buffer = b"", flags: int = 0) -> None:
+    def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Body = b"", flags: int = 0) -> None:
         """Take a frame to be written by the next `flush`; frames to a worker that is gone are dropped."""
-        buffers = encode(kind, stream, meta, body, flags)
-        self._out += buffers
-        self._out_bytes += len(body)
+        self._out += encode(kind, stream, meta, body, flags)
+        self._out_bytes += size_of(body)
 
     def flush(self) -> None:
         """Write what was sent, in one go."""
@@ -197,6 +197,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        # A whole frame at once, as far as the system allows it: with its default a body of 1 MB takes 15 % more CPU time.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PAYLOAD_BYTES)
         self._link.began(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -255,6 +255,7 @@ class Router(Generic[CallT]):
         return queue_refusal(lane.limits, lane.num_waiting, lane.width, lane.throughput)
 
     def _send(self, lane: Lane[CallT], now: float) -> None:
+        lane.judge_speed()
         while lane.num_waiting:
             if (worker := lane.choose(now)) is None:
                 return

@@ -66,7 +66,6 @@ def _serve_batches(desk: Desk, executor: Executor, answers: Answers) -> None:
         while batch := desk.take():
             answers.begin(len(batch))
             executor.run(batch, answers)
-            about(None)  # what comes next has nothing to do with these requests
             ended = time.monotonic()
             pace.learn((ended - began) / len(batch))
             if not pace.is_quick:
@@ -87,6 +86,7 @@ def _serve_steps(desk: Desk, executor: ContinuousExecutor, answers: Answers) -> 
         while executor.has_room and (batch := desk.take(1)):
             executor.take(batch, answers)
         has_made = executor.advance(answers)
+        about(None)
         desk.flush()
 
 

@@ -15,6 +15,7 @@ closes the link, loudly. What the items of a meta mean is the business of those 
 
 import enum
 import struct
+from collections import deque
 from typing import Any, Final, NamedTuple, final
 
 import msgspec
@@ -32,6 +33,7 @@ _HEADER_BYTES: Final = HEADER.size
 _BUFFER_BYTES, _DIRECT_BYTES = 256 << 10, 64 << 10  # larger payloads are read into memory of their own: nothing is copied
 
 Buffer = bytes | bytearray | memoryview
+Body = Buffer | list[bytes | bytearray]  # or the pieces in which it came: joining them would cost a copy
 
 
 @final
@@ -76,14 +78,14 @@ class Frame(NamedTuple):
     body: Buffer
 
 
-def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Buffer = b"", flags: int = 0) -> list[Buffer]:
+def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Body = b"", flags: int = 0) -> list[Buffer]:
     """Return the buffers that say this, to be written one after the other; the body among them is not copied.
 
     Args:
         kind: What it says.
         stream: The request it belongs to, `0` to `2**32 - 1`.
         meta: The facts beside the body; of a body in several frames its `n` is set here.
-        body: Any number of bytes.
+        body: Any number of bytes, or pieces of them.
         flags: `LAST_OF_BATCH`, or none: `MORE` is set here.
 
     Raises:
@@ -99,22 +101,32 @@ def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Bu
     if flags & ~LAST_OF_BATCH:
         raise ConfigError(f"flags={flags!r} is not accepted. Accepted are 0 and LAST_OF_BATCH; encode() sets MORE itself.")
     packed = _packed(kind, meta) if meta else b""
-    payload_bytes = len(packed) + _size(body)
-    if payload_bytes > MAX_PAYLOAD_BYTES:
-        return _several(kind, stream, meta or {}, memoryview(body).cast("B"), flags)
-    head = HEADER.pack(payload_bytes, stream, len(packed), kind, flags, 0) + packed
-    return [head, body] if payload_bytes > len(packed) else [head]
+    body_bytes = size_of(body)
+    if len(packed) + body_bytes > MAX_PAYLOAD_BYTES:
+        return _several(kind, stream, meta or {}, body, flags)
+    head = HEADER.pack(len(packed) + body_bytes, stream, len(packed), kind, flags, 0) + packed
+    if not body_bytes:
+        return [head]
+    return [head, *body] if isinstance(body, list) else [head, body]
 
 
-def _several(kind: Kind, stream: int, meta: dict[str, Any], body: memoryview, flags: int) -> list[Buffer]:
-    packed = _packed(kind, {**meta, "n": len(body)})
+def _several(kind: Kind, stream: int, meta: dict[str, Any], body: Body, flags: int) -> list[Buffer]:
+    left = size_of(body)
+    packed = _packed(kind, {**meta, "n": left})
+    pieces = deque(memoryview(piece).cast("B") for piece in (body if isinstance(body, list) else [body]))
     buffers: list[Buffer] = []
-    at = 0
-    while at < len(body):
-        stop = min(at + MAX_PAYLOAD_BYTES - len(packed), len(body))
-        said = flags if stop == len(body) else MORE
-        buffers += (HEADER.pack(len(packed) + stop - at, stream, len(packed), kind, said, 0) + packed, body[at:stop])
-        at, packed = stop, b""
+    while left:
+        room = min(MAX_PAYLOAD_BYTES - len(packed), left)
+        left -= room
+        buffers.append(HEADER.pack(len(packed) + room, stream, len(packed), kind, MORE if left else flags, 0) + packed)
+        packed = b""
+        while room:
+            piece = pieces.popleft()
+            if len(piece) > room:
+                pieces.appendleft(piece[room:])
+                piece = piece[:room]
+            buffers.append(piece)
+            room -= len(piece)
     return buffers
 
 
@@ -131,7 +143,15 @@ def _packed(kind: Kind, meta: dict[str, Any]) -> bytes:
     return packed
 
 
-def _size(body: Buffer) -> int:
+def size_of(body: Body) -> int:
+    """Return how many bytes a body has.
+
+    Example:
+        >>> size_of(b"ab"), size_of([b"ab", b"c"])
+        (2, 3)
+    """
+    if isinstance(body, list):
+        return sum(map(len, body))
     return body.nbytes if isinstance(body, memoryview) else len(body)
 
 

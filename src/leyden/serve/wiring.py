@@ -186,23 +186,21 @@ def replicas_of(
     logs: bool,
 ) -> list[Replicas]:
     """Return the workers of each API: on each device as many as were asked for, or as its `autoscale` begins with."""
-    every = {"stall_seconds": stall_seconds, "logs": logs, "replacements": replacements()}
-    common = WorkerSpec(packed=b"", api=0, name="", address="", device="", **every)
-    return [_replicas(number, api, devices, per_device[number], callbacks, common) for number, api in enumerate(apis)]
+    common = WorkerSpec(packed=b"", api=0, name="", address="", stall_seconds=stall_seconds, logs=logs, replacements=replacements())
+    patterns = [
+        dataclasses.replace(common, packed=packed(api, callbacks), api=number, path=api.api_path) for number, api in enumerate(apis)
+    ]
+    return [_replicas(api, what, devices, count) for api, what, count in zip(apis, patterns, per_device, strict=True)]
 
 
-def _replicas(
-    number: int, api: LitAPI, devices: Sequence[Device], per_device: int, callbacks: Sequence[Callback], common: WorkerSpec
-) -> Replicas:
+def _replicas(api: LitAPI, what: WorkerSpec, devices: Sequence[Device], per_device: int) -> Replicas:
     policy = api.autoscale
     count = len(devices) * per_device
     if policy is not None:
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
-    code = packed(api, callbacks)
-    spec = dataclasses.replace(common, packed=code, api=number, path=api.api_path)
     specs = [
-        dataclasses.replace(spec, name=f"{api.api_path} {index}", device=devices[index // per_device])
+        dataclasses.replace(what, name=f"{api.api_path} {index}", device=devices[index // per_device])
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)

@@ -38,7 +38,7 @@ from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.executor import Executor
 from leyden.serve.hooks import plan_of
 from leyden.serve.loading import importing
-from leyden.serve.processes import die_with_parent
+from leyden.serve.processes import die_with_parent, keep_memory
 from leyden.serve.specs.adapted import adapted
 from leyden.serve.turns import serve
 
@@ -102,6 +102,7 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
     if spec.dies_with_parent:
         die_with_parent()
+    keep_memory()
     show(spec.log or by_settings(), always={"api": spec.path})  # else the tracebacks of hooks would be seen by nobody
     control = ControlLine(sock)
     control.hear()  # the parent may have ended before the kernel knew

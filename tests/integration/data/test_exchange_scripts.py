@@ -30,6 +30,7 @@ def printed(python: str, library: str, folder: Path) -> dict[str, str]:
     return {name: rest for name, _, rest in lines if name in NAMES}
 
 
+@pytest.mark.long
 def test_the_script_prints_the_same(tmp_path: Path) -> None:
     theirs = printed(peer_python("litdata"), "litdata", tmp_path / "litdata")
     ours = printed(sys.executable, "leyden.data", tmp_path / "leyden")

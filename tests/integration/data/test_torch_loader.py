@@ -24,7 +24,7 @@ def read(loader: "DataLoader[list[int]]") -> list[list[int]]:
     return list(loader)
 
 
-@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.long)])
 def test_every_sample_comes_once(workers: int, method: str | None) -> None:
     dataset = numbers(50)
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=method, collate_fn=plain)
@@ -37,7 +37,7 @@ def test_with_its_batch_size_batches_are_in_order() -> None:
     assert list(itertools.chain.from_iterable(batches)) == list(range(50))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_the_state_is_not_guessed_when_workers_iterated(method: str) -> None:
     dataset = numbers(20, batch_size=4)
     loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=method, collate_fn=plain)

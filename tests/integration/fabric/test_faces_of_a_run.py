@@ -53,7 +53,9 @@ def run(face: str) -> dict:
         return json.loads((script.folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize("face", [face for face in FACES if face != "one process"])
+@pytest.mark.parametrize(
+    "face", ["script", "leyden fabric run", *(pytest.param(face, marks=pytest.mark.long) for face in ("fork", "spawn"))]
+)
 def test_every_way_of_starting_gives_the_same_losses(face):
     result, alone = run(face), run("one process")
     assert (result["rank"], result["world"]) == (0, 2)

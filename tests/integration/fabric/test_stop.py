@@ -38,7 +38,7 @@ if __name__ == "__main__":
 )
 
 
-@pytest.mark.parametrize("told", ["first", "other", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.parametrize("told", ["first", *(pytest.param(told, marks=pytest.mark.long) for told in ("other", "all"))])
 def test_sigterm_stops_all_ranks_at_one_step_with_a_checkpoint(told):
     with running_script(STOPPED) as script:
         script.wait_for_output("running", 2)
@@ -98,7 +98,7 @@ if __name__ == "__main__":
 )
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_fork", marks=pytest.mark.long)])
 def test_nobody_waits_for_the_answer_of_a_rank_that_has_left(strategy):
     with running_script(LEAVING, env={"STRATEGY": strategy}) as script:
         finished = script.wait()

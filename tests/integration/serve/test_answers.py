@@ -317,6 +317,22 @@ def test_requests_are_logged_as_uvicorn_does(way: Any, caplog: pytest.LogCapture
     assert lines == [start + '"POST /predict?x=1 HTTP/1.1" 200', start + '"POST /predict HTTP/1.1" 400']
 
 
+def test_the_log_names_the_client_behind_a_proxy_and_each_request_of_a_row(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+    first = b"POST /predict?first HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\nx-forwarded-for: 192.0.2.7\r\n\r\n1"
+    second = b"GET /health/live?second HTTP/1.1\r\nhost: x\r\n\r\n"
+    for trusted in ("127.0.0.1", "10.0.0.1"):
+        with serving(one(middlewares=way), echo, access_log=True, forwarded_allow_ips=trusted) as front, front.client() as client:
+            client.send(first + second)
+            assert [client.response().status, client.response().status] == [200, 200]
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert [line.partition(" - ")[2] for line in lines] == [
+        '"POST /predict?first HTTP/1.1" 200',
+        '"GET /health/live?second HTTP/1.1" 200',
+    ] * 2
+    assert [line.partition(":")[0] for line in lines] == ["192.0.2.7", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
 def numbers(front: Front) -> dict[str, float]:
     """Return what was counted, by name and labels."""
     text = front.get("/metrics", x_api_key="k").body.decode()

@@ -17,7 +17,7 @@ from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
 from tests.support.fronts import until
-from tests.support.serve_apis import FailsSetUp, Replies, Square
+from tests.support.serve_apis import Echo, FailsSetUp, Replies, Square
 
 
 class Noted(Callback):
@@ -141,3 +141,9 @@ def test_a_worker_that_hangs_is_told_in_the_log_and_counted(tmp_path: Path, capl
         (tmp_path / "go").touch()
         assert waits.result().json() == {"output": "done"}
     assert "worker 0 of /predict has said nothing for 60 s, and has requests" in caplog.text
+
+
+def test_what_a_hook_returns_because_it_is_late_is_no_answer() -> None:
+    with TestClient(LitServer(Echo(), accelerator="cpu").app) as client:
+        answers = [client.post("/predict", json={"input": "wait"}, headers={"X-Request-Timeout": "0.02"}) for _ in range(20)]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(504, "deadline.exceeded")}

@@ -242,7 +242,7 @@ class TestClientFile:
         with served("Spells(api_path='/spell')", imports=IMPORTS, run="generate_client_file=True", env=environ) as server:
             assert server.url.startswith("https://127.0.0.1:")
             assert (
-                ran(server, {"SSL_CERT_FILE": str(certificate), "LEYDEN_SERVE_API_KEY": "secret, other"}).replace("\n", "") == "text4.0text"
+                ran(server, {"SSL_CERT_FILE": str(certificate), "LEYDEN_SERVE_API_KEY": "secret, other"}).replace("\n", "") == "text1.0text"
             )
             with Client(server.url, "secret", verify=certificate) as client:
                 point = {"x": 1, "name": "a", "tags": []}

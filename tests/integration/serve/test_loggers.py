@@ -147,6 +147,16 @@ def test_a_logger_does_not_outlive_its_server(tmp_path: Path) -> None:
         server.script.wait_until_gone(20)
 
 
+def test_an_app_that_adds_up_all_processes_counts_each_value_once(tmp_path: Path) -> None:
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with served("Logging()", options="loggers=Shared()", run="num_api_servers=2", env=env) as server:
+        watched = Watched(server, tmp_path / "none")
+        watched.log(times=5)
+        server.script.wait_for(lambda: {watched.count("shared_total") for _ in range(12)} == {5.0}, "5 in each front end")
+        watched.log(times=5)
+        server.script.wait_for(lambda: {watched.count("shared_total") for _ in range(12)} == {10.0}, "10 in each front end")
+
+
 def test_an_app_that_somebody_else_serves_has_loggers_too(tmp_path: Path) -> None:
     file = tmp_path / "values"
     server = LitServer(Logging(), accelerator="cpu", loggers=[Noting(str(file)), Counted("/numbers")])

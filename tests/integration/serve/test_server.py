@@ -149,11 +149,11 @@ def test_an_api_that_cannot_be_set_up_ends_the_server(api: str, told: str) -> No
 
 
 def test_a_front_end_that_cannot_start_ends_the_server() -> None:
-    with starting(options="middlewares=[(print, {'no_such': 1})]") as script:
+    with starting(options="middlewares=[StaysDown]") as script:
         finished = script.wait()
         assert finished.code == 1
         assert re.search(r"RemoteError: the front end could not start \(ended with status \d\), so the server stops", finished.stderr)
-        assert "unexpected keyword argument" in finished.stderr
+        assert "ValueError: not today" in finished.stderr
         assert "Leyden serves" not in finished.stdout
         script.wait_until_gone()
 

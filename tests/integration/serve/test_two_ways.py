@@ -1,5 +1,6 @@
 """The law of the two ways in: whatever is asked, the short way and ASGI give the same status, headers and body."""
 
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -48,14 +49,13 @@ def both() -> Iterator[tuple[Front, Front]]:
 
 
 def heard(front: Front, data: bytes) -> bytes:
-    """Return all that comes until the connection ends, but the date."""
+    """Return all that comes until the connection ends, but the dates: there are two heads if the first one says 100."""
     with socket.create_connection(("127.0.0.1", front.port), timeout=10.0) as found:
         found.sendall(data)
         came = b""
         while part := found.recv(1 << 20):
             came += part
-    head, _, body = came.partition(b"\r\n\r\n")
-    return b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"date: ")) + b"\r\n\r\n" + body
+    return re.sub(rb"date: [^\r]*\r\n", b"", came)
 
 
 HEADERS = st.sampled_from(

@@ -18,7 +18,9 @@ from tests.support.tunable import Tunable, TunableData, dataset, fresh, trainer_
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
-@pytest.mark.parametrize(("mode", "margin", "found"), [("power", 0.05, 16), ("binsearch", 0.0, 21), ("binsearch", 0.2, 16)])
+@pytest.mark.parametrize(
+    ("mode", "margin", "found"), [("power", 0.05, 16), pytest.param("binsearch", 0.0, 21, marks=pytest.mark.long), ("binsearch", 0.2, 16)]
+)
 def test_the_largest_size_that_fits_is_found(tmp_path: Path, mode: str, margin: float, found: int) -> None:
     module = fresh(memory=21)
     assert Tuner(trainer_for(tmp_path)).scale_batch_size(module, mode=mode, margin=margin) == found

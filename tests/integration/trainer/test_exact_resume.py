@@ -65,8 +65,14 @@ def torchdata() -> tuple[Any, Any]:
 LOADERS = {"plain": plain, "two workers": partial(plain, 2), "stateful": stateful, "torchdata": torchdata}
 
 
-@pytest.mark.parametrize("seam", SEAMS)
-@pytest.mark.parametrize("loaders", LOADERS)
+@pytest.mark.parametrize(
+    ("loaders", "seam"),
+    [
+        pytest.param(loaders, seam, marks=pytest.mark.long if loaders == "two workers" and seam != "mid-epoch" else ())
+        for loaders in LOADERS
+        for seam in SEAMS
+    ],
+)
 def test_a_run_goes_on_bit_for_bit(tmp_path: Path, loaders: str, seam: str) -> None:
     hook, nth = SEAMS[seam]
     prove(tmp_path, hook, nth, loaders=LOADERS[loaders], val_check_interval=1.0 if seam.startswith("last") else 2)

@@ -121,6 +121,12 @@ def test_json_lines_hold_what_they_are_about() -> None:
     assert "request_id" not in json.loads(after)
 
 
+def test_what_a_process_always_says_stays_when_the_rest_is_chosen_anew() -> None:
+    show(LogSetup(), always={"worker": "w0"})
+    (line,) = logged(LogSetup(style="json"), "slow")
+    assert json.loads(line)["worker"] == "w0"
+
+
 def test_the_fields_of_a_record_come_first() -> None:
     stream = io.StringIO()
     show(LogSetup(style="json"), stream=stream, environ={})

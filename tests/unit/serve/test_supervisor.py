@@ -14,7 +14,7 @@ from leyden.core.autoscale import AutoscalePolicy
 from leyden.core.errors import RemoteError
 from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaHandle, ReplicaSpec
-from leyden.serve.fronts import FrontEvent, FrontGone, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent
+from leyden.serve.fronts import FrontEvent, FrontGone, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent, log_frame
 from leyden.serve.log_routes import LogRoutes
 from leyden.serve.metrics import Layout, Page
 from leyden.serve.supervisor import Events, Replicas, Supervisor
@@ -91,6 +91,7 @@ class FakeFronts(Told):
 
     def __init__(self) -> None:
         super().__init__()
+        self.logged = list[bytes]()
         self.frames, self.num_starts, self._decoder, self._drains = list[Frame](), 0, Decoder(), False
         self.is_serving = True
 
@@ -103,11 +104,8 @@ class FakeFronts(Told):
         self.frames += self._decoder.feed(frame)
 
     def log(self, frame: bytes) -> bool:
-        self.tell_frame(frame)
-        return True
-
-    def writing(self) -> list[int]:
-        return []
+        self.logged.append(frame)
+        return len(self.logged) < 3
 
     def stop(self) -> None:
         self._drains = True
@@ -132,7 +130,9 @@ class Fronts:
         self.start, self.stop, self.are_gone, self.close = fake.start, fake.stop, fake.are_gone, fake.close
         self.are_serving = fake.are_serving
         self.events: Callable[[], Sequence[FrontEvent]] = fake.events
-        self.descriptors, self.tell, self.log, self.writing = fake.descriptors, fake.tell_frame, fake.log, fake.writing
+        self.descriptors, self.tell = fake.descriptors, fake.tell_frame
+        self.writing: Callable[[], Sequence[int]] = list
+        self.log = fake.log
 
 
 class Run:
@@ -289,11 +289,14 @@ def test_what_front_ends_ask_and_what_becomes_of_them() -> None:
     assert run.error is None
 
 
-def test_what_workers_log_is_handed_on() -> None:
+def test_what_workers_log_is_handed_on_and_what_is_dropped_is_counted() -> None:
     with supervised(at_once) as run:
         assert run.supervisor.started.wait(SECONDS)
-        run.engine.tell(Logged(0, "size", b"\x03"))
-        run.wait(lambda: [bytes(frame.body) for frame in run.fronts.frames if frame.kind is Kind.LOG] == [b"\x03"], "it is handed on")
+        for number in range(3):
+            run.engine.tell(Logged(0, "size", bytes([number]), dropped=number))
+        frames = [log_frame(0, "size", bytes([number])) for number in range(3)]
+        run.wait(lambda: run.fronts.logged == frames, "they are handed on")
+        run.wait(lambda: run.counted("log_dropped_total") == 4, "three that workers dropped, one that a front end did")
 
 
 def test_a_worker_that_goes_on_is_killed_and_started_again() -> None:

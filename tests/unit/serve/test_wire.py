@@ -152,6 +152,12 @@ def test_the_body_is_handed_on_and_not_copied(make: Callable[[bytes], Buffer]) -
     assert encode(Kind.RES, 1, {"s": 200}, body)[1] is body
 
 
+@given(st.lists(st.binary(max_size=9) | st.just(bytes(700_000)), max_size=5), st.sampled_from([{}, {"r": "a"}]))
+def test_pieces_are_sent_as_the_body_that_they_make(pieces: list[bytes], meta: dict[str, Any]) -> None:
+    joined = b"".join(pieces)
+    assert b"".join(encode(Kind.REQ, 1, meta, [*pieces], LAST_OF_BATCH)) == b"".join(encode(Kind.REQ, 1, meta, joined, LAST_OF_BATCH))
+
+
 def test_a_large_body_is_cut_into_views() -> None:
     body = bytearray(2 * MIB + 5)
     buffers = encode(Kind.RES, 1, {"s": 200}, body, LAST_OF_BATCH)

@@ -65,7 +65,7 @@ class Target:
         body, kind = body_of(payload, form, files)
         extra = {**self.headers, **({"content-type": kind} if kind else {}), **_lowered(headers)}
         seconds = self.seconds if timeout is DEFAULT else seconds_or_never(timeout)
-        return Call(self, "POST", checked_path("path", path), extra, body, seconds=seconds, retries=self.retries)
+        return Call(self, "POST", self._checked(path), extra, body, seconds=seconds, retries=self.retries)
 
     def get(self, path: str, timeout: float | None) -> "Call":
         """Return a question that is asked once.
@@ -74,7 +74,14 @@ class Target:
             ConfigError: An argument is not accepted.
         """
         seconds = min(self.seconds, seconds_or_never(timeout))
-        return Call(self, "GET", checked_path("path", path), self.headers, {}, seconds=seconds, retries=0)
+        return Call(self, "GET", self._checked(path), self.headers, {}, seconds=seconds, retries=0)
+
+    def _checked(self, path: Any) -> str:
+        try:
+            httpx.URL(self.url + checked_path("path", path))
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"path={path!r:.80} is not accepted: {error}. Quote what is special in it: urllib.parse.quote(…).") from error
+        return str(path)
 
 
 def target(url: str, api_key: str | None, timeout: float | None, retries: int, *, idempotent: bool) -> Target:
@@ -123,6 +130,9 @@ def _lowered(headers: Any) -> dict[str, str]:
         return {}
     if not isinstance(headers, Mapping) or not all(isinstance(each, str) for pair in headers.items() for each in pair):
         raise ConfigTypeError(f"headers={headers!r:.80} is not accepted: it takes a dict of names and texts.")
+    for name, text in headers.items():
+        if not (name + text).isascii() or not (name + text).replace("\t", "").isprintable():
+            raise ConfigError(f"headers={{{name!r}: {text!r:.80}}} is not accepted: headers are printable ASCII. Quote what is not.")
     return {name.lower(): text for name, text in headers.items()}
 
 

@@ -22,7 +22,7 @@ REQUIREMENTS = "requirements.txt"
 _LEYDEN = re.compile(r"^\s*(leyden\b|[^#\s]*/leyden-)", re.MULTILINE | re.IGNORECASE)
 
 # /health/ready asks for no key, whatever healthcheck_path is.
-_PROBE = (
+PROBE = (
     "import os, ssl, urllib.request as u; s = bool(os.environ.get('LEYDEN_SERVE_TLS_CERT')); "
     "u.urlopen('http%s://127.0.0.1:{port}/health/ready' % ('s' if s else ''), timeout=4, "
     "context=ssl._create_unverified_context() if s else None)"
@@ -146,7 +146,7 @@ def dockerfile(target: Target, folder: Path, *, port: int, gpu: bool) -> str:
         base=CUDA if gpu else PYTHON,
         system=_APT if gpu else "",
         install=_install(folder, gpu=gpu),
-        probe=json.dumps(["python", "-c", _PROBE.format(port=port)]),
+        probe=json.dumps(["python", "-c", PROBE.format(port=port)]),
         command=json.dumps(command),
     )
 

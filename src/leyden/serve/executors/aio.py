@@ -42,7 +42,7 @@ class AsyncExecutor(Executor):
         """How many more requests may be started."""
         return self.api.concurrency - len(self._tasks)
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(self._run_all(requests, sink))
 

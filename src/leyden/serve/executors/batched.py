@@ -13,7 +13,7 @@ from leyden.serve.faults import Fault, HookCall
 class BatchedExecutor(Executor):
     """Decodes each, computes all at once, encodes each: one that is wrong does not take the others along."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         watch = Stopwatch()
         kept, inputs = self.decoded(requests, sink)
         decode = watch.lap()

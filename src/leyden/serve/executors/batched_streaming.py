@@ -15,7 +15,7 @@ from leyden.serve.faults import HookCall
 class BatchedStreamingExecutor(Executor):
     """Sends each client its part of what `predict` yields for the batch; when the last client has left, the generator ends."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         watch = Stopwatch()
         kept, inputs = self.decoded(requests, sink)
         decode = watch.lap()

@@ -87,7 +87,7 @@ class ContinuousExecutor(Executor):
         # What it really has room for, only the loop knows: what is too much waits in the worker.
         return self.api.max_batch_size if self.api.max_batch_size > 1 else self.api.concurrency
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         waiting = list(reversed(requests))
         while waiting or self._active or self._ending:
             while waiting and self.has_room:

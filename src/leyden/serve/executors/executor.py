@@ -38,9 +38,16 @@ class Executor(ABC):
         """How many requests it has begun at once, each for itself; 1 if it takes batch after batch."""
         return 1
 
-    @abstractmethod
     def run(self, requests: Sequence[Request], sink: Sink) -> None:
         """Answer all requests of a batch, each once."""
+        try:
+            self.answer(requests, sink)
+        finally:
+            about(None)  # what is logged from now on has nothing to do with them
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
+        """Do what `run` promises, and say what log lines are about."""
 
     # -- the steps -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from leyden.serve.faults import HookCall
 class SingleExecutor(Executor):
     """Does requests one by one, however many were sent together."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             if request.is_cancelled():
                 sink.fault(request, request.end)

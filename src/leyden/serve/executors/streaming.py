@@ -11,7 +11,7 @@ from leyden.serve.executors.requests import Request, Sink, Timing
 class StreamingExecutor(Executor):
     """Sends what `encode_response` yields of what `predict` yields, as it comes; a client that left ends the generator."""
 
-    def run(self, requests: Sequence[Request], sink: Sink) -> None:
+    def answer(self, requests: Sequence[Request], sink: Sink) -> None:
         for request in requests:
             watch = Stopwatch()
             kept, inputs = self.decoded([request], sink)

@@ -33,6 +33,7 @@ from leyden.serve.tracing import read_traceparent
 from leyden.serve.wire import Frame
 
 Ending = Literal["", "whole", "cut"]  # more is to come; all was sent; it breaks off here
+_PIECE_BYTES: Final = 16 << 10
 GONE: Final = 499  # what is counted where the client left; nobody is told
 _BARE: Final = frozenset({None, "", "request.refused"})  # an HTTPException of a hook: nothing is added to its detail
 _logger = get_logger(__name__)
@@ -106,7 +107,7 @@ class HttpCall:
     since: float = 0.0
     worker: WorkerId | None = None
     # What the worker is told.
-    body: bytes | bytearray = b""
+    body: bytes | list[bytes | bytearray] = b""  # one that came in pieces stays in pieces: joining them would cost a copy
     content_type: str = ""
     headers: Mapping[str, str] | None = None
     traceparent: str = ""
@@ -145,9 +146,14 @@ class HttpCall:
             self.body = data
         else:
             self._reserve(len(data) + (0 if self.reserved else self.num_bytes))
-            if isinstance(self.body, bytes):
-                self.body = bytearray(self.body)
-            self.body += data
+            pieces: list[bytes | bytearray] = [self.body] if isinstance(self.body, bytes) else self.body
+            self.body, last = pieces, pieces[-1]
+            if len(data) >= _PIECE_BYTES or len(last) >= _PIECE_BYTES:
+                pieces.append(data)
+            elif isinstance(last, bytearray):  # a body that drips in is not a thousand objects
+                last += data
+            else:
+                pieces[-1] = bytearray(last) + data
         self.num_bytes += len(data)
         if self.num_bytes > self.owner.max_payload_bytes:
             raise too_large(self.owner.max_payload_bytes)

@@ -144,9 +144,8 @@ class FrontEnd:
         self.dispatcher.start()
         self._sweep()
         try:
-            tools = contextlib.nullcontext() if self._tools is None else self._tools.running()
-            with self.loggers.running():
-                async with tools:
+            async with contextlib.nullcontext() if self._tools is None else self._tools.running():
+                with self.loggers.running():
                     yield
         finally:
             if self._sweeping is not None:

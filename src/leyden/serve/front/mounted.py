@@ -103,6 +103,7 @@ class _Guarded:
         self._app, self._intake = app, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (fault := self._intake.keys.refusal(dict(scope["headers"]))) is not None:
-            raise Refused(fault)
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        if scope["type"] == "http" and (fault := self._intake.keys.refusal(headers)) is not None:
+            raise Refused(fault, headers)
         await self._app(scope, receive, send)

@@ -21,6 +21,7 @@ from typing import Any, Final, final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leyden.serve.faults import Fault
+from leyden.serve.front.access import Address, Clients
 from leyden.serve.front.answers import Answer, error_answer, header_lines
 from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
@@ -47,6 +48,7 @@ class HotPath:
         self.routes: dict[bytes, int] = {}  # the paths of hot routes, and the numbers of their APIs
         self.heads = Heads()
         self.connections: set[HotProtocol] = set()
+        self.clients = Clients()
         config = dispatcher.config
         self.header_timeout, self.body_timeout, self.keep_alive = config.header_timeout, config.body_timeout, config.keep_alive
 
@@ -103,6 +105,7 @@ class HotProtocol(HttpToolsProtocol):
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
         self._head_began = 0.0
+        self._asked: tuple[Address | None, str, str] = None, "", ""  # what the access log is to say of the request on the short way
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -241,6 +244,9 @@ class HotProtocol(HttpToolsProtocol):
         hot.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         hot.response_complete = False
         self.cycle = hot  # type: ignore[assignment] - all that the base class reads of it
+        if self.access_log:  # a pipelined request may be read before this one is answered
+            client = path.clients.behind(self.config, self.client, self.headers) if b"x-forwarded-for" in headers else self.client
+            self._asked = client, self.url.decode("latin-1"), self.parser.get_http_version()
         self._call = call = path.dispatcher.open(api, self, path.intake.request_id(headers))
         try:
             path.intake.read(call, headers)
@@ -383,10 +389,10 @@ class HotProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def _log(self, call: HttpCall, status: int) -> None:
-        address = "%s:%d" % self.client if self.client else ""  # noqa: UP031 - as uvicorn has it
-        version = self.parser.get_http_version()
+        client, url, version = self._asked
+        address = "%s:%d" % client if client else ""  # noqa: UP031 - as uvicorn has it
         extra = {"fields": call.log_fields()}
-        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", self.url.decode("latin-1"), version, status, extra=extra)
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", url, version, status, extra=extra)
 
 
 def _too_long() -> Fault:
