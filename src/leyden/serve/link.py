@@ -97,6 +97,12 @@ class Link:
                 pause = FIRST_PAUSE
                 await asyncio.sleep(pause)
 
+    def reset(self) -> None:
+        """End the connection, as if the worker were gone; then connect again."""
+        self._out, self._out_bytes = list[Buffer](), 0
+        if self._connection is not None:
+            self._connection.close()
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def send(self, kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Body = b"", flags: int = 0) -> None:

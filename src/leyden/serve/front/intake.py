@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, final
 
+from leyden.serve.arguments import FOREVER
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.auth import Keys
@@ -15,6 +16,7 @@ from leyden.serve.tracing import RequestIds, new_trace, read_traceparent
 
 Headers = Mapping[bytes, bytes]
 _JSON: Final = b"application/json"
+_MOST_DIGITS: Final = 20
 _TELLING: Final = frozenset({b"accept-encoding", b"accept", b"x-request-timeout", b"x-priority", b"traceparent"})
 
 
@@ -46,7 +48,7 @@ class Intake:
         if needs_key and (fault := self.keys.refusal(headers)) is not None:
             return fault
         length = headers.get(b"content-length")
-        if length is not None and len(length) >= self._digits and length.isdigit() and int(length) > self._most:
+        if length is not None and len(length) >= self._digits and length.isdigit() and _number(length) > self._most:
             return too_large(self._most)
         return None
 
@@ -105,7 +107,11 @@ def _positive(text: bytes, name: str) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise Fault(400, "request.invalid_header", f"{name} is {text.decode('latin-1')!r:.80}. Send seconds > 0, such as 2.5.")
-    return seconds
+    return seconds if seconds < FOREVER else math.inf
+
+
+def _number(digits: bytes) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf  # Python reads no number of thousands of digits
 
 
 def _whole(text: bytes) -> int:

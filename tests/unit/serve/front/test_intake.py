@@ -102,3 +102,15 @@ def test_keys_are_read_when_they_are_asked_for_and_stay_out_of_sight(caplog: pyt
     assert made in caplog.text
     assert opens(made, {b"authorization": b"Bearer " + made.encode()})
     assert not opens("", {b"authorization": b"Bearer "})
+
+
+@pytest.mark.parametrize("seconds", ["1e9", "1e18", "1e300", "1e308", "9" * 300])
+def test_deadlines_that_are_none_are_none(seconds: str) -> None:
+    assert read({"x-request-timeout": seconds}).deadline == math.inf
+
+
+def test_a_length_of_thousands_of_digits_is_too_large() -> None:
+    for length in ("9" * 21, "9" * 5000):
+        with pytest.raises(Fault) as caught:
+            read({"content-length": length})
+        assert caught.value.status == 413
