@@ -64,7 +64,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
     ) -> None:
         self.config = config
         self.exposes_errors = config.exposes_errors
-        self.max_payload_bytes = math.inf if config.max_payload_bytes is None else float(config.max_payload_bytes)
+        self.max_payload_bytes = float(config.payload_bytes)
         self.now = now
         self.num_open = 0
         self._router = _router_of(config)
@@ -128,7 +128,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             if known.link.address == address:
                 return
             self.remove_worker(worker)
-        link = Link(worker, address, self, name=f"front-{os.getpid()}", max_bytes=self.config.inflight_bytes)
+        link = Link(worker, address, self, name=f"front-{os.getpid()}")
         self._peers[worker] = Peer(link)
         if self._loop is not None:
             link.open()

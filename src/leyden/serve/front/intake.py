@@ -33,10 +33,9 @@ class Intake:
     def __init__(self, config: ServerConfig, ids: RequestIds, now: Callable[[], float]) -> None:
         self.keys = Keys(config.secrets.api_keys)
         self._config, self._ids, self._now = config, ids, now
-        self._most = math.inf if config.max_payload_bytes is None else config.max_payload_bytes
-        self._digits = 0 if self._most == math.inf else len(str(self._most))
+        self._most = config.payload_bytes
+        self._digits = len(str(self._most))
         self._compresses = config.compression == "auto"
-        self._refuses = bool(config.secrets.api_keys) or self._most < math.inf
 
     def request_id(self, headers: Headers) -> str:
         """Return the name of a request: the client's own, if that can be one."""
@@ -63,10 +62,9 @@ class Intake:
             Fault: 400, 401, 413.
         """
         get, config = headers.get, call.config
-        if self._refuses:
-            fault = self.refusal(headers, needs_key=config.authorize is None)
-            if fault is not None:
-                raise fault
+        fault = self.refusal(headers, needs_key=config.authorize is None)
+        if fault is not None:
+            raise fault
         kind = get(b"content-type")
         if kind is not None and kind != _JSON:  # JSON is what is read without a type, too
             call.content_type = kind.decode("latin-1")

@@ -76,7 +76,9 @@ def test_a_body_that_is_too_large_is_refused_by_its_head() -> None:
     read({"content-length": "10"}, config)
     with pytest.raises(Fault, match="up to 10 bytes"):
         read({"content-length": "11"}, config)
-    read({"content-length": "99999999999"}, ServerConfig(max_payload_bytes=None))
+    read({"content-length": "4294967296"}, ServerConfig(max_payload_bytes=None))
+    with pytest.raises(Fault, match="up to 4,294,967,296 bytes"):  # no frames would carry it
+        read({"content-length": "4294967297"}, ServerConfig(max_payload_bytes=None))
 
 
 def test_events_are_for_streams_alone() -> None:
