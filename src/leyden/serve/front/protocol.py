@@ -15,6 +15,7 @@ import asyncio
 import functools
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
@@ -27,7 +28,7 @@ from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.heads import Heads
 from leyden.serve.front.intake import Intake, has_body
-from leyden.serve.front.upgrades import is_misleading, parser_of, skipped
+from leyden.serve.front.upgrades import is_misleading, parser_after_head
 
 HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
 BODY_BYTES_PER_SECOND: Final = 64 << 10  # a body may take a second longer for each
@@ -95,7 +96,6 @@ class HotProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, path: HotPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
-        self.parser = parser_of(self)
         self.due = math.inf  # when it is overdue
         self._path = path
         self._call: HttpCall | None = None  # on the short way, until it is answered
@@ -104,7 +104,7 @@ class HotProtocol(HttpToolsProtocol):
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
         self._unread = 0  # bytes of answers, at the last look
-        self._is_misled = False  # the parser skips the body of this request
+        self._is_misled, self._skipped_from = False, 0  # the parser skips the body of this request; where that begins in the last read
         self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
@@ -144,7 +144,8 @@ class HotProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_misled:
             self._is_misled = False
-            if rest := skipped(self, data):
+            self.parser = parser_after_head(self)
+            if rest := data[self._skipped_from :]:
                 self.data_received(rest)
         if self._is_in_head:
             self._wait_for_head()
@@ -300,6 +301,14 @@ class HotProtocol(HttpToolsProtocol):
         if not self._head_began:
             self._head_began = self._path.dispatcher.now()
         self.due = self._head_began + self._path.header_timeout
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Note where the parser stopped; the base class calls it while it handles what the parser raised."""
+        upgrade = sys.exc_info()[1]
+        if self._is_misled and upgrade is not None:
+            self._skipped_from = upgrade.args[0]
+        else:
+            super()._unsupported_upgrade_warning()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; the base class calls it."""

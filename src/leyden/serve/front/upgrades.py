@@ -21,48 +21,22 @@ def is_misleading(headers: Mapping[bytes, bytes]) -> bool:
     return has_body(headers) and headers.get(b"upgrade", b"").lower() != b"websocket"
 
 
-@final
-class Parser(httptools.HttpRequestParser):
-    """Tells where what it takes for another protocol begins, in the bytes that it was fed last."""
-
-    offset = 0
-
-    def feed_data(self, data: Any) -> None:
-        """Read bytes.
-
-        Raises:
-            HttpParserUpgrade: What follows is for another protocol.
-        """
-        try:
-            super().feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.offset = upgrade.args[0]
-            raise
-
-
-def parser_of(protocol: Any) -> Parser:
-    """Return a parser that tells a protocol what it finds; as lenient as uvicorn's own is."""
-    parser = Parser(protocol)
-    with contextlib.suppress(AttributeError):  # httptools before 0.6.3
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
-
-
-def skipped(protocol: Any, data: bytes) -> bytes:
-    """Return what a protocol's parser skipped of the last bytes, and give it another one that reads on from there.
+def parser_after_head(protocol: Any) -> httptools.HttpRequestParser:
+    """Return a parser that goes on with the body of a request.
 
     Args:
         protocol: Knows the head of the request, and is told all that follows.
-        data: What the parser was fed last.
     """
     before = protocol.parser
     kept = [(name, value) for name, value in protocol.headers if name not in _ASKING]
     if not before.should_keep_alive():
         kept.append((b"connection", b"close"))
     lines = b"".join(b"%b: %b\r\n" % line for line in kept)
-    protocol.parser = parser_of(_AfterHead(protocol))
-    protocol.parser.feed_data(b"%b / HTTP/%b\r\n%b\r\n" % (before.get_method(), before.get_http_version().encode(), lines))
-    return data[before.offset :]
+    parser = httptools.HttpRequestParser(_AfterHead(protocol))
+    with contextlib.suppress(AttributeError):  # httptools before 0.6.3; uvicorn is as lenient
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    parser.feed_data(b"%b / HTTP/%b\r\n%b\r\n" % (before.get_method(), before.get_http_version().encode(), lines))
+    return parser
 
 
 @final
