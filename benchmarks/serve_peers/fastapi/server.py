@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     app = FastAPI()
     CASES[args.case](app)
-    uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="error", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="error")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def main() -> None:
     args = parser.parse_args()
     options = {"accelerator": "cpu", "workers_per_device": args.workers, **json.loads(args.server)}
     server = ls.LitServer(CASES[args.case](args), **options)
-    server.run(host="127.0.0.1", port=args.port, log_level="error", generate_client_file=False, access_log=False)
+    server.run(host="127.0.0.1", port=args.port, log_level="error", generate_client_file=False)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,8 @@ class ForkedFronts:
 
     Args:
         count: How many.
-        run: What a front end does, given its number and its control socket; it returns when the front end has drained.
+        make: Makes what they have in common, before the first one is forked, and returns what a front end does, given its number
+            and its control socket; that returns when the front end has drained.
         strangers: Returns the file descriptors of this process that are not a front end's.
         share_logs: Whether front ends know of each other's numbers, so that one of them gets the values for loggers.
     """
@@ -203,12 +204,13 @@ class ForkedFronts:
     def __init__(
         self,
         count: int,
-        run: Callable[[int, socket.socket], None],
+        make: Callable[[], Callable[[int, socket.socket], None]],
         strangers: Callable[[], Iterable[int]],
         *,
         share_logs: bool = False,
     ) -> None:
-        self._run, self._strangers, self._share_logs = run, strangers, share_logs
+        self._make, self._strangers, self._share_logs = make, strangers, share_logs
+        self._run: Callable[[int, socket.socket], None] | None = None
         self._processes: dict[int, _Process] = {}
         self._count = count
         self._is_stopping = False
@@ -222,12 +224,13 @@ class ForkedFronts:
                     self._processes[number].line.send(frame)
 
     def _forked(self, number: int) -> _Process:
+        run = self._run = self._run or self._make()
         ours, theirs = socket.socketpair()
-        child = fork(lambda: self._be(number, ours, theirs))
+        child = fork(lambda: self._be(run, number, ours, theirs))
         theirs.close()
         return _Process(child, _Line(ours))
 
-    def _be(self, number: int, ours: socket.socket, theirs: socket.socket) -> None:
+    def _be(self, run: Callable[[int, socket.socket], None], number: int, ours: socket.socket, theirs: socket.socket) -> None:
         """Be a front end, in the forked process: it holds nothing whose end others wait for."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
@@ -238,7 +241,7 @@ class ForkedFronts:
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        self._run(number, theirs)
+        run(number, theirs)
 
     def tell(self, frame: bytes) -> None:
         """Send a frame to all."""

@@ -298,20 +298,23 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             options |= stack.enter_context(_tls.files())
             _tls.checked(options)
             listener = stack.enter_context(closing(listening(host, port)))
-            if generate_client_file:
-                write_client(url_of(listener, is_secure="ssl_certfile" in options), self._front_end.config)
-            self._serve(listener, front_ends, options)
+            self._serve(listener, front_ends, options, writes_client=generate_client_file)
 
-    def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any]) -> None:
-        engine = LocalEngine()
+    def _serve(self, listener: socket.socket, front_ends: int, options: Mapping[str, Any], *, writes_client: bool) -> None:
+        engine, url = LocalEngine(), url_of(listener, is_secure="ssl_certfile" in options)
         pages = [Page(self._layout) for _ in range(front_ends)]
         self._pages = [*pages, Page(self._layout)]
         self._is_forked = True
-        front = self._front_end  # made here, so that forked ones need not import anything
-        front.share_limits(front_ends)
-        front.make_middlewares()
 
-        def be(number: int, control: socket.socket) -> None:
+        def made() -> Callable[[int, socket.socket], None]:
+            front = self._front_end  # made before the fork, so that forked ones need not import anything
+            front.share_limits(front_ends)
+            front.make_middlewares()
+            if writes_client:
+                write_client(url, front.config)
+            return lambda number, control: be(front, number, control)
+
+        def be(front: Any, number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
             _process.FrontProcess(front, listener, control, options).run()
 
@@ -321,8 +324,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             yield from [] if supervisor is None else supervisor.strangers()
 
         # With this setting of prometheus_client's, the numbers of all processes are added up: one that counts is enough.
-        fronts = ForkedFronts(front_ends, be, strangers, share_logs="PROMETHEUS_MULTIPROC_DIR" in settings.environment())
-        url = url_of(listener, is_secure="ssl_certfile" in options)
+        fronts = ForkedFronts(front_ends, made, strangers, share_logs="PROMETHEUS_MULTIPROC_DIR" in settings.environment())
         supervisor = self._supervise(engine, fronts, on_ready=lambda: _announce(url, self._config))
         try:
             supervisor.run()
@@ -463,8 +465,9 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
     Raises:
         ConfigError: One is not.
     """
-    known = set(inspect.signature(_uvicorn.Config).parameters) - {"app", "host", "port", "uds", "fd", "workers", "lifespan", "http"}
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
+    if given:  # uvicorn is imported for these alone: else that happens while workers start
+        known = set(inspect.signature(_uvicorn.Config).parameters) - {"app", "host", "port", "uds", "fd", "workers", "lifespan", "http"}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
     return {"log_level": log_level.lower(), "log_config": logging.uvicorn_config(), **given}

@@ -159,6 +159,7 @@ class Supervisor:
         """
         try:
             with self._signals():
+                self._act(time.monotonic())  # workers load what they need while the front ends are made
                 self._fronts.start(self._greeting)
                 while self._phase is not Phase.OVER:
                     now = time.monotonic()

@@ -57,7 +57,7 @@ def test_a_file_of_a_package_in_another_folder_is_served_with_options(tmp_path: 
         assert server.get("/extra").json() == {"extra": 1}
         facts = server.get("/info").json()["server"]
         assert (facts["workers_per_device"], facts["timeout"], facts["devices"]) == (2, 7, ["cpu"])
-        exec(PROBE.format(port=server.url.rpartition(":")[2]), {})  # what an image asks; it raises unless the server is ready
+        exec(PROBE.format(port=server.url.rpartition(":")[2]), {})  # what an image asks: it raises unless the server is ready
         pids = {server.post("pid").json()["output"] for _ in range(20)}
         assert len(pids) == 2
         os.kill(pids.pop(), signal.SIGKILL)
