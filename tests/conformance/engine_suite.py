@@ -140,6 +140,15 @@ class EngineSuite:
         self.wait(engine, Gone)
         assert engine.next_wakeup() is None
 
+    def test_workers_that_died_leave_nothing_open(self, engine: ReplicaEngine) -> None:
+        counts = list[int]()
+        for _ in range(3):  # with the first one comes what stays
+            handle = engine.start(spec_of(Square()))
+            os.kill(handle.pid, signal.SIGKILL)
+            self.wait(engine, Gone)
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+        assert counts[0] == counts[1] == counts[2]
+
     def test_nothing_is_left_after_close(self) -> None:
         engine = self.made()
         pids = [engine.start(spec_of(Square(), index)).pid for index in range(2)]

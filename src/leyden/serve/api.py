@@ -18,6 +18,7 @@ from leyden.serve.typed import checked_type
 StreamFormat = Literal["auto", "ndjson", "sse", "text"]
 STREAM_FORMATS = ("auto", "ndjson", "sse", "text")
 SLOW_INIT_SECONDS = 1.0
+CONCURRENCY, BUFFER_BYTES = 64, 2**20
 _NO_BATCHES: tuple[type, ...] = (str, dict, set)
 _GENERATOR = """
     def predict(self, x):
@@ -89,8 +90,8 @@ class LitAPI:
         *,
         idempotent: bool = False,
         stream_format: StreamFormat = "auto",
-        concurrency: int = 64,
-        max_stream_buffer_bytes: int = 2**20,
+        concurrency: int = CONCURRENCY,
+        max_stream_buffer_bytes: int = BUFFER_BYTES,
         autoscale: AutoscalePolicy | None = None,
     ) -> None:
         self.max_batch_size = _whole("max_batch_size", max_batch_size)
@@ -235,6 +236,7 @@ class LitAPI:
         self._check_async(plan)
         self._check_streams(plan)
         self._check_batches(plan)
+        self._check_effects()
         self._check_pickle()
         return plan
 
@@ -297,6 +299,18 @@ class LitAPI:
                 f"unbatch() is {plan.unbatch.form.value}, and a stream of batches needs a generator:\n"
                 "    def unbatch(self, outputs):\n        for output in outputs:\n            yield list(output)\n"
             )
+
+    def _check_effects(self) -> None:
+        """Warn of arguments that change nothing beside the others."""
+        idle = {
+            "batch_timeout": self.batch_timeout > 0 and self.max_batch_size == 1 and "max_batch_size is 1",
+            "concurrency": self.concurrency != CONCURRENCY and not self.enable_async and self.loop is None and "enable_async is not set",
+            "stream_format": self.stream_format != "auto" and not self.stream and "stream is not set",
+            "max_stream_buffer_bytes": self.max_stream_buffer_bytes != BUFFER_BYTES and not self.stream and "stream is not set",
+        }
+        found = [f"{name}={getattr(self, name)!r} ({reason})" for name, reason in idle.items() if reason]
+        if found:
+            warnings.warn(f"{type(self).__name__}: without effect: {', '.join(found)}.", UserWarning, stacklevel=4)
 
     def _check_batches(self, plan: HookPlan) -> None:
         if self.max_batch_size == 1 and plan.batch.is_own and plan.unbatch.is_own:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, final
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId
 from leyden.serve.errors import LinkError
-from leyden.serve.processes import Child, death, die_with_parent, fork, keep_memory
+from leyden.serve.processes import Child, death, die_with_parent, forget_spawned, fork, keep_memory
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
 _READ_BYTES, _WRITE_BYTES = 1 << 12, 1 << 16
@@ -238,6 +238,7 @@ class ForkedFronts:
         die_with_parent()
         keep_memory()
         ours.close()
+        forget_spawned()
         for descriptor in {*self._strangers(), *self.descriptors()}:
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -16,7 +16,7 @@ from leyden.core.errors import StateError
 from leyden.core.log import get_logger, shown
 from leyden.serve.engines.local import GUARD
 from leyden.serve.logger_main import logger_main
-from leyden.serve.processes import Child, death
+from leyden.serve.processes import Child, death, let_go
 from leyden.serve.wire import Kind, encode
 
 MOST_BYTES: Final = 4 << 20
@@ -134,8 +134,7 @@ class LoggerProcess:
         self._sending = memoryview(b"")  # its first bytes are gone with the process
         if self._socket is not None:
             self._socket.close()
-        with contextlib.suppress(Exception):
-            self._process.close()  # its sentinel
+        let_go(self._process, None if self._child is None else self._child.status)
         self._child = self._socket = self._process = None
 
     def _flush(self, sock: socket.socket) -> None:

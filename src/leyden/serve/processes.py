@@ -2,13 +2,14 @@
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn, final
+from typing import Any, NoReturn, final
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
@@ -96,6 +97,27 @@ def die_with_parent() -> None:
     """Let the kernel end this process with the *thread* that started it, which must be a main thread (Linux)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def let_go(process: Any, status: int | None) -> None:
+    """Free what `multiprocessing` holds for a process that was reaped behind its back: it would keep the pipes, and look for it for ever.
+
+    Args:
+        process: A `multiprocessing.Process` that has ended.
+        status: How.
+    """
+    with contextlib.suppress(AttributeError, ValueError):
+        process._popen.returncode = status
+        process.close()
+
+
+def forget_spawned() -> None:
+    """Close, in a forked process, the pipes that `multiprocessing` holds for processes that the parent has spawned."""
+    for process in multiprocessing.active_children():
+        finalizer = getattr(getattr(process, "_popen", None), "finalizer", None)
+        for descriptor in getattr(finalizer, "_args", ()):
+            with contextlib.suppress(OSError, TypeError):
+                os.close(descriptor)
 
 
 def fork(target: Callable[[], None]) -> Child:

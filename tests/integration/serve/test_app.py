@@ -4,6 +4,8 @@ import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from leyden.serve import LitServer
 from leyden.serve.callbacks import Callback
 from leyden.serve.testing import running, wrap_litserve_start
 from tests.support.asgi_client import TestClient
+from tests.support.fronts import until
 from tests.support.serve_apis import Echo, FailsSetUp, Replies, Square
 
 
@@ -123,6 +126,21 @@ def test_uvicorn_serves_it() -> None:
     with uvicorn_of(LitServer(Square(), accelerator="cpu").app) as port:
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"input": 5}, timeout=60)
         assert answer.json() == {"output": 25}
+
+
+def test_a_worker_that_hangs_is_told_in_the_log_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = LitServer(Square(), accelerator="cpu")
+    with running(server), TestClient(server.app) as client, ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(client.post, "/predict", json={"input": [str(tmp_path / "go")]})
+        until((tmp_path / "go.pid").exists)
+        dispatcher, portal = server._front.dispatcher, client.portal
+        assert portal is not None
+        for seconds in (1, 62):  # what an hour would show in an hour
+            portal.call(dispatcher.sweep, dispatcher.now() + seconds)
+        until(lambda: 'worker_hangs_total{api="/predict"} 1' in client.get("/metrics").text)
+        (tmp_path / "go").touch()
+        assert waits.result().json() == {"output": "done"}
+    assert "worker 0 of /predict has said nothing for 60 s, and has requests" in caplog.text
 
 
 def test_what_a_hook_returns_because_it_is_late_is_no_answer() -> None:

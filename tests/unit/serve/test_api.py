@@ -139,7 +139,7 @@ def test_streams_need_generators_everywhere() -> None:
 
 @pytest.mark.parametrize("timeout", [False, -1, None, 30, 2.0])
 def test_a_server_without_a_timeout_limits_no_batch(timeout: Any) -> None:
-    Plain(batch_timeout=2).check(timeout)
+    Plain(max_batch_size=2, batch_timeout=2).check(timeout)
 
 
 class Two(LitAPI):
@@ -241,6 +241,15 @@ class Batches(Plain):
 def test_batch_hooks_without_batches_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="max_batch_size is 1"):
         Batches().check()
+
+
+def test_arguments_without_effect_are_warned_of_once() -> None:
+    with pytest.warns(UserWarning, match=r"^Plain: without effect: batch_timeout=0\.1 \(max_batch_size is 1\), concurrency=2 ") as told:
+        Plain(batch_timeout=0.1, concurrency=2, stream_format="sse", max_stream_buffer_bytes=9).check()
+    assert len(told) == 1
+    assert "stream_format='sse' (stream is not set), max_stream_buffer_bytes=9 (stream is not set)" in str(told[0].message)
+    Stream(stream=True, stream_format="sse", max_stream_buffer_bytes=9).check()
+    Async(enable_async=True, concurrency=2).check()
 
 
 class Forgetful(LitAPI):

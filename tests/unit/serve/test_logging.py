@@ -20,6 +20,7 @@ ARGUMENTS = ("127.0.0.1:5000", "POST", "/predict?x=1", "1.1", 200)
 def _as_before() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
     before = [(each, list(each.handlers), each.propagate, list(each.filters), each.level) for each in loggers]
+    log.about(None)  # other tests of this process have left what theirs were about
     for logger in loggers:
         logger.setLevel(logging.INFO)  # as uvicorn does
     yield

@@ -19,7 +19,7 @@ from leyden.serve.effects import WorkerId
 from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEvent, ReplicaHandle, ReplicaSpec
 from leyden.serve.errors import LinkError
 from leyden.serve.loading import GUARD, refuse_while_importing
-from leyden.serve.processes import Child, death
+from leyden.serve.processes import Child, death, let_go
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 from leyden.serve.worker import worker_main
 
@@ -44,6 +44,11 @@ class LocalReplica:
         self.ends_at: float | None = None  # when it is ended if it has not by then
         self.is_ready = False
         self.last: tuple[str, str] | None = None  # what it said before it failed
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        self.control.close()
+        let_go(self.process, self.child.status)
 
 
 @final
@@ -110,6 +115,7 @@ class LocalEngine:
             found += self._heard(replica, _MOST_READS)
             if replica.ends_at is not None and now >= replica.ends_at:
                 replica.child.kill()
+                replica.ends_at = None
             if replica.child.has_ended():
                 found += self._heard(replica)  # its last words
                 found.append(self._ended(replica))
@@ -144,12 +150,10 @@ class LocalEngine:
 
     def _ended(self, replica: LocalReplica) -> Gone:
         self._replicas.remove(replica)
-        replica.control.close()
+        replica.close()
         with contextlib.suppress(OSError):
             Path(replica.address).unlink()
         status = replica.child.status or 0
-        with contextlib.suppress(Exception):
-            replica.process.close()  # its sentinel
         if replica.last is not None:
             return Gone(replica, *replica.last)
         phase = "" if replica.is_ready else " in its setup"
@@ -171,6 +175,6 @@ class LocalEngine:
             replica.child.kill()
         for replica in self._replicas:
             replica.child.wait(_END_SECONDS)
-            replica.control.close()
+            replica.close()
         self._replicas.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
