@@ -64,6 +64,23 @@ class TestPlain:
             client.send(b"hi")
             assert client.response().body == b"hi"
 
+    @pytest.mark.parametrize("is_chunked", [False, True])
+    def test_who_would_rather_speak_http_2_is_answered_all_the_same(self, front: Front, is_chunked: bool) -> None:
+        size = "transfer-encoding: chunked" if is_chunked else "content-length: 5"
+        asks = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AA"
+        head = f"POST /predict HTTP/1.1\r\nhost: x\r\n{asks}\r\n{size}\r\n\r\n"
+        body = b"5\r\nhello\r\n0\r\n\r\n" if is_chunked else b"hello"
+        following = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nnext"
+        data = following + head.encode() + body + following
+        for cut in (0, 40, len(following) + 20, len(data) - len(following) - len(body), len(data) - len(following) - 2, len(data) - 1):
+            with front.client() as client:
+                client.send(data[:cut])
+                client.send(data[cut:])
+                assert [client.response().body for _ in range(3)] == [b"next", b"hello", b"next"], cut
+        with front.client() as client:
+            client.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+            assert client.response().body == b"ok"
+
     def test_one_byte_at_a_time(self, front: Front) -> None:
         with front.client() as client:
             for byte in b"POST /predict?x=1 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc":

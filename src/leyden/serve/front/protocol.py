@@ -27,6 +27,7 @@ from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.heads import Heads
 from leyden.serve.front.intake import Intake, has_body
+from leyden.serve.front.upgrades import is_misleading, parser_of, skipped
 
 HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
 BODY_BYTES_PER_SECOND: Final = 64 << 10  # a body may take a second longer for each
@@ -94,6 +95,7 @@ class HotProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, path: HotPath, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
+        self.parser = parser_of(self)
         self.due = math.inf  # when it is overdue
         self._path = path
         self._call: HttpCall | None = None  # on the short way, until it is answered
@@ -101,6 +103,7 @@ class HotProtocol(HttpToolsProtocol):
         self._hot = _HotCycle()
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
+        self._is_misled = False  # the parser skips the body of this request
         self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
@@ -138,6 +141,10 @@ class HotProtocol(HttpToolsProtocol):
         elif self._read > HEAD_BYTES:
             self._is_fresh = self._receiving is None and (self.cycle is None or self.cycle.response_complete)
         super().data_received(data)
+        if self._is_misled:
+            self._is_misled = False
+            if rest := skipped(self, data):
+                self.data_received(rest)
         if self._is_in_head:
             self._wait_for_head()
         elif self._receiving is not None:
@@ -213,7 +220,7 @@ class HotProtocol(HttpToolsProtocol):
         if call is not None:
             self._receiving = None
             self._path.dispatcher.submit(call)
-        elif not self._is_discarding:
+        elif not self._is_discarding and not self._is_misled:
             self._body_by = math.inf
             super().on_message_complete()
 
@@ -262,6 +269,7 @@ class HotProtocol(HttpToolsProtocol):
         self.url = url
         self.headers += headers  # the list that is in the scope by now
         self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        self._is_misled = self.parser.should_upgrade() and is_misleading(dict(headers))
         super().on_headers_complete()
         self._body_by = self._path.dispatcher.now() + self._path.body_timeout
         if self.cycle is not None and self.cycle is not self._hot:
