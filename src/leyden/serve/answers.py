@@ -172,4 +172,4 @@ class Answers:
 
 def _unsendable(error: ConfigError, request: Request) -> Fault:
     _logger.error("%s: the answer cannot be sent: %s", request.request_id, error)
-    return Fault(500, "worker.failed", "The headers of the answer cannot be sent.", detail="Internal server error")
+    return Fault(500, "worker.failed", f"The answer cannot be sent: {error}", detail="Internal server error")

@@ -9,6 +9,7 @@ from typing import Any
 from leyden.core.errors import ConfigError, ConfigTypeError, closest, listed
 
 DEFAULT_PAYLOAD = 100 * 2**20
+FOREVER = 1e9  # seconds: thirty years and more are no limit, and would be too many milliseconds for a frame
 HOSTS = ("0.0.0.0", "127.0.0.1", "::")  # noqa: S104 - what a server may listen on
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)I?B?\s*")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -118,7 +119,7 @@ def seconds_or_never(value: object, name: str = "timeout") -> float:
     if value is None or value is False or value == -1:
         return math.inf
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value):
-        return float(value)
+        return float(value) if value < FOREVER else math.inf
     raise ConfigError(f"{name}={value!r} is not accepted: it takes seconds > 0, or False for none.")
 
 

@@ -14,6 +14,7 @@ from leyden.serve.limits import HARD_CAP, Limits, share
 from leyden.serve.loggers import Logger
 from leyden.serve.mcp import Tool
 from leyden.serve.specs.base import LitSpec
+from leyden.serve.wire import MOST_BODY_BYTES
 
 Compression = Literal["auto", "off"]
 
@@ -140,6 +141,11 @@ class ServerConfig:
             ).shared_by(self.num_front_ends)
             for api in self.apis
         ]
+
+    @property
+    def payload_bytes(self) -> int:
+        """The most bytes of a body: without a limit, what frames can carry."""
+        return MOST_BODY_BYTES if self.max_payload_bytes is None else min(self.max_payload_bytes, MOST_BODY_BYTES)
 
     @property
     def inflight_bytes(self) -> int:

@@ -49,20 +49,17 @@ class Link:
         receiver: Who is told.
         name: Of this front end, for the worker's log.
         token: What workers on other machines ask for.
-        max_bytes: What bodies that are not complete may take.
 
     Raises:
         ConfigError: The address is of no kind that is known.
     """
 
-    def __init__(
-        self, worker: WorkerId, address: str, receiver: Receiver, *, name: str = "front", token: str = "", max_bytes: int = 1 << 30
-    ) -> None:
+    def __init__(self, worker: WorkerId, address: str, receiver: Receiver, *, name: str = "front", token: str = "") -> None:
         if not address.startswith(_UNIX):
             raise ConfigError(f"a worker's address is {address!r}. Known are addresses like 'unix:/tmp/leyden-1/w0.sock'.")
         self.worker, self.address = worker, address
         self.is_ready = False
-        self._receiver, self._name, self._token, self._max_bytes = receiver, name, token, max_bytes
+        self._receiver, self._name, self._token = receiver, name, token
         self._task: asyncio.Task[None] | None = None
         self._connection: _Connection | None = None
         self._out: list[Buffer] = []
@@ -88,7 +85,7 @@ class Link:
         loop, path, pause = asyncio.get_running_loop(), self.address.removeprefix(_UNIX), FIRST_PAUSE
         while not self._is_closed:
             try:
-                _, connection = await loop.create_unix_connection(lambda: _Connection(self, self._max_bytes), path)
+                _, connection = await loop.create_unix_connection(lambda: _Connection(self), path)
             except OSError:  # not there yet, or not there any more: who made this link says when to stop
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -96,6 +93,12 @@ class Link:
                 await connection.ended.wait()
                 pause = FIRST_PAUSE
                 await asyncio.sleep(pause)
+
+    def reset(self) -> None:
+        """End the connection, as if the worker were gone; then connect again."""
+        self._out, self._out_bytes = list[Buffer](), 0
+        if self._connection is not None:
+            self._connection.close()
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -188,9 +191,9 @@ class Link:
 class _Connection(asyncio.BufferedProtocol):
     """The socket of a link: bytes are read to where frames are cut, without a copy."""
 
-    def __init__(self, link: Link, max_bytes: int) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._decoder, self._reassembler = Decoder(), Reassembler(max_bytes)
+        self._decoder, self._reassembler = Decoder(), Reassembler()
         self._why = "its connection ended"
         self.ended = asyncio.Event()
         self.transport: asyncio.Transport = None  # type: ignore[assignment]

@@ -25,6 +25,7 @@ from leyden.serve.errors import LinkError
 
 HEADER: Final = struct.Struct("<IIIBBH")
 MAX_PAYLOAD_BYTES: Final = 1 << 20
+MOST_BODY_BYTES: Final = 4 << 30  # of one request, or one answer: what is larger does not belong into a memory
 MORE, LAST_OF_BATCH = 1, 2  # flags; the rest is reserved
 LINK_STREAM: Final = 0  # the stream of frames that are about the link itself
 
@@ -89,7 +90,7 @@ def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Bo
         flags: `LAST_OF_BATCH`, or none: `MORE` is set here.
 
     Raises:
-        ConfigError: The meta does not fit into a frame or cannot be packed, or a flag is not accepted.
+        ConfigError: The meta does not fit into a frame or cannot be packed, the body is too large, or a flag is not accepted.
 
     Example:
         >>> Decoder().feed(b"".join(encode(Kind.REQ, 7, {"ct": "text/plain"}, b"hello")))
@@ -112,6 +113,10 @@ def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Bo
 
 def _several(kind: Kind, stream: int, meta: dict[str, Any], body: Body, flags: int) -> list[Buffer]:
     left = size_of(body)
+    if left > MOST_BODY_BYTES:
+        raise ConfigError(
+            f"The body of {kind.name} is {left:,} bytes long. Accepted are {MOST_BODY_BYTES:,}: send it in pieces, as a stream."
+        )
     packed = _packed(kind, {**meta, "n": left})
     pieces = deque(memoryview(piece).cast("B") for piece in (body if isinstance(body, list) else [body]))
     buffers: list[Buffer] = []
@@ -332,7 +337,7 @@ class Reassembler:
         [{'r': 'x'}]
     """
 
-    def __init__(self, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, max_bytes: int = MOST_BODY_BYTES + MAX_PAYLOAD_BYTES) -> None:
         self._max_bytes = max_bytes
         self._open: dict[tuple[int, Kind], _Open] = {}
         self._bytes = 0

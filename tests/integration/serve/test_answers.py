@@ -246,6 +246,29 @@ class TestRefusals:
             assert client.is_closed()
         assert front.post(b"1").body == b"1"
 
+    @pytest.mark.parametrize(
+        "head",
+        [
+            "content-length: 2\r\ntransfer-encoding: chunked",
+            "content-length: 2\r\ncontent-length: 3",
+            "content-length: -2",
+            "content-length: 2, 2",
+            "content-length: abc",
+            "content-length: 99999999999999999999999",
+            "transfer-encoding: gzip",
+            "x : 1",
+            "x: 1\r\n  folded",
+            "x: \0",
+        ],
+    )
+    def test_heads_that_may_be_read_in_two_ways_are_refused(self, front: Front, head: str) -> None:
+        with front.client() as client:
+            client.send(f"POST /predict HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n{{}}".encode())
+            found = client.response()
+            assert (found.status, found.json["code"]) == (400, "request.invalid_http")
+            client.socket.shutdown(1)
+            assert client.is_closed(), "what follows could be a request that somebody smuggles"
+
     def test_bytes_of_bodies_are_bounded_while_they_come(self, way: Any) -> None:
         with serving(one(middlewares=way, max_inflight_bytes=1000)) as front:
             worker = front.worker()
@@ -258,6 +281,10 @@ class TestRefusals:
                 worker.say(request, Kind.RES, b"ok")
                 assert first.response().body == b"ok"
             assert front.front.dispatcher.num_open == 0
+
+    def test_bytes_of_answers_are_not_those_of_bodies(self, way: Any) -> None:
+        with serving(one(middlewares=way, max_inflight_bytes=1000), lambda frame: [Said(Kind.RES, b"x" * 3_000_000)]) as front:
+            assert len(front.post(b"1").body) == 3_000_000
 
     def test_a_queue_that_is_full(self, way: Any) -> None:
         with serving(one(middlewares=way, max_queue_size=1)) as front:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fronts import Front, Response
+from tests.support.fronts import Front, Response, until
 from tests.support.real_workers import both_fronts, every_kind
 
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
@@ -246,6 +246,22 @@ class TestHeads:
                 client.send(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345".encode())
                 client.socket.shutdown(socket.SHUT_WR)
                 assert client.is_closed()
+
+
+@pytest.mark.parametrize("path", SPECS)
+def test_bodies_that_come_are_bounded_together(fronts: dict[str, Front], path: str) -> None:
+    for front in fronts.values():
+        router: Any = front.front.dispatcher._router
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n".encode()
+        bound, router._max_inflight_bytes = router._max_inflight_bytes, 1_000_000
+        with front.client() as first, front.client() as second:
+            first.send(head + b"x" * 600_000)
+            until(lambda router=router: router.inflight_bytes >= 500_000)
+            second.send(head + b"x" * 600_000)
+            found = second.response()
+            assert (found.status, found.json["code"], found.json["error"]["type"]) == (429, "queue.full", "rate_limit_error")
+        router._max_inflight_bytes = bound
+        until(lambda router=router: router.inflight_bytes == 0)
 
 
 def test_nothing_is_left_of_all_that(fronts: dict[str, Front]) -> None:

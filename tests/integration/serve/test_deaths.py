@@ -183,16 +183,20 @@ def test_nothing_is_left_of_all_that(server: Served) -> None:
     server.script.wait_until_gone()
 
 
-def test_a_set_up_that_hangs_holds_up_its_own_api_and_no_signal() -> None:
-    port = free_port()
-    with starting("[NeverSetUp(), Square(api_path='/other')]", options="timeout=0.3", run=f"port={port}") as script:
+def test_what_hangs_holds_up_its_own_api_and_no_signal(tmp_path: Path) -> None:
+    port, never = free_port(), str(tmp_path / "never")
+    with starting("[NeverSetUp(), Square(api_path='/other')]", options="timeout=0.3, drain_timeout=0.3", run=f"port={port}") as script:
         script.wait_for(lambda: "of /other is ready" in script.stderr, "the other one is ready")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", **OPTIONS) as client:
             assert client.post("/other", json={"input": 3}).json() == {"output": 9}
             waits = client.post("/predict", json={"input": 3})
             assert (waits.status_code, waits.json()["code"]) == (504, "queue.expired")
             assert [client.get(path).status_code for path in ("/health", "/health/ready", "/health/live")] == [503, 503, 200]
-        assert "Leyden serves" not in script.stdout
-        script.send(signal.SIGTERM)
+            assert "Leyden serves" not in script.stdout
+            with ThreadPoolExecutor(1) as pool:
+                hangs = pool.submit(client.post, "/other", json={"input": [never]})
+                script.wait_for(Path(never + ".pid").exists, "it computes without end")
+                script.send(signal.SIGTERM)
+                assert (hangs.result().status_code, hangs.result().json()["code"]) == (503, "server.draining")
         assert script.wait().code == 0
         script.wait_until_gone()

@@ -1,5 +1,6 @@
 """Time that runs out, clients that leave, workers that die, drain and come back."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,33 @@ class TestClientsThatLeave:
         assert not worker.has_request()
 
 
+class TestClientsThatDoNotRead:
+    @pytest.mark.parametrize("headers", [{}, {"connection": "close"}], ids=["kept", "closed"])
+    def test_a_large_answer_that_nobody_reads_is_not_held_for_ever(self, way: Any, headers: dict[str, str]) -> None:
+        with serving(one(middlewares=way, keep_alive=0.1, body_timeout=0.2), echo) as front:
+            with front.client() as client:
+                client.ask(b"x" * 16_000_000, **headers)
+                until(lambda: front.front._hot.connections)
+                until(lambda: not front.front._hot.connections)
+                came = 0
+                try:
+                    while part := client.socket.recv(1 << 20):
+                        came += len(part)
+                except ConnectionResetError:
+                    pass
+                assert came < 16_000_000
+            assert front.post(b"1").body == b"1"
+
+    def test_one_that_reads_slowly_gets_all_of_it(self, way: Any) -> None:
+        with serving(one(middlewares=way, keep_alive=0.1, body_timeout=0.2), echo) as front, front.client() as client:
+            client.ask(b"x" * 16_000_000)
+            found, pause, came = client.begin(), threading.Event(), 0
+            while part := found.read1(1 << 20):
+                came += len(part)
+                pause.wait(0.05)  # longer in all than a connection may be idle
+            assert came == 16_000_000
+
+
 class TestWorkers:
     def test_requests_wait_for_the_first_one(self, idle: Front) -> None:
         with idle.client() as client:
@@ -174,6 +202,17 @@ class TestWorkers:
             worker._owners[request.stream].sendall(b"\xff" * 64)
             assert client.response().json["code"] == "worker.lost"
         assert "The link is broken" in caplog.text
+
+    def test_what_cannot_be_sent_to_one_is_lost_and_nobody_waits_for_it(self, idle: Front, caplog: pytest.LogCaptureFixture) -> None:
+        idle.worker(echo)
+        assert idle.post(b"1").body == b"1"
+        dispatcher: Any = idle.front.dispatcher
+        meta_of = dispatcher._meta
+        dispatcher._meta = lambda call, now: {"r": 1 << 80} if call.priority == 9 else meta_of(call, now)
+        found = idle.post(b"2", x_priority="9")
+        assert (found.status, found.json["code"]) == (503, "worker.lost")
+        assert idle.post(b"3").body == b"3", "it is connected again"
+        assert "requests cannot be sent to worker 0 of /predict" in caplog.text
 
     def test_an_api_that_cannot_start_says_so(self, idle: Front) -> None:
         idle.call(lambda: idle.front.set_failing(0, "setup() raised ValueError"))

@@ -68,6 +68,8 @@ HEADERS = st.sampled_from(
         ("x-priority", "two"),
         ("x-request-timeout", "9"),
         ("x-request-timeout", "nan"),
+        ("x-request-timeout", "1e18"),
+        ("x-request-timeout", "1e308"),
         ("traceparent", "nonsense"),
         ("expect", "100-continue"),
         ("upgrade", "websocket"),

@@ -63,7 +63,7 @@ def test_hosts_and_front_ends() -> None:
 
 def test_seconds() -> None:
     assert arguments.seconds_or_never(2.5) == 2.5
-    assert all(arguments.seconds_or_never(value) == math.inf for value in (False, -1, None))
+    assert all(arguments.seconds_or_never(value) == math.inf for value in (False, -1, None, 1e9, 1e300))
     for value in (0, -3, "30", True, math.nan, math.inf):
         with pytest.raises(ConfigError, match="timeout="):
             arguments.seconds_or_never(value)

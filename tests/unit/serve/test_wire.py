@@ -338,3 +338,10 @@ def test_a_body_outlives_the_buffer_it_came_through() -> None:
     for _ in range(3):
         decoder.feed(joined(encode(Kind.REQ, 2, None, b"\xff" * 60_000)))
     assert (first.meta, first.body) == ({"t": b"raw"}, b"first")
+
+
+def test_a_body_that_no_link_carries_is_refused_where_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leyden.serve.wire.MOST_BODY_BYTES", 3 * MIB)
+    assert encode(Kind.RES, 1, body=bytes(3 * MIB))
+    with pytest.raises(ConfigError, match=r"^The body of RES is 3,145,729 bytes long\. Accepted are 3,145,728: send it in pieces"):
+        encode(Kind.RES, 1, body=bytes(3 * MIB + 1))

@@ -161,7 +161,7 @@ class HttpCall:
     def _reserve(self, num_bytes: int) -> None:
         if not self.owner.reserve(num_bytes):
             self.reason = "bytes"
-            raise Fault(429, "queue.full", "The bodies of other requests fill what this server holds.", headers={"retry-after": "1"})
+            raise no_room()
         self.reserved += num_bytes
 
     def give_back(self) -> None:
@@ -331,6 +331,11 @@ def too_large(most: float) -> Fault:
     return Fault(
         413, "request.too_large", f"Payload too large: this server takes bodies of up to {most:,.0f} bytes.", detail="Payload too large"
     )
+
+
+def no_room() -> Fault:
+    """Return what a request gets whose body would not fit beside others."""
+    return Fault(429, "queue.full", "The bodies of other requests fill what this server holds.", headers={"retry-after": "1"})
 
 
 def slow_body(seconds: float) -> Fault:

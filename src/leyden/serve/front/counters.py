@@ -56,10 +56,10 @@ class Counters:
         """Count a request that is answered without a call."""
         self._page.values[self._requests.get(status, self._other)] += 1.0
 
-    def refused(self, fault: Fault) -> None:
+    def refused(self, fault: Fault, reason: str = "") -> None:
         """Count a request that is refused without a call."""
         self.answered(fault.status)
-        self.rejected(fault.code)
+        self.rejected(fault.code, reason)
 
     def waited(self, seconds: float) -> None:
         """Count how long a request waited until its computation began."""

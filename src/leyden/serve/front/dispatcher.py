@@ -64,7 +64,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
     ) -> None:
         self.config = config
         self.exposes_errors = config.exposes_errors
-        self.max_payload_bytes = math.inf if config.max_payload_bytes is None else float(config.max_payload_bytes)
+        self.max_payload_bytes = float(config.payload_bytes)
         self.now = now
         self.num_open = 0
         self._router = _router_of(config)
@@ -128,7 +128,7 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             if known.link.address == address:
                 return
             self.remove_worker(worker)
-        link = Link(worker, address, self, name=f"front-{os.getpid()}", max_bytes=self.config.inflight_bytes)
+        link = Link(worker, address, self, name=f"front-{os.getpid()}")
         self._peers[worker] = Peer(link)
         if self._loop is not None:
             link.open()
@@ -301,8 +301,12 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             if isinstance(effect, Dispatch):
                 peer = self._peers.get(effect.worker)
                 if peer is not None:  # else it is gone, and a later effect says what becomes of the calls
-                    self._send(peer, effect, now)
                     touched[effect.worker] = peer.link
+                    try:
+                        self._send(peer, effect, now)
+                    except Exception:  # the worker has half of a batch: what it has is lost, and nobody waits for it
+                        _logger.exception("requests cannot be sent to worker %d of %s", effect.worker.index, self._path(effect.worker.api))
+                        peer.link.reset()
             elif isinstance(effect, Fail):
                 self._fail(effect)
             elif isinstance(effect, Wake):
@@ -317,6 +321,9 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
                     touched[effect.worker] = peer.link
         for link in touched.values():
             link.flush()
+
+    def _path(self, api: int) -> str:
+        return self.config.apis[api].path
 
     def _send(self, peer: Peer, effect: Dispatch[HttpCall], now: float) -> None:
         last = len(effect.calls) - 1

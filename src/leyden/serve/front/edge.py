@@ -15,7 +15,8 @@ from starlette.responses import Response
 from leyden.core.log import about
 from leyden.serve.faults import Fault
 from leyden.serve.front.asgi import REQUEST_ID, TAKEN, App, Message, Receive, Scope, Send, discard, too_slow
-from leyden.serve.front.calls import slow_body, too_large
+from leyden.serve.front.calls import no_room, slow_body, too_large
+from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.intake import Intake, has_body
 from leyden.serve.tracing import read_traceparent
 
@@ -26,11 +27,12 @@ class Refused(HTTPException):
     Args:
         fault: The error.
         headers: Of the request, if its body was not read.
+        reason: What it counts as, where its code does not tell.
     """
 
-    def __init__(self, fault: Fault, headers: Mapping[bytes, bytes] | None = None) -> None:
+    def __init__(self, fault: Fault, headers: Mapping[bytes, bytes] | None = None, reason: str = "") -> None:
         super().__init__(fault.status, fault.detail, dict(fault.headers))
-        self.fault = fault
+        self.fault, self.reason = fault, reason
         self.closes = headers is not None and has_body(headers)
 
 
@@ -68,12 +70,11 @@ class Edge:
     Args:
         app: What it stands around.
         intake: Names and limits.
-        most: The most bytes of a body; infinite if any.
-        body_timeout: Seconds that a body may take, and one more for each 64 KiB of it.
+        dispatcher: Knows what all bodies may take.
     """
 
-    def __init__(self, app: App, intake: Intake, most: float, body_timeout: float) -> None:
-        self._app, self._intake, self._most, self._body_timeout = app, intake, most, body_timeout
+    def __init__(self, app: App, intake: Intake, dispatcher: Dispatcher) -> None:
+        self._app, self._intake, self._dispatcher = app, intake, dispatcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,32 +91,61 @@ class Edge:
                     message["headers"] = [*found, (b"x-request-id", request_id.encode())]
             await send(message)
 
-        await self._app(scope, self._bounded(scope, receive, headers), named)
+        body = _Body(scope, receive, headers, self._intake, self._dispatcher)
+        try:
+            await self._app(scope, body.receive, named)
+        finally:
+            body.give_back()
 
-    def _bounded(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]) -> Receive:
-        """Return what an endpoint reads its body with."""
-        began, total, is_over = 0.0, 0, False
 
-        async def bounded() -> Message:
-            nonlocal began, total, is_over
-            if is_over or TAKEN in scope:  # there is no more of it, or whoever reads it looks after that
-                return await receive()
-            now = asyncio.get_running_loop().time
-            if not began:
-                began = now()
-                if (fault := self._intake.refusal(headers, needs_key=False)) is not None:
-                    is_over = True
-                    raise Refused(fault, headers)
-            try:
-                async with asyncio.timeout_at(too_slow(began, self._body_timeout, total)):
-                    message = await receive()
-            except TimeoutError:
-                is_over = True
-                raise Refused(slow_body(self._body_timeout), headers) from None
-            total += len(message.get("body", b""))
-            is_over = total > self._most or not message.get("more_body")
-            if total > self._most:
-                raise Refused(too_large(self._most), headers)
-            return message
+@final
+class _Body:
+    """The body of a request, bounded in size and time, and counted while it comes; afterwards it is its endpoint's."""
 
-        return bounded
+    def __init__(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], intake: Intake, dispatcher: Dispatcher) -> None:
+        self._scope, self._receive, self._headers = scope, receive, headers
+        self._intake, self._dispatcher = intake, dispatcher
+        self._began, self._total, self._reserved, self._is_over = 0.0, 0, 0, False
+
+    async def receive(self) -> Message:
+        """Return the next part of it.
+
+        Raises:
+            Refused: It is too large, too slow, or more than there is room for.
+        """
+        if self._is_over or TAKEN in self._scope:  # there is no more of it, or whoever reads it looks after that
+            return await self._receive()
+        if not self._began:
+            self._began = asyncio.get_running_loop().time()
+            if (fault := self._intake.refusal(self._headers, needs_key=False)) is not None:
+                raise self._refused(fault)
+        seconds = self._dispatcher.config.body_timeout
+        try:
+            async with asyncio.timeout_at(too_slow(self._began, seconds, self._total)):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refused(slow_body(seconds)) from None
+        self._count(message)
+        return message
+
+    def give_back(self) -> None:
+        """Count it no longer."""
+        self._dispatcher.release(self._reserved)
+        self._reserved = 0
+
+    def _count(self, message: Message) -> None:
+        size = len(message.get("body", b""))
+        self._total += size
+        if self._total > self._dispatcher.max_payload_bytes:
+            raise self._refused(too_large(self._dispatcher.max_payload_bytes))
+        if not message.get("more_body"):
+            self._is_over = True
+            self.give_back()
+        elif self._dispatcher.reserve(size):
+            self._reserved += size
+        else:
+            raise self._refused(no_room(), "bytes")
+
+    def _refused(self, fault: Fault, reason: str = "") -> Refused:
+        self._is_over = True
+        return Refused(fault, self._headers, reason)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, final
 
+from leyden.serve.arguments import FOREVER
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.auth import Keys
@@ -15,6 +16,7 @@ from leyden.serve.tracing import RequestIds, new_trace, read_traceparent
 
 Headers = Mapping[bytes, bytes]
 _JSON: Final = b"application/json"
+_MOST_DIGITS: Final = 20
 _TELLING: Final = frozenset({b"accept-encoding", b"accept", b"x-request-timeout", b"x-priority", b"traceparent"})
 
 
@@ -31,10 +33,9 @@ class Intake:
     def __init__(self, config: ServerConfig, ids: RequestIds, now: Callable[[], float]) -> None:
         self.keys = Keys(config.secrets.api_keys)
         self._config, self._ids, self._now = config, ids, now
-        self._most = math.inf if config.max_payload_bytes is None else config.max_payload_bytes
-        self._digits = 0 if self._most == math.inf else len(str(self._most))
+        self._most = config.payload_bytes
+        self._digits = len(str(self._most))
         self._compresses = config.compression == "auto"
-        self._refuses = bool(config.secrets.api_keys) or self._most < math.inf
 
     def request_id(self, headers: Headers) -> str:
         """Return the name of a request: the client's own, if that can be one."""
@@ -46,7 +47,7 @@ class Intake:
         if needs_key and (fault := self.keys.refusal(headers)) is not None:
             return fault
         length = headers.get(b"content-length")
-        if length is not None and len(length) >= self._digits and length.isdigit() and int(length) > self._most:
+        if length is not None and len(length) >= self._digits and length.isdigit() and _number(length) > self._most:
             return too_large(self._most)
         return None
 
@@ -61,10 +62,9 @@ class Intake:
             Fault: 400, 401, 413.
         """
         get, config = headers.get, call.config
-        if self._refuses:
-            fault = self.refusal(headers, needs_key=config.authorize is None)
-            if fault is not None:
-                raise fault
+        fault = self.refusal(headers, needs_key=config.authorize is None)
+        if fault is not None:
+            raise fault
         kind = get(b"content-type")
         if kind is not None and kind != _JSON:  # JSON is what is read without a type, too
             call.content_type = kind.decode("latin-1")
@@ -105,7 +105,11 @@ def _positive(text: bytes, name: str) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise Fault(400, "request.invalid_header", f"{name} is {text.decode('latin-1')!r:.80}. Send seconds > 0, such as 2.5.")
-    return seconds
+    return seconds if seconds < FOREVER else math.inf
+
+
+def _number(digits: bytes) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf  # Python reads no number of thousands of digits
 
 
 def _whole(text: bytes) -> int:

@@ -103,6 +103,7 @@ class HotProtocol(HttpToolsProtocol):
         self._hot = _HotCycle()
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
+        self._unread = 0  # bytes of answers, at the last look
         self._is_misled = False  # the parser skips the body of this request
         self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
         # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
@@ -161,7 +162,7 @@ class HotProtocol(HttpToolsProtocol):
     def overdue(self) -> None:
         """End what has taken too long."""
         self.due = math.inf
-        if self.transport.is_closing():
+        if self._is_being_read() or self.transport.is_closing():
             return
         if self._is_discarding:
             self.transport.abort()
@@ -171,6 +172,16 @@ class HotProtocol(HttpToolsProtocol):
             self._refuse(self._receiving, slow_body(self._path.body_timeout), is_unread=True)
         else:
             self.transport.close()
+
+    def _is_being_read(self) -> bool:
+        """Return whether an answer is still on its way. A connection whose client has read nothing since the last look ends."""
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread == self._unread:
+            self.transport.abort()
+        elif unread:
+            self.due = self._path.dispatcher.now() + self._path.body_timeout
+        self._unread = unread
+        return unread > 0
 
     # -- what the parser finds ---------------------------------------------------------------------------------------
 
@@ -232,6 +243,8 @@ class HotProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self.due = self._idle_until()
+        else:
+            self.due = self._path.dispatcher.now() + self._path.body_timeout  # by then the client has read the answer
 
     def _idle_until(self) -> float:
         return min(self._path.dispatcher.now() + self._path.keep_alive, self._body_by)

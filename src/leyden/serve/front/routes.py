@@ -79,8 +79,7 @@ def build(parts: Parts, lifespan: Lifespan) -> FastAPI:
     _document(app, paths, schemas)
     for middleware, options in parts.config.middlewares:
         app.add_middleware(middleware, **options)
-    most, seconds = parts.dispatcher.max_payload_bytes, parts.config.body_timeout
-    app.add_middleware(Edge, intake=parts.intake, most=most, body_timeout=seconds)  # type: ignore[arg-type]
+    app.add_middleware(Edge, intake=parts.intake, dispatcher=parts.dispatcher)  # type: ignore[arg-type]
     return app
 
 
@@ -146,21 +145,21 @@ class _Errors:
         app.add_exception_handler(HTTPException, self._of_http)
         app.add_exception_handler(Exception, self._failed)
 
-    def _answered(self, request: Request, fault: Fault, *, is_refused: bool = False, closes: bool = False) -> Response:
+    def _answered(self, request: Request, fault: Fault, refused: Refused | None = None) -> Response:
         request_id = request.scope.get(REQUEST_ID) or self._parts.intake.request_id({})
         spec, counters = _spec_at(self._parts, request.scope["path"])
-        if is_refused:
-            counters.refused(fault)
+        if refused is not None:
+            counters.refused(fault, refused.reason)
         told = fault.message if self._exposes or fault.status < 500 else str(fault.detail)
         answer = error_answer(fault, request_id, exposes=self._exposes, items={} if spec is None else spec.error_items(fault, told))
-        response = (Closing if closes else Response)(bytes(answer.body), answer.status)
+        response = (Closing if refused is not None and refused.closes else Response)(bytes(answer.body), answer.status)
         response.raw_headers = header_lines(answer, request_id)
         return response
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, Refused):
             raise error
-        return self._answered(request, error.fault, is_refused=True, closes=error.closes)
+        return self._answered(request, error.fault, error)
 
     async def _of_spec(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, Fault):
@@ -175,7 +174,8 @@ class _Errors:
             return await http_exception_handler(request, error)
         path = request.scope["path"]
         message = f"Nothing is at {path!r:.200}." if error.status_code == 404 else f"{request.method} is not allowed at {path!r:.200}."
-        return self._answered(request, Fault(error.status_code, code, message, detail=text, headers=error.headers), is_refused=True)
+        fault = Fault(error.status_code, code, message, detail=text, headers=error.headers)
+        return self._answered(request, fault, Refused(fault))
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         _logger.error("%s: %s %s failed", request.scope.get(REQUEST_ID), request.method, request.url.path)

@@ -76,7 +76,9 @@ def test_a_body_that_is_too_large_is_refused_by_its_head() -> None:
     read({"content-length": "10"}, config)
     with pytest.raises(Fault, match="up to 10 bytes"):
         read({"content-length": "11"}, config)
-    read({"content-length": "99999999999"}, ServerConfig(max_payload_bytes=None))
+    read({"content-length": "4294967296"}, ServerConfig(max_payload_bytes=None))
+    with pytest.raises(Fault, match="up to 4,294,967,296 bytes"):  # no frames would carry it
+        read({"content-length": "4294967297"}, ServerConfig(max_payload_bytes=None))
 
 
 def test_events_are_for_streams_alone() -> None:
@@ -102,3 +104,15 @@ def test_keys_are_read_when_they_are_asked_for_and_stay_out_of_sight(caplog: pyt
     assert made in caplog.text
     assert opens(made, {b"authorization": b"Bearer " + made.encode()})
     assert not opens("", {b"authorization": b"Bearer "})
+
+
+@pytest.mark.parametrize("seconds", ["1e9", "1e18", "1e300", "1e308", "9" * 300])
+def test_deadlines_that_are_none_are_none(seconds: str) -> None:
+    assert read({"x-request-timeout": seconds}).deadline == math.inf
+
+
+def test_a_length_of_thousands_of_digits_is_too_large() -> None:
+    for length in ("9" * 21, "9" * 5000):
+        with pytest.raises(Fault) as caught:
+            read({"content-length": length})
+        assert caught.value.status == 413
