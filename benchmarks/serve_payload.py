@@ -36,7 +36,7 @@ BENCHMARK = Benchmark(
     comparisons=[
         Comparison(of="leyden", to="fastapi", metric="cpu_us", limit=1.25),
         Comparison(of="leyden", to="litserve, form", metric="cpu_us", limit=0.3),
-        Comparison(of="leyden, form", to="litserve, form", metric="cpu_us", limit=0.3),
+        Comparison(of="leyden, form", to="litserve, form", metric="cpu_us", limit=0.5),
         Comparison(of="leyden", to="fastapi", metric="wall_us"),
         Comparison(of="leyden, form", to="litserve, form", metric="wall_us"),
     ],

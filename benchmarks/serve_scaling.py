@@ -1,8 +1,9 @@
 """What a server costs before it is asked anything, and what more workers bring.
 
 At rest: the time from `python server.py` to the first answer with 200, the memory of all processes (what they share counted
-once), and the CPU time that they take while nothing comes, with batches switched on. With workers that sleep 20 ms for each
-request, four answer four times as many as one if nothing else holds them up.
+once), and the CPU time that they take while nothing comes, with batches switched on; with a model that needs nothing, and with one
+that imports torch, which takes as long in both. With workers that sleep 20 ms for each request, four answer four times as many as
+one if nothing else holds them up.
 """
 
 import sys
@@ -56,7 +57,7 @@ BENCHMARK = Benchmark(
             for comparison in (
                 Comparison(of=f"leyden {how}", metric="core", limit=0.005),
                 Comparison(of=f"leyden {how}", to=f"litserve {how}", metric="megabytes", limit=1.0),
-                Comparison(of=f"leyden {how}", to=f"litserve {how}", metric="seconds_to_200", limit=0.5),
+                Comparison(of=f"leyden {how}", to=f"litserve {how}", metric="seconds_to_200", limit=None if "torch" in how else 0.5),
                 Comparison(of=f"litserve {how}", metric="core"),
             )
         ),

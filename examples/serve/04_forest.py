@@ -1,6 +1,6 @@
 """A model of scikit-learn with a typed body: what does not fit is refused with the place of the mistake, and `/docs` shows the form.
 
-    python examples/serve/04_forest.py
+    python examples/serve/04_forest.py               # or: leyden serve examples/serve/04_forest.py
     curl localhost:8000/iris -d sepal_length=5.1 -d sepal_width=3.5 -d petal_length=1.4 -d petal_width=0.2
 
 JSON with the same names is taken as well.
@@ -54,9 +54,10 @@ class Iris(ls.LitAPI):
         return Answer(species=self.names[best], probabilities=dict(zip(self.names, shares, strict=True)))
 
 
+server = ls.LitServer(Iris(api_path="/iris", max_batch_size=64), accelerator="cpu", model_metadata={"forest": "50 trees"})
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    server = ls.LitServer(Iris(api_path="/iris", max_batch_size=64), accelerator="cpu", model_metadata={"forest": "50 trees"})
     server.run(host="127.0.0.1", port=args.port, generate_client_file=False)

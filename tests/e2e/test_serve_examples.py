@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support.browser import CHROMIUM, browsing
 from tests.support.ranks import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +86,14 @@ async def post_all(url: httpx.URL, values: list[dict[str, Any]]) -> list[httpx.R
 
 
 def metric(client: httpx.Client, name: str) -> float:
-    return sum(float(found) for found in re.findall(rf"^leyden_serve_{name}{{.*}} (\S+)$", client.get("/metrics").text, re.MULTILINE))
+    pattern = rf"^leyden_serve_{re.escape(name)}(?:{{.*}})? (\S+)$"
+    return sum(float(found) for found in re.findall(pattern, client.get("/metrics").text, re.MULTILINE))
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
 
 
 def test_every_example_is_tested() -> None:
@@ -160,9 +169,17 @@ def test_a_forest_takes_flowers_and_refuses_what_is_none() -> None:
 
 def test_a_page_talks_to_two_models(runs: Path) -> None:
     with serving("05_page.py", "--runs", runs) as client:
-        page = client.get("/page")
-        assert page.headers["content-type"] == "text/html; charset=utf-8"
-        assert [path for path in ("/digits", "/write") if f'post("{path}"' not in page.text] == []
-        assert client.post("/digits", json={"image": [0.0] * 64}).json()["probability"] > 0
-        assert len(client.post("/write", json={"prompt": "x", "count": 20}).text) == 20
+        assert client.get("/page").headers["content-type"] == "text/html; charset=utf-8"
         assert client.get("/info").json()["server"]["stream"] == {"/digits": False, "/write": True}
+        if CHROMIUM is None:
+            pytest.skip("no browser: apt-get install chromium")
+        with browsing() as browser:
+            browser.open(f"{client.base_url}/page")
+            left, top = browser.value("[pad.getBoundingClientRect().left, pad.getBoundingClientRect().top]")
+            browser.drag([(left + 128, top + y) for y in range(30, 226, 14)])  # a line from above to below
+            browser.wait_for("at('digit').textContent === '1'")
+            browser.value("at('go').click()")
+            browser.wait_for("at('text').lastChild?.textContent.length > 20 && (at('stop').click(), true)")
+            browser.wait_for("at('text-note').textContent.includes('stopped') && at('stop').disabled")
+            assert browser.value("at('text').textContent").startswith("def ")
+            wait_for(lambda: metric(client, 'cancelled_total{api="/write",reason="disconnect"}') == 1, "the server stops writing")

@@ -145,6 +145,22 @@ def _be(target: Callable[[], None]) -> NoReturn:
     os._exit(status)
 
 
+def leave_signals() -> None:
+    """Leave SIGINT and SIGTERM to the supervisor: terminals and systemd send them to all processes of a group at once.
+
+    Functions that do nothing, and not SIG_IGN: that would be inherited by what the user's code starts, and nobody could end it.
+    """
+    own = os.getpid()
+
+    def ignored(number: int, _: object) -> None:
+        if os.getpid() != own:  # a process that the user's code has forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ignored)
+
+
 def keep_memory() -> None:
     """Let the C library keep up to 64 MiB that were freed, for the next request (Linux with glibc).
 

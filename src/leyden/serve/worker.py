@@ -18,7 +18,6 @@ import functools
 import gc
 import os
 import pickle
-import signal
 import socket
 import sys
 import time
@@ -38,7 +37,7 @@ from leyden.serve.executors.choice import executor_for
 from leyden.serve.executors.executor import Executor
 from leyden.serve.hooks import plan_of
 from leyden.serve.loading import importing
-from leyden.serve.processes import die_with_parent, keep_memory
+from leyden.serve.processes import die_with_parent, keep_memory, leave_signals
 from leyden.serve.specs.adapted import adapted
 from leyden.serve.turns import serve
 
@@ -99,7 +98,7 @@ def worker_main(spec: WorkerSpec, sock: socket.socket) -> None:
         spec: What it is to be.
         sock: The worker's end of the control line.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
+    leave_signals()
     if spec.dies_with_parent:
         die_with_parent()
     keep_memory()

@@ -40,7 +40,8 @@ def test_a_server_answers_says_that_it_is_well_and_drains(tmp_path: Path) -> Non
                 lines = stream.iter_lines()
                 assert [next(lines) for _ in range(3)] == ['{"n":0}', '{"n":1}', '{"n":2}']
                 wait_for(lambda: at_work(server) == 3, server, "three at work")
-                server.script.send(signal.SIGTERM)
+                for pid in server.script.descendants():  # all of them get it, as from systemd
+                    server.script.send_to(pid, signal.SIGTERM)
                 wait_for(lambda: _refused(server), server, "no new connections")
                 flag.touch()
                 assert next(lines) == '{"n":3}'

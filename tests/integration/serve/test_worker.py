@@ -184,9 +184,10 @@ def test_a_front_end_that_leaves_gets_its_answers_first(echo: RunningWorker) -> 
     assert client.receive() is None
 
 
-def test_a_worker_takes_no_notice_of_the_interrupt_of_a_terminal(echo: RunningWorker, front: FrameClient) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_takes_no_notice_of_what_comes_to_its_whole_group(echo: RunningWorker, front: FrameClient, number: int) -> None:
     assert echo.process.pid is not None
-    os.kill(echo.process.pid, signal.SIGINT)
+    os.kill(echo.process.pid, number)
     front.ask(1, {"input": 1})
     assert value_of(front.answer(1)) == {"output": 1}
 
