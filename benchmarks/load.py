@@ -110,6 +110,7 @@ class _Clients:
         self.request, self._port = head.encode() + body, server.port
         self.sent = list[Sent]()
         self.idle = list[_Connection]()
+        self.open = set[_Connection]()
         self._tasks = set[asyncio.Task[None]]()
         self._num_open, self._is_over, self._ended = 0, False, asyncio.Event()
 
@@ -142,11 +143,16 @@ class _Clients:
             self._ended.set()
 
     async def all_ended(self, patience: float) -> None:
-        """Wait for what is not answered yet."""
+        """Wait for what is not answered yet, and close all connections."""
         self._is_over = True
         if self._num_open:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), patience)
+        for task in self._tasks:
+            task.cancel()
+        for connection in self.open:
+            connection.give_up()
+        await asyncio.sleep(0)  # in which they are closed
 
 
 class _Connection(asyncio.Protocol):
@@ -159,11 +165,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self._clients.open.add(self)
 
     def send(self, sent: Sent) -> None:
         """Send a request."""
         self._sent = sent
         self.transport.write(self._clients.request)
+
+    def give_up(self) -> None:
+        """End without an answer to what was sent last."""
+        self._sent = None
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -181,6 +193,7 @@ class _Connection(asyncio.Protocol):
             self._clients.idle.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._clients.open.discard(self)
         if self in self._clients.idle:
             self._clients.idle.remove(self)
         self._end(-1)
