@@ -131,6 +131,7 @@ class SpecServer:
                 pieces, told.pieces = told.pieces, []
                 if pieces:
                     yield pieces
+                    continue  # more of them, and the end, may have come meanwhile
                 if told.end and told.end[0] is not None:
                     raise told.end[0]
                 if told.end:
