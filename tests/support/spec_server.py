@@ -88,7 +88,6 @@ class SpecServer:
         self.batches = list[int]()
         self.ended = list[str]()
         self.tokens = list[Mapping[str, int]]()
-        self.num_refused = 0
         self._executor = executor_for(*adapted(copy, plan_of(copy, LitAPI)))
         self._told: dict[int, Told] = {}
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -144,7 +143,7 @@ class SpecServer:
         self.tokens.append(usage)
 
     def refused(self, fault: Fault) -> None:
-        self.num_refused += 1
+        """Count nothing."""
 
     async def _news(self, told: Told) -> None:
         if not told.end:

@@ -1,6 +1,7 @@
 """No client mistake is ever a 500: what may be wrong with a request, at APIs of every kind, on both ways in."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -268,4 +269,11 @@ def test_nothing_is_left_of_all_that(fronts: dict[str, Front]) -> None:
     for front in fronts.values():
         assert front.post(b'{"input": 4}', "/number").status == 200
         assert front.front.dispatcher.num_open == 0
-        assert 'inflight_bytes{api="/number"} 0' in front.get("/metrics").body.decode()
+        text = front.get("/metrics").body.decode()
+        assert 'inflight_bytes{api="/number"} 0' in text
+        for path in (SPECS[0], SPECS[2]):  # all that was refused before anything was computed; completions are the chat's API
+            counted = set(re.findall(rf'requests_total{{api="{path}",status="(\d+)"}} [1-9]', text))
+            assert counted >= {"400", "408", "413", "422"}, path
+            assert counted.isdisjoint({"500", "503"}), path
+            reasons = set(re.findall(rf'rejected_total{{api="{path}",reason="(\w+)"}} [1-9]', text))
+            assert reasons >= {"size", "slow", "invalid", "bytes", "path"}, path
