@@ -106,6 +106,11 @@ class Desk:
         """Return what can be read when a `look` has something to see (Linux, macOS)."""
         return self._selector.fileno()  # type: ignore[attr-defined]
 
+    def close(self) -> None:
+        """Close the connections that are still there."""
+        for front in self._fronts.values():
+            front.link.close()
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def look(self, timeout: float | None = 0.0) -> None:

@@ -144,6 +144,7 @@ def work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control:
     try:
         serve(desk, executor, Answers(desk, api.max_stream_buffer_bytes, spec.stall_seconds))
     finally:
+        desk.close()
         with contextlib.suppress(OSError):
             Path(spec.address).unlink()
 
