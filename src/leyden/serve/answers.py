@@ -144,8 +144,7 @@ class Answers:
         timing, self._timing, self._left = self._timing, None, 0
         if timing is None:
             return {}
-        decode, predict, encode = timing
-        return {"b": size, "us": (int(decode * 1e6), int(predict * 1e6), int(encode * 1e6))}
+        return {"b": size, "us": (int(timing.decode * 1e6), int(timing.predict * 1e6), int(timing.encode * 1e6))}
 
     def _send_fault(self, front: Front, request: Request, fault: Fault, facts: dict[str, Any]) -> None:
         facts["s"] = fault.status

@@ -81,7 +81,7 @@ def read_json(body: bytes | bytearray | memoryview) -> Any:
         {'input': 4.0}
     """
     try:
-        return _msgspec.json.decode(body)
+        return _decoder().decode(body)
     except (ValueError, RecursionError):  # msgspec is strict: Python's own reader decides
         return _read_slowly(bytes(body))
 
@@ -136,6 +136,11 @@ def write_json(value: Any) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError):
         # Keys that are bools or None, integers beyond 64 bits, lone surrogates; and what nobody can write, which is told here.
         return json.dumps(_finite(value), separators=(",", ":")).encode()
+
+
+@functools.cache
+def _decoder() -> Any:
+    return _msgspec.json.Decoder()
 
 
 @functools.cache

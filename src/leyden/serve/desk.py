@@ -259,6 +259,24 @@ class Desk:
                     break
         return taken
 
+    def take_singles(self, most: int) -> list[Request]:
+        """Return requests to compute one after the other, now begun; none if there are none.
+
+        Args:
+            most: How many.
+        """
+        taken = list[Request]()
+        for _ in range(len(self._turns)):
+            front = self._turns[0]
+            self._turns.rotate(-1)
+            batches = front.batches if front.link.unsent_bytes <= _MOST_UNSENT else ()
+            while batches and len(taken) < most:
+                for request in batches.popleft():
+                    if self._can_begin(request):
+                        request.has_begun = True
+                        taken.append(request)
+        return taken
+
     def _take_from(self, front: Front, most: int, taken: list[Request]) -> None:
         batches = front.batches
         while batches:

@@ -5,6 +5,7 @@ object back in its effects. Nothing here does anything.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -83,7 +84,8 @@ class WorkerShape(NamedTuple):
         return max(self.max_batch_size, self.concurrency)
 
 
-class Timing(NamedTuple):
+@dataclass(slots=True)  # made for each batch: a NamedTuple takes twice as long
+class Timing:
     """What a worker measured for one batch, or for one call without batches.
 
     Attributes:

@@ -36,8 +36,8 @@ class Worker(Generic[CallT]):
         self.num_running = 0
         self.is_doomed = False  # somebody was told to end it
 
-    def has_room(self, num_waiting: int, item_seconds: float | None) -> bool:
-        """Whether this worker, busy or not, takes a batch of what waits."""
+    def has_room(self, num_waiting: int, num_staged: int) -> bool:
+        """Whether this worker, busy or not, takes a batch of what waits, where so many may be staged."""
         shape = self.shape
         if not shape.takes_work:
             return False
@@ -46,7 +46,7 @@ class Worker(Generic[CallT]):
             return False
         if shape.concurrency > 1:
             return len(self.slots) + size <= shape.concurrency
-        return len(self.slots) - self.num_running + size <= staged_items(item_seconds, size)
+        return len(self.slots) - self.num_running + size <= num_staged
 
     def hold(self, call: CallT, now: float, *, is_staged: bool) -> None:
         """Take over a call that is sent to this worker."""
@@ -87,11 +87,13 @@ class Lane(Generic[CallT]):
 
     Args:
         limits: Of this API.
+        deadline: Seconds that a call may take in all; `inf` for as long as it takes.
 
     Attributes:
         is_failing: Set by the front end when the API's workers die again and again: new calls are refused.
         cap: Most calls that wait.
         timeout: Seconds that a call may wait; `inf` for as long as it takes.
+        patience: Seconds after which a call that waits is over, one way or the other.
         num_waiting: Calls in the queue.
         width: Calls that its workers compute at once.
         easy: With fewer calls that wait, one more is welcome, as far as the speed of the workers was known in the last turn.
@@ -101,7 +103,9 @@ class Lane(Generic[CallT]):
 
     __slots__ = (
         "_fresh",
+        "_is_slow",
         "_lost",
+        "_staged_items",
         "cap",
         "easy",
         "has_called",
@@ -111,6 +115,7 @@ class Lane(Generic[CallT]):
         "limits",
         "num_concurrent",
         "num_waiting",
+        "patience",
         "run_seconds",
         "timeout",
         "wake_at",
@@ -118,10 +123,11 @@ class Lane(Generic[CallT]):
         "workers",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, deadline: float = math.inf) -> None:
         self.limits = limits
         self.cap = limits.cap
         self.timeout = math.inf if limits.timeout is None else limits.timeout
+        self.patience = min(self.timeout, deadline)
         self.is_failing = self.has_called = False
         self.workers: dict[WorkerId, Worker[CallT]] = {}
         self.idle: dict[WorkerId, Worker[CallT]] = {}  # the longest idle first
@@ -132,6 +138,7 @@ class Lane(Generic[CallT]):
         self.run_seconds = Estimate()  # of a batch, or of a call without batches
         self.item_seconds = Estimate()
         self._fresh: deque[CallT] = deque()
+        self._is_slow, self._staged_items = True, dict[int, int]()  # of the last turn; by the size of batches
         self._lost: deque[CallT] = deque()  # those whose worker was lost: they go first, and wait anew, so both are in order of `since`
 
     @property
@@ -141,7 +148,10 @@ class Lane(Generic[CallT]):
         return self.width / seconds if seconds else None
 
     def judge_speed(self) -> None:
-        """Find out anew with how many calls that wait one more is welcome."""
+        """Find out anew with how many calls that wait one more is welcome, and how many a worker may have staged."""
+        seconds = self.item_seconds.value
+        self._is_slow = seconds is None or seconds > LONGEST_RUN_SECONDS
+        self._staged_items.clear()
         self.easy = easy_queue(self.limits, self.width, self.throughput)
 
     def put(self, call: CallT, now: float) -> None:
@@ -154,9 +164,11 @@ class Lane(Generic[CallT]):
 
     def take(self) -> CallT:
         """Return the first call that waits. There must be one."""
-        call = self._skip_ended()
-        (self._lost or self._fresh).popleft()
         self.num_waiting -= 1
+        while True:
+            call = (self._lost or self._fresh).popleft()
+            if call.state is QUEUED:
+                break
         if not self.num_waiting:
             self._lost.clear()
             self._fresh.clear()
@@ -205,6 +217,9 @@ class Lane(Generic[CallT]):
             self.wake_at = math.inf
             return self._least_loaded()
         worker = next(iter(self.idle.values()))
+        if not self.limits.batch_timeout:
+            self.wake_at = now
+            return worker
         # A queue that may not hold a full batch would wait in vain for one.
         full_at = min(worker.shape.max_batch_size, self.cap)
         first = self._skip_ended().arrival
@@ -248,11 +263,15 @@ class Lane(Generic[CallT]):
 
     def _least_loaded(self) -> Worker[CallT] | None:
         # An API has few workers: looking at each costs less than keeping them sorted.
-        seconds = self.item_seconds.value
-        if not self.num_concurrent and (seconds is None or seconds > LONGEST_RUN_SECONDS):
+        if not self.num_concurrent and self._is_slow:
             return None
         best: Worker[CallT] | None = None
         for worker in self.workers.values():
-            if (best is None or len(worker.slots) < len(best.slots)) and worker.has_room(self.num_waiting, seconds):
-                best = worker
+            if best is None or len(worker.slots) < len(best.slots):
+                size = worker.shape.max_batch_size
+                staged = self._staged_items.get(size)
+                if staged is None:
+                    staged = self._staged_items[size] = staged_items(self.item_seconds.value, size)
+                if worker.has_room(self.num_waiting, staged):
+                    best = worker
         return best

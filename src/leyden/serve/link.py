@@ -17,7 +17,7 @@ from leyden.core.errors import ConfigError
 from leyden.core.log import get_logger
 from leyden.serve.effects import WorkerId, WorkerShape
 from leyden.serve.errors import LinkError
-from leyden.serve.wire import LINK_STREAM, MAX_PAYLOAD_BYTES, MORE, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
+from leyden.serve.wire import LINK_STREAM, MAX_PAYLOAD_BYTES, Body, Buffer, Decoder, Frame, Kind, Reassembler, encode, size_of
 
 VERSION: Final = 1
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries to connect
@@ -137,15 +137,17 @@ class Link:
         if was_ready and not self._is_closed:
             self._receiver.lost(self, why)
 
+    def came_plain(self, frames: list[Frame]) -> None:
+        """Handle frames that are all about calls."""
+        if self.is_ready:
+            self._receiver.received(self, frames)
+
     def came(self, frames: list[Frame]) -> None:
         """Handle frames: those about the link here, the others are the receiver's.
 
         Raises:
             LinkError: The worker speaks another version, or is not the one that was meant.
         """
-        if self.is_ready and all(frame.stream for frame in frames):
-            self._receiver.received(self, frames)
-            return
         ours = list[Frame]()
         for frame in frames:
             if frame.stream != LINK_STREAM:
@@ -210,9 +212,10 @@ class _Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             frames = self._decoder.filled(nbytes)
-            if self._reassembler.held_bytes or any(frame.flags & MORE for frame in frames):
-                frames = [whole for frame in frames if (whole := self._reassembler.add(frame)) is not None]
-            if frames:
+            if self._decoder.is_plain and not self._reassembler.held_bytes:
+                if frames:
+                    self._link.came_plain(frames)
+            elif frames := [whole for frame in frames if (whole := self._reassembler.add(frame)) is not None]:
                 self._link.came(frames)
         except LinkError as error:
             _logger.error("%s", error)

@@ -59,10 +59,10 @@ class Router(Generic[CallT]):
     def __init__(
         self, apis: Sequence[Limits], *, deadline: float | None = None, max_inflight_bytes: int = GIB, kill_after: float | None = None
     ) -> None:
-        self.lanes: tuple[Lane[CallT], ...] = tuple(Lane(limits) for limits in apis)
+        self._deadline = math.inf if deadline is None else deadline
+        self.lanes: tuple[Lane[CallT], ...] = tuple(Lane(limits, self._deadline) for limits in apis)
         self.is_draining = False
         self.inflight_bytes = 0
-        self._deadline = math.inf if deadline is None else deadline
         self._max_inflight_bytes = max_inflight_bytes
         self._kill_after = math.inf if kill_after is None else kill_after
         self._given_up: deque[tuple[float, WorkerId, int]] = deque()  # when to look whether a worker has let go of a call
@@ -89,7 +89,13 @@ class Router(Generic[CallT]):
         call.arrival = now
         call.worker = None
         call.is_retry = False
-        if self._is_close_to_limits(lane, call) and (refusal := self._refusal(lane, call, now)):
+        is_close_to_limits = (  # then more has to be thought of than of nearly all calls
+            self.is_draining
+            or lane.is_failing
+            or lane.num_waiting >= lane.easy
+            or self.inflight_bytes + call.num_bytes > self._max_inflight_bytes
+        )
+        if is_close_to_limits and (refusal := self._refusal(lane, call, now)):
             call.state, call.is_open, call.since = CallState.ENDED, False, now
             self._effects.append(Fail(call, *refusal))
             return
@@ -97,9 +103,8 @@ class Router(Generic[CallT]):
         self._calls[call.id] = call
         self.inflight_bytes += call.num_bytes
         lane.put(call, now)
-        expires = now + (min(self._deadline, lane.timeout))
-        if expires < self._expires_at:
-            self._expires_at = expires
+        if now + lane.patience < self._expires_at:
+            self._expires_at = now + lane.patience
         if call.deadline != math.inf:
             self._wake_for_expiry(call.deadline)
             self._num_deadlines += 1
@@ -210,15 +215,6 @@ class Router(Generic[CallT]):
         self._effects = []
         self._outgoing.clear()
         return effects
-
-    def _is_close_to_limits(self, lane: Lane[CallT], call: CallT) -> bool:
-        """Return whether more has to be thought of than of nearly all calls."""
-        return (
-            self.is_draining
-            or lane.is_failing
-            or lane.num_waiting >= lane.easy
-            or self.inflight_bytes + call.num_bytes > self._max_inflight_bytes
-        )
 
     def _refusal(self, lane: Lane[CallT], call: CallT, now: float) -> Refusal | None:
         if self.is_draining:

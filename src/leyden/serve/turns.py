@@ -11,6 +11,7 @@ from leyden.serve.executors.aio import AsyncExecutor, new_loop
 from leyden.serve.executors.continuous import ContinuousExecutor
 from leyden.serve.executors.executor import Executor
 
+_MOST_SINGLES = 16  # that are handed over together while they are quick
 _FADE = 0.8  # of the slowest item, with each batch
 
 
@@ -54,8 +55,24 @@ def serve(desk: Desk, executor: Executor, answers: Answers) -> None:
             runner.run(_serve_tasks(desk, executor, answers))
     elif isinstance(executor, ContinuousExecutor):
         _serve_steps(desk, executor, answers)
+    elif executor.api.max_batch_size == 1:
+        _serve_singles(desk, executor, answers)
     else:
         _serve_batches(desk, executor, answers)
+
+
+def _serve_singles(desk: Desk, executor: Executor, answers: Answers) -> None:
+    pace = Pace()
+    while not desk.is_done:
+        desk.look(None)
+        began = time.monotonic()
+        while requests := desk.take_singles(_MOST_SINGLES if pace.is_quick else 1):
+            executor.run(requests, answers)  # which looks for each whether somebody has left, and so at what has come
+            ended = time.monotonic()
+            pace.learn((ended - began) / len(requests))
+            if not pace.is_quick:
+                desk.flush()
+            began = ended
 
 
 def _serve_batches(desk: Desk, executor: Executor, answers: Answers) -> None:
@@ -65,13 +82,12 @@ def _serve_batches(desk: Desk, executor: Executor, answers: Answers) -> None:
         began = time.monotonic()
         while batch := desk.take():
             answers.begin(len(batch))
-            executor.run(batch, answers)
+            executor.run(batch, answers)  # which looks whether somebody has left, and so at what has come
             ended = time.monotonic()
             pace.learn((ended - began) / len(batch))
             if not pace.is_quick:
                 desk.flush()
-            desk.glance()
-            began = time.monotonic()
+            began = ended
 
 
 def _serve_steps(desk: Desk, executor: ContinuousExecutor, answers: Answers) -> None:

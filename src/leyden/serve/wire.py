@@ -16,7 +16,7 @@ closes the link, loudly. What the items of a meta mean is the business of those 
 import enum
 import struct
 from collections import deque
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -31,6 +31,9 @@ LINK_STREAM: Final = 0  # the stream of frames that are about the link itself
 
 _FLAGS: Final = MORE | LAST_OF_BATCH
 _HEADER_BYTES: Final = HEADER.size
+_SMALL_BYTES: Final = 4096
+_UNREADABLE: Final = (ValueError, RecursionError)  # msgspec's own errors and those of UTF-8 are ValueErrors
+_UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 _BUFFER_BYTES, _DIRECT_BYTES = 256 << 10, 64 << 10  # larger payloads are read into memory of their own: nothing is copied
 
 Buffer = bytes | bytearray | memoryview
@@ -61,7 +64,7 @@ class Kind(enum.IntEnum):
 _KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):  # made for each message: a NamedTuple takes five times as long
     """One message, or one part of a large one.
 
     Args:
@@ -96,12 +99,15 @@ def encode(kind: Kind, stream: int, meta: dict[str, Any] | None = None, body: Bo
         >>> Decoder().feed(b"".join(encode(Kind.REQ, 7, {"ct": "text/plain"}, b"hello")))
         [Frame(kind=<Kind.REQ: 3>, stream=7, flags=0, meta={'ct': 'text/plain'}, body=b'hello')]
     """
-    if not meta and type(body) is bytes and len(body) <= MAX_PAYLOAD_BYTES and not flags:  # a piece of a stream, as a rule
-        head = HEADER.pack(len(body), stream, 0, kind, 0, 0)
-        return [head, body] if body else [head]
     if flags & ~LAST_OF_BATCH:
         raise ConfigError(f"flags={flags!r} is not accepted. Accepted are 0 and LAST_OF_BATCH; encode() sets MORE itself.")
-    packed = _packed(kind, meta) if meta else b""
+    try:
+        packed = _encode_meta(meta) if meta else b""
+    except _UNPACKABLE as error:
+        raise _unpackable(kind, error) from error
+    if type(body) is bytes and (size := len(packed) + len(body)) <= _SMALL_BYTES:  # nearly all: a copy costs less than a list does
+        return [HEADER.pack(size, stream, len(packed), kind, flags, 0) + packed + body]
+    _check_meta(kind, packed)
     body_bytes = size_of(body)
     if len(packed) + body_bytes > MAX_PAYLOAD_BYTES:
         return _several(kind, stream, meta or {}, body, flags)
@@ -138,14 +144,22 @@ def _several(kind: Kind, stream: int, meta: dict[str, Any], body: Body, flags: i
 def _packed(kind: Kind, meta: dict[str, Any]) -> bytes:
     try:
         packed = _encode_meta(meta)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"The meta of {kind.name} cannot be packed: {error}. Accepted are the types of JSON, and bytes.") from error
+    except _UNPACKABLE as error:
+        raise _unpackable(kind, error) from error
+    _check_meta(kind, packed)
+    return packed
+
+
+def _unpackable(kind: Kind, error: Exception) -> ConfigError:
+    return ConfigError(f"The meta of {kind.name} cannot be packed: {error}. Accepted are the types of JSON, and bytes.")
+
+
+def _check_meta(kind: Kind, packed: bytes) -> None:
     if len(packed) > MAX_PAYLOAD_BYTES // 2:
         raise ConfigError(
             f"The meta of {kind.name} is {len(packed):,} bytes long. Accepted are {MAX_PAYLOAD_BYTES // 2:,}: "
             "shorten its headers or its message, or send them as the body."
         )
-    return packed
 
 
 def size_of(body: Body) -> int:
@@ -179,6 +193,9 @@ class Decoder:
     Who reads a socket does it without a copy: `recv_into(decoder.space())`, then `decoder.filled(count)`. For bytes that
     are there already, `feed` does both. At most 256 KiB and one payload are held.
 
+    Attributes:
+        is_plain: Whether the last frames that were cut are whole messages, none of them about the link itself.
+
     Example:
         >>> decoder, sent = Decoder(), encode(Kind.BYE, 0)[0]
         >>> decoder.feed(sent[:5]), [frame.kind.name for frame in decoder.feed(sent[5:])]
@@ -190,6 +207,7 @@ class Decoder:
         self._held = 0  # bytes of the buffer that are no whole frame yet; they are at its start
         self._large: _Large | None = None
         self._broken: str | None = None
+        self.is_plain = True
 
     @property
     def is_between_frames(self) -> bool:
@@ -240,6 +258,7 @@ class Decoder:
         """
         frames: list[Frame] = []
         buffer, at, unpack, kinds = self._buffer, 0, HEADER.unpack_from, _KINDS
+        self.is_plain = True
         while end - at >= _HEADER_BYTES:
             header = unpack(buffer, at)
             payload_bytes, stream, meta_bytes, kind, flags, reserved = header
@@ -248,11 +267,14 @@ class Decoder:
             start = at + _HEADER_BYTES
             stop = start + payload_bytes
             if stop <= end:
-                if meta_bytes:
-                    middle = start + meta_bytes
-                    frames.append(_frame(header, buffer[start:middle], bytes(buffer[middle:stop])))
-                else:
-                    frames.append(Frame(kinds[kind], stream, flags, {}, bytes(buffer[start:stop])))
+                middle = start + meta_bytes
+                try:
+                    meta = _decode_meta(buffer[start:middle]) if meta_bytes else {}
+                except _UNREADABLE as error:
+                    raise _unreadable(kinds[kind], error) from error
+                if flags & MORE or not stream:
+                    self.is_plain = False
+                frames.append(Frame(kinds[kind], stream, flags, meta, bytes(buffer[middle:stop])))
                 at = stop
             elif payload_bytes > _DIRECT_BYTES:
                 self._large = _Large(header, buffer[start:end])
@@ -268,7 +290,7 @@ class Decoder:
         large.filled += count
         if large.filled < len(large.payload):
             return []
-        self._large = None
+        self._large, self.is_plain = None, False
         middle = large.header[2]
         return [_frame(large.header, large.payload[:middle], large.payload[middle:])]
 
@@ -289,9 +311,13 @@ def _frame(header: tuple[int, ...], packed: memoryview, body: Buffer) -> Frame:
     kind = _KINDS[header[3]]
     try:
         meta = _decode_meta(packed) if packed else {}
-    except (ValueError, RecursionError) as error:  # msgspec's own errors and those of UTF-8 are ValueErrors
-        raise _broken(f"the meta of a {kind.name} is no msgpack map ({error})") from error
+    except _UNREADABLE as error:
+        raise _unreadable(kind, error) from error
     return Frame(kind, header[1], header[4], meta, body)
+
+
+def _unreadable(kind: Kind, error: Exception) -> LinkError:
+    return _broken(f"the meta of a {kind.name} is no msgpack map ({error})")
 
 
 def _no_extension(code: int, _: memoryview) -> object:

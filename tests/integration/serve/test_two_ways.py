@@ -103,6 +103,64 @@ def test_both_ways_say_the_same(
     assert hot == asgi
 
 
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["/predict", "/predict", "/stream", "/predict?a=1", "/no"]),
+            st.lists(HEADERS.filter(lambda line: line[0] not in {"expect", "upgrade", "x-request-id"}), max_size=1),
+            BODIES,
+            st.sampled_from(["whole", "whole", "whole", "in two", "twice"]),
+            st.integers(0, 2),
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+@settings(max_examples=40)
+def test_both_ways_say_the_same_again_and_again(both: Any, steps: Any) -> None:
+    """On a connection that lasts, a head that was read once is known: nobody can tell."""
+    assert _answers(both[0], steps) == _answers(both[1], steps)
+
+
+def _answers(front: Front, steps: Any) -> list[Any]:
+    """Return what a client gets that sends each request some times more: at once, in two parts, or two before it reads."""
+    found, ids = list[Any](), list[str]()
+    with front.client() as client:
+        for path, headers, body, how, more in steps:
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\ncontent-length: {len(body)}\r\n"
+            data = (head + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n").encode() + body
+            for _ in range(1 + more):
+                if how == "in two":
+                    client.send(data[: len(data) // 2])
+                    client.send(data[len(data) // 2 :])
+                else:
+                    client.send(data * (2 if how == "twice" else 1))
+                for _ in range(2 if how == "twice" else 1):
+                    came = client.response()
+                    ids.append(came.headers.pop("x-request-id"))
+                    told = {name: text for name, text in came.headers.items() if name != "date"}
+                    found.append((came.status, told, came.body.replace(ids[-1].encode(), b"its id")))
+                    if came.headers.get("connection") == "close" or not came.is_whole:
+                        return found
+    assert len(set(ids)) == len(ids)
+    return found
+
+
+def test_a_body_that_looks_like_a_known_request_is_none(both: Any) -> None:
+    for front in both:
+        known = b"POST /predict HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\ncontent-length: 4\r\n\r\n"
+        with front.client() as client:
+            for body in (b"1111", b"2222"):
+                client.send(known + body)
+                assert client.response().body.startswith(repr(body)[:6].encode(), 1)
+            smuggled = known + b"3333"
+            client.send(b"POST /no HTTP/1.1\r\nhost: x\r\nx-api-key: key\r\ncontent-length: %d\r\n\r\n" % len(smuggled))
+            assert client.response().status == 404
+            client.send(smuggled)
+            client.send(known + b"4444")
+            assert b"4444" in client.response().body
+
+
 def test_the_short_way_is_taken_where_it_can_be(both: Any) -> None:
     hot, asgi = both
     assert hot.front._hot.routes == {b"/predict": 0, b"/stream": 1}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from leyden.serve.control import ORPHANED, ControlLine
@@ -30,7 +31,7 @@ class Line:
         frames = list[Frame]()
         try:
             while data := self.ours.recv(1 << 16):
-                frames += [frame._replace(body=bytes(frame.body)) for frame in self._decoder.feed(data)]
+                frames += [msgspec.structs.replace(frame, body=bytes(frame.body)) for frame in self._decoder.feed(data)]
         except BlockingIOError:
             pass
         return frames

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, final
 
+import msgspec
+
 from leyden.serve.codec import JSON
 from leyden.serve.context import RequestContext
 from leyden.serve.faults import Fault
@@ -42,22 +44,14 @@ class Request:
         True
     """
 
-    __slots__ = (
-        "_context",
-        "_is_cancelled",
-        "_look",
-        "body",
-        "content_type",
-        "deadline",
-        "expires",
-        "facts",
-        "has_begun",
-        "has_chunks",
-        "number",
-        "on_cancel",
-        "on_read",
-        "unread_bytes",
-    )
+    # Fields that stay as they are for nearly all requests are the class's: an object with all of them in slots takes longer to make.
+    has_begun: bool = False  # its computation
+    has_chunks: bool = False  # a part of its stream was sent
+    unread_bytes: int = 0  # of its stream: sent, and not yet read by the client
+    on_cancel: Callable[[], object] | None = None
+    on_read: Callable[[], object] | None = None  # called when its client has read of its stream
+    _is_cancelled: bool = False
+    _context: RequestContext | None = None
 
     def __init__(
         self,
@@ -72,12 +66,7 @@ class Request:
     ) -> None:
         self.number, self.body, self.content_type, self.facts = number, body, content_type, facts
         self.deadline, self.expires = deadline, expires
-        self._look, self._is_cancelled = look, False
-        self._context: RequestContext | None = None
-        self.has_begun = self.has_chunks = False  # its computation; a part of its stream was sent
-        self.unread_bytes = 0  # of its stream: sent, and not yet read by the client
-        self.on_cancel: Callable[[], object] | None = None
-        self.on_read: Callable[[], object] | None = None  # called when its client has read of its stream
+        self._look = look
 
     def cancel(self) -> None:
         """Take note that nobody waits for it any more."""
@@ -146,7 +135,7 @@ class Together(NamedTuple):
         return {"request_ids": [request.request_id for request in self.requests]}
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An answer, ready for HTTP.
 
     Args:
@@ -162,7 +151,7 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Timing(NamedTuple):
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """Where the time of a batch went, in seconds."""
 
     decode: float = 0.0

@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import final
 
 from leyden.core.log import about
+from leyden.serve.callbacks.runner import NO_EVENTS
 from leyden.serve.executors.executor import Executor, answered, called
 from leyden.serve.executors.requests import Request, Sink, Timing
 from leyden.serve.faults import HookCall
@@ -23,22 +24,29 @@ class SingleExecutor(Executor):
 
     def _one(self, request: Request, sink: Sink) -> None:
         about(request)
-        events, began = self.events, perf_counter()
-        hook = "decode_request"
+        events = self.events
+        is_told = events is not NO_EVENTS  # six calls of nothing take longer than a small model
+        began, hook = perf_counter(), "decode_request"
         try:
-            events.before_decode()
+            if is_told:
+                events.before_decode()
             value = self.decode(request)
-            events.after_decode()
+            if is_told:
+                events.after_decode()
             decoded = perf_counter()
             hook = "predict"
-            events.before_predict()
+            if is_told:
+                events.before_predict()
             output = called(self.api.predict, self.plan.predict, value, request)
-            events.after_predict()
+            if is_told:
+                events.after_predict()
             predicted = perf_counter()
             hook = "encode_response"
-            events.before_encode()
+            if is_told:
+                events.before_encode()
             reply = self.encode(output, request)
-            events.after_encode()
+            if is_told:
+                events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's hook may raise anything: it is answered
             sink.fault(request, answered(error, HookCall(hook), request))
         else:

@@ -3,7 +3,7 @@
 import gzip
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ _COMPRESSIBLE: Final = re.compile(r"text/(?!event-stream)|application/(?:[\w.-]+
 HeaderLines = list[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """An answer, or the head of a stream.
 
     Args:
@@ -129,4 +129,4 @@ def is_worth_compressing(answer: Answer) -> bool:
 def compressed(answer: Answer) -> Answer:
     """Return an answer whose body is compressed; the same bytes each time."""
     body = gzip.compress(answer.body, _GZIP_LEVEL, mtime=0)
-    return answer._replace(body=body, headers=(*answer.headers, ("content-encoding", "gzip"), ("vary", "accept-encoding")))
+    return msgspec.structs.replace(answer, body=body, headers=(*answer.headers, ("content-encoding", "gzip"), ("vary", "accept-encoding")))

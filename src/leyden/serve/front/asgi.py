@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, final
 
+import msgspec
 from starlette.responses import Response
 
 from leyden.core.log import about
@@ -114,7 +115,7 @@ class Relay(Response):
 
     def stream(self, call: HttpCall, head: Answer | None, data: bytes, ending: Ending) -> None:
         """Send a part of a stream."""
-        self._parts.append((None if head is None else head._replace(body=_STREAMED), data, ending))
+        self._parts.append((None if head is None else msgspec.structs.replace(head, body=_STREAMED), data, ending))
         self._wake()
 
     def _wake(self) -> None:
@@ -136,7 +137,7 @@ class Relay(Response):
                 start = start or head
                 held.append(data)
                 if ending == "whole" and start is not None:
-                    self.answer(call, start._replace(body=b"".join(held)))
+                    self.answer(call, msgspec.structs.replace(start, body=b"".join(held)))
                 elif ending:
                     return
                 call.caught_up()

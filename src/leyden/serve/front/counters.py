@@ -48,9 +48,8 @@ class Counters:
 
     def ended(self, status: int, seconds: float) -> None:
         """Count a request that is answered."""
-        page = self._page
-        page.values[self._requests.get(status, self._other)] += 1.0
-        page.observe(self._seconds, seconds)
+        self._page.values[self._requests.get(status, self._other)] += 1.0
+        self._page.observe(self._seconds, seconds)
 
     def answered(self, status: int) -> None:
         """Count a request that is answered without a call."""

@@ -243,8 +243,10 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             except Exception:  # the same
                 _logger.exception("%s: a part of its answer could not be sent", call.request_id, extra={"fields": call.log_fields()})
                 call.abandon()
-        if any(lane.num_waiting for lane in self._router.lanes):
-            self._turn()
+        for lane in self._router.lanes:
+            if lane.num_waiting:
+                self._turn()
+                break
 
     def _ended_item(self, worker: WorkerId, call: HttpCall, frame: Frame) -> None:
         """Free the place of an item, and answer its client if there still is one."""

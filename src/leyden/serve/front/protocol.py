@@ -28,6 +28,7 @@ from leyden.serve.front.calls import Ending, HttpCall, slow_body
 from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.heads import Heads
 from leyden.serve.front.intake import Intake, has_body
+from leyden.serve.front.known import KnownHeads
 from leyden.serve.front.upgrades import is_misleading, parser_after_head
 
 HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
@@ -48,7 +49,7 @@ class HotPath:
     def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
         self.dispatcher, self.intake = dispatcher, intake
         self.routes: dict[bytes, int] = {}  # the paths of hot routes, and the numbers of their APIs
-        self.heads = Heads()
+        self.heads, self.known = Heads(), KnownHeads()
         self.connections: set[HotProtocol] = set()
         self.clients = Clients()
         config = dispatcher.config
@@ -103,6 +104,7 @@ class HotProtocol(HttpToolsProtocol):
         self._hot = _HotCycle()
         self._cycles: list[Any] = []  # those of ASGI that were not answered when the last one came
         self._is_in_head = self._is_discarding = self._is_fresh = False
+        self._is_between = True  # whether the parser is at the begin of a request
         self._unread = 0  # bytes of answers, at the last look
         self._is_misled, self._skipped_from = False, 0  # the parser skips the body of this request; where that begins in the last read
         self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
@@ -135,6 +137,9 @@ class HotProtocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         self.due = math.inf
+        may_be_known = self._is_between and self._hot.response_complete and self.limit_concurrency is None
+        if may_be_known and self._is_taken_as_known(data):
+            return
         self._read = len(data)
         if self._is_in_head:
             self._head_read += self._read
@@ -147,6 +152,12 @@ class HotProtocol(HttpToolsProtocol):
             self.parser = parser_after_head(self)
             if rest := data[self._skipped_from :]:
                 self.data_received(rest)
+        if may_be_known and self._call is not None and self._is_between and self._hot.keep_alive:
+            self._path.known.learn(data, self._call, self.url, self.headers, self.parser.get_http_version())
+        self._expect()
+
+    def _expect(self) -> None:
+        """Note by when what comes next should have come, now that all that came is read."""
         if self._is_in_head:
             self._wait_for_head()
         elif self._receiving is not None:
@@ -189,6 +200,7 @@ class HotProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
+        self._is_between = False
         self._is_in_head = not self._is_discarding
         self._head_read, self._surely_read, self._head_began = self._read, self._read if self._is_fresh else 0, 0.0
         self._is_fresh = False
@@ -231,8 +243,10 @@ class HotProtocol(HttpToolsProtocol):
         call = self._receiving
         if call is not None:
             self._receiving = None
+            self._is_between = True
             self._path.dispatcher.submit(call)
         elif not self._is_discarding and not self._is_misled:
+            self._is_between = True
             self._body_by = math.inf
             super().on_message_complete()
 
@@ -261,20 +275,39 @@ class HotProtocol(HttpToolsProtocol):
 
     def _begin(self, api: int, headers: Mapping[bytes, bytes]) -> None:
         """Take a request on the short way."""
-        path, hot = self._path, self._hot
-        hot.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        hot.response_complete = False
-        self.cycle = hot  # type: ignore[assignment] - all that the base class reads of it
-        if self.access_log:  # a pipelined request may be read before this one is answered
-            client = path.clients.behind(self.config, self.client, self.headers) if b"x-forwarded-for" in headers else self.client
-            self._asked = client, self.url.decode("latin-1"), self.parser.get_http_version()
-        self._call = call = path.dispatcher.open(api, self, path.intake.request_id(headers))
+        version = self.parser.get_http_version()
+        call = self._open(api, headers, version, keep_alive=self.parser.should_keep_alive() and version != "1.0")
         try:
-            path.intake.read(call, headers)
+            self._path.intake.read(call, headers)
         except Fault as fault:
             self._refuse(call, fault, is_unread=has_body(headers))
         else:
             self._receiving = call
+
+    def _open(self, api: int, headers: Mapping[bytes, bytes], version: str, *, keep_alive: bool) -> HttpCall:
+        path, hot = self._path, self._hot
+        hot.keep_alive, hot.response_complete = keep_alive, False
+        self.cycle = hot  # type: ignore[assignment] - all that the base class reads of it
+        if self.access_log:  # a pipelined request may be read before this one is answered
+            client = path.clients.behind(self.config, self.client, self.headers) if b"x-forwarded-for" in headers else self.client
+            self._asked = client, self.url.decode("latin-1"), version
+        self._call = call = path.dispatcher.open(api, self, path.intake.request_id(headers))
+        return call
+
+    def _is_taken_as_known(self, data: bytes) -> bool:
+        """Return whether this is a whole request whose head was read before; then it is on the short way."""
+        found = self._path.known.find(data)
+        if found is None or (self.cycle is not None and not self.cycle.response_complete):
+            return False
+        known, body = found
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self.url, self.headers = known.url, known.headers
+        call = self._open(known.api, known.named, known.version, keep_alive=True)
+        call.content_type, call.accepts_gzip, call.accepts_events = known.content_type, known.accepts_gzip, known.accepts_events
+        call.body, call.num_bytes = body, len(body)
+        self._path.dispatcher.submit(call)
+        return True
 
     def _fall_through(self) -> None:
         """Let the base class have a request whose head is read."""
@@ -371,14 +404,15 @@ class HotProtocol(HttpToolsProtocol):
     def answer(self, call: HttpCall, answer: Answer) -> None:
         """Send a whole answer, with one write."""
         closes, defaults, body = not self._hot.keep_alive, self.server_state.default_headers, answer.body
-        if answer.headers or call.shows_trace or not answer.has_body:
+        has_body = answer.has_body
+        if answer.headers or call.shows_trace or not has_body:
             lines = header_lines(answer, call.request_id, call.traceparent if call.shows_trace else "")
             if closes:
                 lines.append((b"connection", b"close"))
             head = self._path.heads.full(answer.status, lines, defaults)
         else:
             head = self._path.heads.plain(answer, call.request_id, defaults, closes=closes)
-        if not answer.has_body:
+        if not has_body:
             self.transport.write(head)
         elif len(body) > _JOINED_BYTES:
             self.transport.writelines((head, body))
