@@ -17,6 +17,7 @@ from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
+_GENERATORS = ("decode_request", "predict", "unbatch", "encode_response", "format_encoded_response")  # each may run in the next one
 _logger = get_logger(__name__)
 
 
@@ -120,7 +121,7 @@ def undecoded(error: Exception, value: Any, request: Request) -> Fault:
 
 def broken_by(error: BaseException, api: Any) -> HookCall:
     """Return which hook of a stream raised: generators run in each other, so that only the traceback knows."""
-    hooks = {code: name for name in ("predict", "unbatch", "encode_response", "format_encoded_response") if (code := _code(api, name))}
+    hooks = {code: name for name in _GENERATORS if (code := _code(api, name))}
     found, place = "predict", error.__traceback__
     while place is not None:
         found = hooks.get(place.tb_frame.f_code, found)
