@@ -5,6 +5,7 @@ executor. Keys and `authorize` are left out.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import tempfile
@@ -102,7 +103,8 @@ class _Client:
 
     def give_up(self) -> None:
         """Wait for no answer any more; from another thread."""
-        self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it was told already that the worker is gone
+            self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
 
     def run(self, control: socket.socket) -> None:
         """Ask, and let the worker go."""
