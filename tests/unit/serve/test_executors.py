@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.background import BackgroundTask
+from starlette.responses import Response
 
 from leyden.serve.api import LitAPI
 from leyden.serve.executors.batched import BatchedExecutor
 from leyden.serve.executors.batched_streaming import BatchedStreamingExecutor
-from leyden.serve.executors.executor import Executor
+from leyden.serve.executors.executor import Executor, reply_of
 from leyden.serve.executors.requests import Reply, Request
 from leyden.serve.executors.single import SingleExecutor
 from leyden.serve.executors.streaming import StreamingExecutor
@@ -118,6 +120,11 @@ def test_a_response_keeps_its_status_headers_and_body() -> None:
 
 
 # -- streams ------------------------------------------------------------------------------------------------------
+
+
+def test_a_background_task_that_nobody_runs_is_told() -> None:
+    with pytest.warns(UserWarning, match="A response's background task is not run"):
+        assert reply_of(Response("a", background=BackgroundTask(print))).body == b"a"
 
 
 class Counting(LitAPI):

@@ -5,6 +5,7 @@ Whatever a hook raises ends the requests that it was about and nobody else; it i
 """
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import CodeType
@@ -152,6 +153,11 @@ def reply_of(value: Any) -> Reply:
         return Reply(write_json(value))
     body, status = getattr(value, "body", None), getattr(value, "status_code", None)
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
+        if getattr(value, "background", None) is not None:
+            told = (
+                "A response's background task is not run: a worker sends bytes. Start a thread in the hook, or hand it to a queue of yours."
+            )
+            warnings.warn(told, UserWarning, stacklevel=2)
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
     if isinstance(status, int) and hasattr(value, "background"):
