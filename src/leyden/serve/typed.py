@@ -4,6 +4,7 @@ Mistakes come as FastAPI lists them, whichever library found them: `type`, `loc`
 """
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -14,6 +15,7 @@ from typing import Any
 from leyden.core.errors import ConfigError
 from leyden.core.lazy import Later
 from leyden.serve.faults import Fault
+from leyden.serve.hooks import is_made_of_typed
 
 MAX_MISTAKES = 100
 _SHORT = 1000  # characters and items: an answer of ours is not as long as a body
@@ -25,6 +27,7 @@ _UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 _STEP = re.compile(r"\[(\d+)\]|(\[\.\.\.\])|\.([^.\[]+)")
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+_MODULES = re.compile(r"(?:\w+\.|<locals>\.)+")
 _msgspec: Any = Later("msgspec")
 
 
@@ -53,7 +56,7 @@ def validated(value: Any, wanted: Any, *, is_form: bool = False) -> Any:
         made = _msgspec.convert(value, wanted, strict=not is_form, dec_hook=_inner)
     except _msgspec.ValidationError as error:
         raise _unfit([_mistake(str(error), value)]) from None
-    if dataclasses.is_dataclass(wanted):
+    if dataclasses.is_dataclass(wanted) or is_made_of_typed(wanted):
         _fill(made)
     return made
 
@@ -64,30 +67,52 @@ def checked_type(wanted: Any, hook: str = "decode_request") -> None:
     Raises:
         ConfigError: Its fields are of kinds that cannot be told apart, or are not known.
     """
-    if is_pydantic(wanted):
+    if is_pydantic(wanted) and isinstance(wanted, type):
         return
     try:
-        _msgspec.json.Decoder(wanted, dec_hook=_inner)  # looks at all fields
-    except (TypeError, NameError) as error:
+        if is_pydantic(wanted):
+            _adapter(wanted)
+        else:
+            _msgspec.json.Decoder(wanted, dec_hook=_inner)  # looks at all fields
+    except (TypeError, NameError, RuntimeError) as error:  # pydantic's are RuntimeErrors or TypeErrors
         raise ConfigError(
-            f"{hook}() takes a {wanted.__name__}, which cannot be validated: {error}. Change its fields, or annotate with a pydantic model."
+            f"{hook}() takes a {name_of(wanted)}, which cannot be validated: {error}. Change its fields, or annotate with a pydantic model."
         ) from error
 
 
 def is_pydantic(kind: Any) -> bool:
-    """Return whether a class is a model or a dataclass of pydantic, without importing that."""
+    """Return whether a class is a model or a dataclass of pydantic, or something is made of one, without importing that."""
+    if typing.get_origin(kind) is not None:
+        return any(is_pydantic(each) for each in typing.get_args(kind))
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
+def name_of(kind: Any) -> str:
+    """Return an annotation as a reader would write it.
+
+    Example:
+        >>> name_of(int), name_of(list[Fault] | None)
+        ('int', 'list[Fault] | None')
+    """
+    return kind.__name__ if typing.get_origin(kind) is None else _MODULES.sub("", str(kind))
+
+
 def _by_pydantic(value: Any, wanted: Any) -> Any:
-    import pydantic  # wanted is a class of it
+    import pydantic  # wanted is a class of it, or made of one
 
     try:
-        if issubclass(wanted, pydantic.BaseModel):
+        if isinstance(wanted, type) and issubclass(wanted, pydantic.BaseModel):
             return wanted.model_validate(value, from_attributes=True)  # as FastAPI does: the mistakes read alike
-        return pydantic.TypeAdapter(wanted).validate_python(value, from_attributes=True)
+        return _adapter(wanted).validate_python(value, from_attributes=True)
     except pydantic.ValidationError as error:
         raise _unfit([{**each, "loc": ["body", *each["loc"]]} for each in error.errors(include_url=False)[:MAX_MISTAKES]]) from None
+
+
+@functools.cache
+def _adapter(wanted: Any) -> Any:
+    import pydantic  # wanted is a class of it, or made of one
+
+    return pydantic.TypeAdapter(wanted)
 
 
 def _inner(kind: Any, value: Any) -> Any:

@@ -134,3 +134,20 @@ def test_a_stream_goes_on_when_its_client_has_read() -> None:
     asyncio.run(read())
     assert heard.chunks[0] == [b"0", b"1", b"2"]
     assert heard.faults == {}
+
+
+class Items(LitAPI):
+    async def decode_request(self, request: Any) -> AsyncIterator[Any]:
+        for item in request["items"]:
+            yield item
+
+    async def predict(self, x: Any) -> AsyncIterator[Any]:
+        async for item in x:
+            yield str(item)
+
+
+def test_a_decoder_may_be_an_async_generator() -> None:
+    heard = Heard()
+    executor_of(Items(enable_async=True, stream=True)).run([Request(0, b'{"items":[1,2]}'), Request(1, b"{}")], heard)
+    assert heard.chunks == {0: [b"1", b"2"]}
+    assert (heard.faults[1].status, heard.faults[1].message) == (422, "decode_request() raised KeyError: 'items'")

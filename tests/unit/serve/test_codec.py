@@ -2,9 +2,13 @@
 
 import dataclasses
 import datetime
+import gzip
+import io
 import json
 import math
 import pickle
+import struct
+import zipfile
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -292,6 +296,53 @@ def test_a_payload_of_another_shape_is_the_clients_mistake() -> None:
     assert raised(lambda: object().missing).status == 500  # type: ignore[attr-defined]
     assert raised(lambda: {}["x"]).message.endswith("'18', '19', …]")
     assert fault_of(AttributeError("x"), HookCall("decode_request")).status == 500
+
+
+def cut_image() -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.effect_noise((90, 90), 9).save(file, "JPEG")
+    return file.getvalue()[:500]
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def check(value: int) -> None:
+    assert value > 0
+
+
+UNREADABLE: dict[str, Callable[[], Any]] = {
+    "no image": lambda: open_image(b"no image"),
+    "a part of an image": lambda: open_image(cut_image()),
+    "no gzip": lambda: gzip.decompress(b"abc"),
+    "no zip": lambda: zipfile.ZipFile(io.BytesIO(b"abc")),
+    "too few bytes": lambda: struct.unpack("<i", b"a"),
+    "a number too large": lambda: np.array([2**70], dtype=np.int64),
+    "a division": lambda: 1 / 0,
+    "an assertion": lambda: check(-1),
+}
+OUR_OWN: dict[str, Callable[[], Any]] = {
+    "a file that is not there": lambda: open_image("/not/there.png"),
+    "a disk": lambda: fail(OSError("disk")),
+    "a device": lambda: fail(RuntimeError("no device")),
+}
+
+
+@pytest.mark.parametrize("what", [*UNREADABLE, *OUR_OWN])
+def test_a_file_or_a_number_that_a_decoder_cannot_read_is_the_clients_mistake(what: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what a hook raises
+        (UNREADABLE | OUR_OWN)[what]()
+    assert fault_of(caught.value, HookCall("decode_request")).status == (422 if what in UNREADABLE else 500)
+    assert fault_of(caught.value, HookCall("predict")).status == 500
+
+
+def open_image(data: Any) -> Any:
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(data) if isinstance(data, bytes) else data)
+    image.load()
+    return image
 
 
 def test_what_a_client_sent_can_be_told_whatever_it_was() -> None:

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.background import BackgroundTask
+from starlette.responses import Response
 
 from leyden.serve.api import LitAPI
 from leyden.serve.executors.batched import BatchedExecutor
-from leyden.serve.executors.executor import Executor
+from leyden.serve.executors.batched_streaming import BatchedStreamingExecutor
+from leyden.serve.executors.executor import Executor, reply_of
 from leyden.serve.executors.requests import Reply, Request
 from leyden.serve.executors.single import SingleExecutor
 from leyden.serve.executors.streaming import StreamingExecutor
@@ -119,6 +122,11 @@ def test_a_response_keeps_its_status_headers_and_body() -> None:
 # -- streams ------------------------------------------------------------------------------------------------------
 
 
+def test_a_background_task_that_nobody_runs_is_told() -> None:
+    with pytest.warns(UserWarning, match="A response's background task is not run"):
+        assert reply_of(Response("a", background=BackgroundTask(print))).body == b"a"
+
+
 class Counting(LitAPI):
     closed = 0
 
@@ -184,3 +192,30 @@ def test_a_client_that_leaves_ends_its_generator() -> None:
     assert len(heard.chunks[0]) == 2
     assert heard.faults[0].code == "request.cancelled"
     assert Counting.closed == before + 1
+
+
+class Items(LitAPI):
+    def decode_request(self, request: Any) -> Iterator[Any]:
+        yield from request["items"]
+
+    def predict(self, x: Any) -> Iterator[Any]:
+        for item in x:
+            yield str(item)
+
+
+class ItemsTogether(Items):
+    def predict(self, x: Any) -> Iterator[Any]:
+        for items in zip(*x, strict=True):
+            yield list(map(str, items))
+
+
+def test_a_decoder_that_is_a_generator_refuses_what_it_cannot_read() -> None:
+    heard = done(StreamingExecutor, Items(stream=True), {"items": [1, 2]}, {})
+    assert heard.chunks == {0: [b"1", b"2"]}
+    assert (heard.faults[1].status, heard.faults[1].message) == (422, "decode_request() raised KeyError: 'items'")
+
+
+def test_of_a_batch_nobody_knows_whose_generator_it_was() -> None:
+    api = ItemsTogether(stream=True, max_batch_size=2)
+    assert done(BatchedStreamingExecutor, api, {}).faults[0].status == 422
+    assert [fault.status for fault in done(BatchedStreamingExecutor, api, {"items": [1]}, {}).faults.values()] == [500, 500]

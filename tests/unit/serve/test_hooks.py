@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 from typing import Any, TypedDict
 
 import msgspec
@@ -112,6 +113,16 @@ def test_types_are_taken_from_the_annotations(kind: Any) -> None:
     encode.__annotations__["return"] = kind
     plan = plan_of(api(decode_request=decode, encode_response=encode), Base)
     assert (plan.input, plan.input_type, plan.output_type) == (InputKind.TYPED, kind, kind)
+
+
+def test_what_is_made_of_such_types_is_typed_too() -> None:
+    for kind in (list[Model], Model | None, Data | int, dict[str, list[Struct]], typing.Annotated[Typed, "a note"]):
+
+        def decode(self: Any, request: Any) -> Any:
+            return request
+
+        decode.__annotations__["request"] = kind
+        assert plan_of(api(decode_request=decode), Base).input is InputKind.TYPED, kind
 
 
 def test_bytes_are_raw_and_the_rest_is_json() -> None:

@@ -41,6 +41,11 @@ class Letters(LitAPI):
         return token is None
 
 
+class ToTheDot(Letters):
+    def has_finished(self, uid: str, token: Any, max_sequence_length: int) -> bool:
+        return token == "."
+
+
 def test_the_default_loop_asks_predict_for_one_token_after_another() -> None:
     api, heard = Letters(loop=DefaultContinuousBatchingLoop(), max_batch_size=2, stream=True), Heard()
     executor_of(api).run(requests("abc", "d", "ef"), heard)
@@ -53,6 +58,28 @@ def test_an_answer_has_an_end_and_without_a_stream_all_parts_come_together() -> 
     api, heard = Letters(loop=DefaultContinuousBatchingLoop(2), max_batch_size=2), Heard()
     executor_of(api).run(requests("abc", "d"), heard)
     assert [json.loads(heard.replies[number].body) for number in (0, 1)] == [["a", "b"], "d"]
+
+
+def test_the_token_that_ends_an_answer_is_part_of_it() -> None:
+    api, heard = ToTheDot(loop=DefaultContinuousBatchingLoop(), max_batch_size=2, stream=True), Heard()
+    executor_of(api).run(requests("ab.cd", "."), heard)
+    assert heard.chunks == {0: [b"a", b"b", b"."], 1: [b"."]}
+    assert heard.ended == [1, 0]
+
+
+def test_hooks_and_loops_that_are_async_are_refused() -> None:
+    class Waiting(ContinuousBatchingLoop):
+        async def step(self, prev_outputs: Any, lit_api: Any, lit_spec: Any) -> Any:  # type: ignore[override]
+            return []
+
+    class Asking(Own):
+        async def add_request(self, uid: str, request: Any) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(ConfigError, match=r"Waiting.step\(\) is async, and Waiting does not wait for it.*Write def step"):
+        Own(loop=Waiting(), stream=True).check()
+    with pytest.raises(ConfigError, match=r"Asking.add_request\(\) is async"):
+        Asking(loop=ContinuousBatchingLoop(), stream=True).check()
 
 
 def test_a_step_that_fails_fails_those_in_it() -> None:

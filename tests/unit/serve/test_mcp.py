@@ -118,6 +118,7 @@ def test_an_api_that_says_nothing_of_its_arguments_is_told() -> None:
         (lambda: MCP(input_schema="x"), ConfigError, "input_schema='x'"),  # type: ignore[arg-type]
         (lambda: MCP().tool(Square(api_path="/")), ConfigError, r"A tool needs a name.*MCP\(name=…\)"),
         (lambda: MCP().tool(Raw()), ConfigError, r"Raw.decode_request\(\) takes bytes"),
+        (lambda: MCP().tool(annotated(list[Point])), ConfigError, r"takes list\[Point\], and a tool is called with one object"),
         (lambda: MCP().tool(Square(spec=LitSpec())), ConfigError, "Square has a spec"),
         (lambda: MCP().tool(Guarded()), ConfigError, r"Guarded has authorize\(\), and mcp"),
         (lambda: checked_mcp(True), ConfigTypeError, "mcp=True is not accepted"),

@@ -17,7 +17,7 @@ from leyden.core.errors import ConfigError
 from leyden.serve.codec import write_json
 from leyden.serve.faults import Fault
 from leyden.serve.forms import Upload
-from leyden.serve.typed import checked_type, validated
+from leyden.serve.typed import checked_type, name_of, validated
 
 
 class Model(pydantic.BaseModel):
@@ -167,3 +167,46 @@ def test_classes_that_cannot_be_validated_are_told_before_a_request_comes() -> N
         checked_type(wanted)
     with pytest.raises(ConfigError, match=r"decode_request\(\) takes a Either, which cannot be validated: Type unions"):
         checked_type(Either)
+
+
+class Other(pydantic.BaseModel):
+    y: int
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "made"),
+    [
+        ([{"x": 1}], list[Model], [Model(x=1)]),
+        ({"y": 2}, Model | Other, Other(y=2)),
+        (None, Model | None, None),
+        ({"x": 1}, Model | None, Model(x=1)),
+        ({"a": [{"x": 1}]}, dict[str, list[Struct]], {"a": [Struct(x=1.0)]}),
+        ([{"x": 1}], list[Data], [Data(1)]),
+    ],
+)
+def test_lists_and_unions_of_classes_are_validated(value: Any, wanted: Any, made: Any) -> None:
+    checked_type(wanted)
+    assert validated(value, wanted) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "loc"),
+    [
+        ([{"x": "q"}], list[Model], ["body", 0, "x"]),
+        ({"z": 1}, Model | None, ["body", "x"]),
+        ([{"x": 1}, {}], list[Data], ["body", 1, "x"]),
+        ({}, list[Struct], ["body"]),
+    ],
+)
+def test_a_mistake_in_one_of_them_says_where(value: Any, wanted: Any, loc: list[Any]) -> None:
+    with pytest.raises(Fault) as caught:
+        validated(value, wanted)
+    assert (caught.value.status, caught.value.detail[0]["loc"]) == (422, loc)
+
+
+def test_unions_that_nobody_can_tell_apart_are_refused_beforehand() -> None:
+    with pytest.raises(ConfigError, match=r"takes a Data \| Outer, which cannot be validated"):
+        checked_type(Data | Outer)
+    with pytest.raises(ConfigError, match=r"takes a list\[Model \| Struct\], which cannot"):
+        checked_type(list[Model | Struct])
+    assert name_of(list[Model]) == "list[Model]"

@@ -13,6 +13,7 @@ from leyden.serve.front.routes import why_not_hot
 from leyden.serve.hooks import InputKind, plan_of
 from leyden.serve.server import LitServer
 from leyden.serve.supervisor import Replicas
+from leyden.serve.typed import name_of
 
 _SHOWN = 120
 _HEAD = ("path", "methods", "way", "stream", "batch", "body", "workers")
@@ -200,7 +201,7 @@ def _routes(api: LitAPI, config: ApiConfig, replicas: Replicas, why_not: str) ->
 
 def _body_of(api: LitAPI, config: ApiConfig) -> str:
     return (
-        config.input_type.__name__
+        name_of(config.input_type)
         if config.input_type is not None
         else {
             InputKind.ANY: "JSON or a form",

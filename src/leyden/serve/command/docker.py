@@ -4,6 +4,7 @@ The folder becomes the image's. Requirements are installed before the code is co
 again. On CPUs, torch comes from PyTorch's own index: the package of PyPI carries CUDA, 5 GB of it.
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from leyden.core.errors import ConfigError, ConflictError
 from leyden.core.files import write_atomic
 from leyden.serve.arguments import checked_port
 from leyden.serve.command.modules import Target, checked_file
+from leyden.serve.command.scripts import servers_in, unseen
 
 PYTHON = "python:3.12-slim"
 CUDA = "nvidia/cuda:12.8.1-base-ubuntu24.04"  # its Python is 3.12; torch brings the libraries, so the smallest one is enough
@@ -124,7 +126,7 @@ def dockerize(text: str, folder: Path, *, port: int = 8000, gpu: bool = False, f
         raise ConflictError(f"{' and '.join(present)} exists already in {folder}: nothing was written. Add --force to overwrite.")
     for path, content in files.items():
         write_atomic(path, content)
-    return Made(list(files), _warnings(folder), image_of(target), port, gpu)
+    return Made(list(files), _warnings(target, folder), image_of(target), port, gpu)
 
 
 def dockerfile(target: Target, folder: Path, *, port: int, gpu: bool) -> str:
@@ -183,7 +185,15 @@ def _inside(target: Target, folder: Path) -> Target:
     return target._replace(place=path.relative_to(root).as_posix())
 
 
-def _warnings(folder: Path) -> list[str]:
-    if (folder / REQUIREMENTS).is_file():
-        return []
-    return [f"there is no {REQUIREMENTS} in {folder}: the image has Leyden and what it needs, and nothing else that the file imports."]
+def _warnings(target: Target, folder: Path) -> list[str]:
+    found = list[str]()
+    if not (folder / REQUIREMENTS).is_file():
+        found.append(
+            f"there is no {REQUIREMENTS} in {folder}: the image has Leyden and what it needs, and nothing else that the file imports."
+        )
+    script = folder / target.place
+    if target.is_file and not target.name and script.is_file():
+        with contextlib.suppress(SyntaxError):  # who runs it is told
+            if servers_in(script).are_unseen:
+                found.append(unseen(script, "the API"))
+    return found

@@ -1,6 +1,5 @@
 """Finds what is to be served in a user's module: a `LitServer`, a function that returns one, a `LitAPI` or a class of it."""
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from leyden.core.errors import ConfigError, ConfigTypeError, NotFoundError, UnsupportedError, closest, listed
 from leyden.serve.api import LitAPI
 from leyden.serve.command.modules import Target, explained
+from leyden.serve.command.scripts import servers_in, unseen
 from leyden.serve.loading import importing
 from leyden.serve.server import LitServer
 
@@ -140,19 +140,7 @@ def _called(thing: Callable[..., Any], name: str) -> Any:
 
 def _note(path: Path | None, name: str) -> str:
     """Return a warning if the file makes a server where nobody looks."""
-    if path is None or not any(_makes_server(block) for block in _main_blocks(path)):
+    if path is None:
         return ""
-    return (
-        f'{name} is served without what {path.name} gives to LitServer below `if __name__ == "__main__":`, which does not run here. Move '
-        "server = LitServer(…) above that line to have it."
-    )
-
-
-def _main_blocks(path: Path) -> list[ast.If]:
-    tree = ast.parse(path.read_bytes())
-    return [node for node in tree.body if isinstance(node, ast.If) and "__name__" in ast.dump(node.test)]
-
-
-def _makes_server(block: ast.If) -> bool:
-    calls = [node.func for node in ast.walk(block) if isinstance(node, ast.Call)]
-    return any("LitServer" in (getattr(func, "id", ""), getattr(func, "attr", "")) for func in calls)
+    servers = servers_in(path)
+    return unseen(path, name) if servers.below_guard or servers.are_unseen else ""

@@ -10,6 +10,7 @@ from leyden.core.errors import ConfigError, NotFoundError, closest, listed
 from leyden.serve.codec import BYTES, JSON
 from leyden.serve.config import ApiConfig
 from leyden.serve.front.documents import schema_of
+from leyden.serve.typed import name_of
 
 _DEPTH = 12
 _TEXTS = {
@@ -75,7 +76,7 @@ def sample_of(api: ApiConfig) -> Sample | None:
         value = value_of(schema_of(api.input_type, parts), parts)
     except LookupError:
         return None
-    return Sample(api.path, _json(value), JSON, f"made from the schema of {api.input_type.__name__}", is_made_up=True)
+    return Sample(api.path, _json(value), JSON, f"made from the schema of {name_of(api.input_type)}", is_made_up=True)
 
 
 def value_of(schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int = 0) -> Any:

@@ -103,7 +103,7 @@ class _Client:
 
     def give_up(self) -> None:
         """Wait for no answer any more; from another thread."""
-        with contextlib.suppress(RuntimeError):  # its loop is closed: it has its answer
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it was told already that the worker is gone
             self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
 
     def run(self, control: socket.socket) -> None:

@@ -110,6 +110,8 @@ class AsyncExecutor(Executor):
         if not hook.form.is_async:
             return await asyncio.to_thread(self.decode, request)
         value = decode_body(request.body, request.content_type, self.plan)
+        if hook.form is Form.ASYNC_GENERATOR:  # predict() takes what it yields
+            return called(self.api.decode_request, hook, value, request)
         try:
             return await called(self.api.decode_request, hook, value, request)
         except Exception as error:

@@ -30,7 +30,10 @@ class BatchedStreamingExecutor(Executor):
             self.events.after_predict()
             self.events.after_encode()
         except Exception as error:  # noqa: BLE001 - the user's generator may raise anything: it is answered
-            fault = answered(error, broken_by(error, self.api), kept[0])
+            call = broken_by(error, self.api)
+            if call.hook == "decode_request" and len(kept) > 1:  # a generator of one of them, and nobody knows whose
+                call = HookCall("predict")
+            fault = answered(error, call, kept[0])
             for request in open_ones.values():
                 sink.fault(request, fault)
         else:

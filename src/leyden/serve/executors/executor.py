@@ -5,6 +5,7 @@ Whatever a hook raises ends the requests that it was about and nobody else; it i
 """
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import CodeType
@@ -17,6 +18,7 @@ from leyden.serve.executors.requests import Reply, Request, Sink
 from leyden.serve.faults import Fault, HookCall, fault_of
 from leyden.serve.hooks import Hook, HookPlan
 
+_GENERATORS = ("decode_request", "predict", "unbatch", "encode_response", "format_encoded_response")  # each may run in the next one
 _logger = get_logger(__name__)
 
 
@@ -120,7 +122,7 @@ def undecoded(error: Exception, value: Any, request: Request) -> Fault:
 
 def broken_by(error: BaseException, api: Any) -> HookCall:
     """Return which hook of a stream raised: generators run in each other, so that only the traceback knows."""
-    hooks = {code: name for name in ("predict", "unbatch", "encode_response", "format_encoded_response") if (code := _code(api, name))}
+    hooks = {code: name for name in _GENERATORS if (code := _code(api, name))}
     found, place = "predict", error.__traceback__
     while place is not None:
         found = hooks.get(place.tb_frame.f_code, found)
@@ -151,6 +153,11 @@ def reply_of(value: Any) -> Reply:
         return Reply(write_json(value))
     body, status = getattr(value, "body", None), getattr(value, "status_code", None)
     if isinstance(body, bytes | memoryview) and isinstance(status, int):  # by its looks: a worker does not import Starlette
+        if getattr(value, "background", None) is not None:
+            told = (
+                "A response's background task is not run: a worker sends bytes. Start a thread in the hook, or hand it to a queue of yours."
+            )
+            warnings.warn(told, UserWarning, stacklevel=2)
         headers = tuple((name, text) for name, text in value.headers.items() if name not in {"content-length", "content-type"})
         return Reply(bytes(body), value.headers.get("content-type", BYTES), status, headers)
     if isinstance(status, int) and hasattr(value, "background"):

@@ -1,5 +1,6 @@
 """What OpenAPI says of an API: the schemas of its typed bodies, whichever library defines them."""
 
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,9 +57,11 @@ def schema_of(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_pydantic(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    import pydantic  # kind is a class of it
+    import pydantic  # kind is a class of it, or made of one
 
     schema = pydantic.TypeAdapter(kind).json_schema(ref_template=_REF + "{model}")
     schemas.update(schema.pop("$defs", {}))
+    if not isinstance(kind, type) or typing.get_origin(kind) is not None:
+        return schema
     schemas[kind.__name__] = schema
     return {"$ref": _REF + kind.__name__}

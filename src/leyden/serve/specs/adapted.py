@@ -90,5 +90,5 @@ class _AsyncHooks(_Hooks):
     async def _awaited(self, function: Any, hook: Hook, value: Any, context: Any) -> Any:
         if hook.form.is_async or not hook.is_own:
             made = self._own(function, hook, value, context)
-            return await made if hook.form.is_async else made
+            return await made if hook.form is Form.ASYNC else made
         return await asyncio.to_thread(self._own, function, hook, value, context)

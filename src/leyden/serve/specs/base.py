@@ -163,8 +163,10 @@ class LitSpec:
         if given in {"/predict", usual}:
             return False
         self.api_path = given
-        told = f"api_path={given!r}: clients of this protocol expect {usual}. Leave api_path out, unless a proxy maps it."
-        warnings.warn(told, UserWarning, stacklevel=3)
+        end = usual.removeprefix("/v1")
+        if not given.endswith(end):  # else it is in reach of clients, by their base URL
+            told = f"api_path={given!r}: clients of this protocol expect {usual}. Leave api_path out, or end it with {end}."
+            warnings.warn(told, UserWarning, stacklevel=3)
         return True
 
     def setup(self, server: Submitter) -> None:

@@ -174,7 +174,7 @@ class OpenAIEmbeddingSpec(LitSpec):
         items = asked.ensure_list()
         if len(items) > MAX_ITEMS:
             raise Fault(422, "request.invalid", f"{len(items)} inputs are more than {MAX_ITEMS}: send them in several requests.")
-        if len(items) == 1 or self._max_batch_size == 1:
+        if self._max_batch_size == 1 or items == [asked.input]:
             return [SpecCall(body, "embeddings", scope)]
         return [SpecCall(write_json({**value, "input": item}), "embeddings", scope) for item in items]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from leyden.serve import LitAPI, LitServer, OpenAIEmbeddingSpec, OpenAISpec
 from leyden.serve.command.checking import Report, check
 from leyden.serve.command.samples import read_inputs
+from leyden.serve.command.trial import _Client
 from leyden.serve.test_examples import TestEmbedAPI
 from tests.support.serve_apis import AsyncEcho, Batch, Broken, Counting, Spelling, Square, Tokens
 
@@ -136,6 +138,23 @@ def continuous() -> Any:
     from leyden.serve.loops import ContinuousBatchingLoop
 
     return ContinuousBatchingLoop()
+
+
+def test_a_worker_that_ends_is_told_also_if_its_client_has_ended_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, give_up, has_ended = _Client.run, _Client.give_up, threading.Event()
+
+    def run_and_tell(client: Any, control: Any) -> None:
+        run(client, control)
+        has_ended.set()
+
+    def give_up_later(client: Any) -> None:
+        assert has_ended.wait(60)
+        give_up(client)
+
+    monkeypatch.setattr(_Client, "run", run_and_tell)
+    monkeypatch.setattr(_Client, "give_up", give_up_later)
+    (fault,) = checked(Leaves(), inputs=("1",)).faults
+    assert "/predict failed: SystemExit: 5" in fault.message
 
 
 def test_an_api_is_tried_in_this_process_and_on_its_device() -> None:

@@ -123,3 +123,24 @@ def test_a_module_is_served_by_its_name(folder: Path) -> None:
     made: Made = dockerize("models.server:api", folder)
     assert json.loads(of(folder, "CMD"))[2] == "models.server:api"
     assert made.image == "models-server"
+
+
+HIDDEN = "if __name__ == '__main__':\n    ls.LitServer(Api(max_batch_size=4)).run()\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_told"),
+    [
+        (HIDDEN, True),
+        ("def main():\n    LitServer(Api()).run()\n", True),
+        ("server = ls.LitServer(Api())\n" + HIDDEN, False),
+        ("def build() -> 'ls.LitServer':\n    return ls.LitServer(Api())\n", False),
+        ("api = Api()\n", False),
+        ("no Python", False),
+    ],
+)
+def test_a_server_that_the_image_would_not_run_is_told(source: str, is_told: bool, folder: Path) -> None:
+    (folder / "requirements.txt").write_text("")
+    (folder / "server.py").write_text(source)
+    told = dockerize("server.py", folder).warnings
+    assert [warning.startswith("the API is served without what server.py gives to LitServer") for warning in told] == [True] * is_told

@@ -115,6 +115,14 @@ def test_a_server_below_the_guard_is_missed_with_a_word(tmp_path: Path) -> None:
     assert "Move server = LitServer" in found.note
 
 
+def test_a_server_in_a_function_that_does_not_say_so_is_missed_with_a_word(tmp_path: Path) -> None:
+    source = "def main():\n    ls.LitServer(Square(max_batch_size=4)).run()\nif __name__ == '__main__':\n    main()"
+    found = found_in(tmp_path, source)
+    assert found.name == "Square"
+    assert "or in a function" in found.note
+    assert found_in(tmp_path, "def build() -> ls.LitServer:\n    return ls.LitServer(Square())").note == ""
+
+
 def test_a_server_that_starts_at_the_top_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"user_server.py, line 7: a server was started while the script was imported"):
         found_in(tmp_path, "ls.LitServer(Square()).run(port=0)")

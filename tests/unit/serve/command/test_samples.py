@@ -65,7 +65,7 @@ class Words(TypedDict):
     text: str
 
 
-@pytest.mark.parametrize("kind", [Model, Part, Shown, Point, Struct, Words, ImageInput])
+@pytest.mark.parametrize("kind", [Model, Part, Shown, Point, Struct, Words, ImageInput, list[Model], Part | None])
 def test_a_body_that_is_made_up_is_valid(kind: Any) -> None:
     sample = sample_of(ApiConfig(path="/a", input_type=kind))
     assert sample is not None

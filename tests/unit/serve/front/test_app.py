@@ -41,6 +41,7 @@ def test_openapi_knows_typed_bodies_of_every_library() -> None:
         ApiConfig(path="/a", input_type=Cloud, output_type=Point, name="a", description="Clouds."),
         ApiConfig(path="/b", input_type=Data, name="b"),
         ApiConfig(path="/c", is_stream=True, name="c"),
+        ApiConfig(path="/d", input_type=list[Cloud], name="d"),
     )
     with client(apis=apis) as http:
         document = http.get("/openapi.json").json()
@@ -50,6 +51,8 @@ def test_openapi_knows_typed_bodies_of_every_library() -> None:
     assert post["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Cloud"}
     assert post["responses"]["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Point"}
     assert {"Cloud", "Point", "Data", "Struct"} <= set(document["components"]["schemas"])
+    many = document["paths"]["/d"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert many == {"type": "array", "items": {"$ref": "#/components/schemas/Cloud"}}
     assert "text/event-stream" in document["paths"]["/c"]["post"]["responses"]["200"]["content"]
 
 

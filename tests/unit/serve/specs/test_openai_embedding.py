@@ -107,6 +107,13 @@ def test_a_list_of_tokens_is_one_input(given: Any, items: list[Any]) -> None:
         assert len(vectors(answered(server, {"input": given}))) == len(items)
 
 
+@pytest.mark.parametrize(("given", "item"), [(["bc"], "bc"), ("bc", "bc"), ([[1, 2]], [1, 2]), ([1, 2], [1, 2])])
+def test_a_list_of_one_is_an_item_of_a_batch_like_those_of_others(given: Any, item: Any) -> None:
+    with served(TestEmbedBatchedAPI, max_batch_size=2) as server:
+        assert vectors(answered(server, {"input": given})) == [BC]
+        assert [json.loads(call.body)["input"] for call in server.calls] == [item]
+
+
 class Told(LitAPI):
     """Answers with what it is told to."""
 

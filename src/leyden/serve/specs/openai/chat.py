@@ -23,7 +23,8 @@ from leyden.serve.specs.openai.protocol import MAX_CHOICES, ChatCompletionReques
 from leyden.serve.specs.openai.response import OpenAIResponse, Plan, openai_error
 from leyden.serve.typed import validated
 
-CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
+CHAT = "/v1/chat/completions"
+_END = "/chat/completions"  # of a path whose beginning is what clients call their base URL
 _SHAPES = {
     "predict": """
     async def predict(self, messages):
@@ -44,6 +45,9 @@ class OpenAISpec(LitSpec):
     `predict` gets the messages of a chat as a list of dicts, or the prompt of a completion, and yields text, or dicts such as
     `{"role": "assistant", "content": "…", "tool_calls": […], "finish_reason": "stop", "usage": {…}}`. All else that a client
     sends is in `context`.
+
+    Several of them in one server have paths of their own: `LitAPI(spec=OpenAISpec(), api_path="/small/v1/chat/completions")` is
+    for clients with `base_url="http://…/small/v1"`. A path with another end answers chats alone.
 
     Args:
         models: The names of the models; then requests for others are refused. By default one with the name of the API's class,
@@ -69,12 +73,16 @@ class OpenAISpec(LitSpec):
 
     def _add_endpoints(self) -> None:
         self._endpoints.clear()
-        for path, endpoint, method, kind in (
-            (self.api_path or CHAT, self.chat_completion, "POST", ChatCompletionRequest),
-            (COMPLETIONS, self.completion, "POST", CompletionRequest),
-            (MODELS, self.models, "GET", None),
-            (MODELS + "/{name:path}", self.model, "GET", None),
-        ):
+        chat = self.api_path or CHAT
+        base = chat.removesuffix(_END)
+        routes: list[tuple[str, Any, str, Any]] = [(chat, self.chat_completion, "POST", ChatCompletionRequest)]
+        if base != chat:
+            routes += [
+                (f"{base}/completions", self.completion, "POST", CompletionRequest),
+                (f"{base}/models", self.models, "GET", None),
+                (f"{base}/models/{{name:path}}", self.model, "GET", None),
+            ]
+        for path, endpoint, method, kind in routes:
             self.add_endpoint(path, endpoint, [method], request_type=kind)
             self.add_endpoint(path, options_of(method), ["OPTIONS"])
 

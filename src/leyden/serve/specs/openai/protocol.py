@@ -272,9 +272,15 @@ class CompletionRequest(_Sampling):
 
     @property
     def messages(self) -> list[ChatMessage]:
-        """The prompt as a chat, for a `decode_request` that reads chats."""
-        text = self.prompt if isinstance(self.prompt, str) else " ".join(map(str, self.prompt))
-        return [ChatMessage(role=Role.user, content=text)]
+        """The prompt as a chat, for a `decode_request` that reads chats.
+
+        Raises:
+            ValueError: It is tokens, which the client wrote for another model: its mistake.
+        """
+        texts = [self.prompt] if isinstance(self.prompt, str) else [text for text in self.prompt if isinstance(text, str)]
+        if not texts:
+            raise ValueError("prompt has tokens, and this model reads messages: send text")
+        return [ChatMessage(role=Role.user, content=text) for text in texts]
 
 
 # -- answers ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from leyden.core.errors import ConfigError
 from leyden.serve.api import LitAPI
+from leyden.serve.server import LitServer
 from leyden.serve.specs.openai import ChatCompletionRequest, OpenAISpec
 from leyden.serve.test_examples import (
     OpenAIBatchContext,
@@ -438,3 +439,17 @@ def test_another_path_is_told() -> None:
         assert answered(server, "POST", "/chat", {"messages": HI}).status_code == 200
         assert answered(server, "POST", CHAT, {"messages": HI}).status_code == 404
         assert answered(server, "OPTIONS", "/chat").headers["allow"] == "POST, OPTIONS"
+        assert answered(server, "GET", "/v1/models").status_code == 404
+
+
+def test_a_path_with_the_usual_end_is_another_base_url() -> None:
+    with SpecServer(Words(spec=OpenAISpec(models=["small"]), api_path="/small/v1/chat/completions")) as server:
+        assert answered(server, "POST", "/small/v1/chat/completions", {"messages": HI}).status_code == 200
+        assert answered(server, "POST", "/small/v1/completions", {"prompt": "a"}).status_code == 200
+        assert answered(server, "GET", "/small/v1/models/small").json()["id"] == "small"
+        assert answered(server, "GET", "/v1/models").status_code == 404
+
+
+def test_one_server_may_have_several_chats() -> None:
+    one, two = Words(spec=OpenAISpec()), Words(spec=OpenAISpec(), api_path="/two/v1/chat/completions")
+    assert [api.path for api in LitServer([one, two], accelerator="cpu").config.apis] == [CHAT, "/two/v1/chat/completions"]

@@ -103,7 +103,17 @@ def test_prompts(prompt: Any) -> None:
     request = CompletionRequest(prompt=prompt)
     assert request.prompt == prompt
     assert "prompt" not in request.settings()
-    assert request.messages[0].role == "user"
+
+
+@pytest.mark.parametrize(("prompt", "texts"), [("a", ["a"]), ("", [""]), (["a", "b"], ["a", "b"])])
+def test_a_prompt_is_a_chat_to_who_reads_chats(prompt: Any, texts: list[str]) -> None:
+    assert [(each.role, each.content) for each in CompletionRequest(prompt=prompt).messages] == [("user", text) for text in texts]
+
+
+@pytest.mark.parametrize("prompt", [[1, 2], [[1], [2]]])
+def test_tokens_are_no_chat(prompt: Any) -> None:
+    with pytest.raises(ValueError, match="prompt has tokens, and this model reads messages: send text"):
+        _ = CompletionRequest(prompt=prompt).messages
 
 
 def test_the_newer_name_of_a_limit_counts_first() -> None:
