@@ -15,7 +15,6 @@ from benchmarks.load import cost
 from benchmarks.servers import NUMBER, serving, vector_body
 
 SLEEP = 0.02
-SETTLING = 3.0  # seconds: what a server goes on to load after its first answers is loaded by then
 
 
 def rest(library: str, case: str, seconds: float, **options: object) -> dict[str, float]:
@@ -24,7 +23,6 @@ def rest(library: str, case: str, seconds: float, **options: object) -> dict[str
     with serving(library, case, body, **options) as server:
         for _ in range(20):
             server.ask(body)
-        time.sleep(SETTLING)
         before, began = server.cpu_seconds(), time.perf_counter()
         time.sleep(seconds)
         core = (server.cpu_seconds() - before) / (time.perf_counter() - began)
