@@ -112,6 +112,15 @@ class Server:
         finally:
             connection.close()
 
+    def settle(self) -> None:
+        """Wait until another route answers too, whatever it says: what a server loads after its first answer is loaded by then."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30.0)
+        try:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+        finally:
+            connection.close()
+
     def stop(self) -> Ended:
         """Ask it to end, once, wait for that, and end by force what is left."""
         if self._ended is not None:
@@ -155,6 +164,7 @@ def serving(library: str, case: str, body: bytes = NUMBER, kind: str = "applicat
         server = Server(library, case, folder, **options)
         try:
             server.wait(body, kind)
+            server.settle()
             yield server
         finally:
             server.stop()

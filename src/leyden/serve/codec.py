@@ -48,7 +48,7 @@ def decode_body(body: bytes | bytearray | memoryview, content_type: str, plan: H
     is_form = kind in _FORMS
     if is_form:
         _refuse_json(body, kind)
-        value: Any = read_form(bytes(body), content_type)
+        value: Any = read_form(body, content_type)
     elif kind in {"", "text/plain"} or kind == JSON or (kind.startswith("application/") and kind.endswith("+json")):
         value = read_json(body)
     else:

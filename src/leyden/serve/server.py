@@ -307,7 +307,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
         self._is_forked = True
 
         def made() -> Callable[[int, socket.socket], None]:
-            front = self._front_end  # made before the fork, so that forked ones need not import anything
+            front = self._front_end  # made before the fork, so that forked ones need not import anything; and after workers were started
             front.share_limits(front_ends)
             front.make_middlewares()
             if writes_client:
@@ -316,7 +316,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
 
         def be(front: Any, number: int, control: socket.socket) -> None:
             self._page.values, self._is_front = pages[number].values, True
-            _process.FrontProcess(front, listener, control, options).run()
+            _process.FrontProcess(front, listener, control, {"log_config": logging.uvicorn_config(), **options}).run()
 
         supervisor: Supervisor | None = None
 
@@ -470,4 +470,4 @@ def _uvicorn_options(given: Mapping[str, Any], log_level: str) -> dict[str, Any]
         for name in given:
             if name not in known:
                 raise ConfigError(f"run({name}=…) is not accepted: neither run nor uvicorn has it.{closest(name, sorted(known))}")
-    return {"log_level": log_level.lower(), "log_config": logging.uvicorn_config(), **given}
+    return {"log_level": log_level.lower(), **given}

@@ -1,9 +1,10 @@
 """Forms are read from raw bytes, wholly or not at all."""
 
 import time
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.serve import forms
@@ -29,6 +30,46 @@ def test_multipart_forms_come_back_as_they_were(files: dict[str, bytes]) -> None
     body = b"".join(part(name, data, '; filename="f"') for name, data in files.items()) + b"--x--\r\n"
     found = read_form(body, BOUNDARY)
     assert {name: upload.read() for name, upload in found.items()} == files
+
+
+def seen(body: bytes) -> Any:
+    """Return what a form says, in a shape that can be compared; or the error."""
+    try:
+        found = read_form(body, BOUNDARY)
+    except Fault as fault:
+        return fault.message
+    each = {name: value if isinstance(value, list) else [value] for name, value in found.items()}
+    return {name: [(v.filename, v.content_type, v.read()) if isinstance(v, Upload) else v for v in values] for name, values in each.items()}
+
+
+PIECES = (
+    b"--x",
+    b"--x--",
+    b"\r\n",
+    b"\n",
+    b"\r\n\r\n",
+    b'Content-Disposition: form-data; name="a"',
+    b'content-disposition:form-data; name=b; filename="c d"',
+    b"Content-Type: text/plain",
+    b"Content-Type:",
+    b"Content-Transfer-Encoding: base64",
+    b"QUJD",
+    b"y",
+    b" ",
+    part("a", b"1"),
+    part("b", b"\r\n2", '; filename="f"'),
+    part("", b"", '; filename=""'),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=9), st.booleans())
+def test_plain_forms_are_read_as_the_parser_reads_them(pieces: list[bytes], is_closed: bool) -> None:
+    body = b"".join(pieces) + b"--x--\r\n" * is_closed
+    with pytest.MonkeyPatch.context() as patch:
+        short = seen(body)
+        patch.setattr(forms, "_plain_parts", lambda *_: None)
+        assert short == seen(body)
 
 
 def test_names_that_come_several_times_are_lists() -> None:

@@ -15,22 +15,23 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, final
 
 from leyden.core.errors import ConfigError, LeydenError
+from leyden.core.lazy import Later
 from leyden.core.log import get_logger
 from leyden.serve.config import ServerConfig
 from leyden.serve.effects import WorkerId
 from leyden.serve.front.dispatcher import Dispatcher
-from leyden.serve.front.edge import Edge
 from leyden.serve.front.intake import Intake
+from leyden.serve.front.late import LateApp, may_be_late
 from leyden.serve.front.mounted import MountedLoggers
-from leyden.serve.front.own_routes import Parts
+from leyden.serve.front.parts import Parts
 from leyden.serve.front.probe import missing
 from leyden.serve.front.protocol import HotPath
 from leyden.serve.front.readiness import Readiness
-from leyden.serve.front.routes import build, why_not_hot
-from leyden.serve.front.submitter import tools_of
 from leyden.serve.metrics import Layout, Page, render
 from leyden.serve.tracing import RequestIds
 
+_routes: Any = Later("leyden.serve.front.routes")  # FastAPI, of which the short way needs nothing
+_submitter: Any = Later("leyden.serve.front.submitter")
 _SWEEP_SECONDS = 1.0
 _logger = get_logger(__name__)
 
@@ -59,7 +60,6 @@ class FrontEnd:
         lifespan: Runs around `running` in the app's own lifespan: for a server that starts its workers there.
 
     Attributes:
-        app: The complete ASGI app.
         dispatcher: Takes calls, knows workers.
         readiness: Says whether all is well.
         loggers: Those with an app.
@@ -91,9 +91,35 @@ class FrontEnd:
             self.dispatcher.show()
             return render(layout, every)
 
-        self._tools = tools_of(config, self.dispatcher, self.intake)
-        parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
-        self.app = build(parts, self._app_lifespan)
+        has_tools = any(api.tool is not None for api in config.apis)
+        self._tools = _submitter.tools_of(config, self.dispatcher, self.intake) if has_tools else None
+        self._parts = Parts(config, self.dispatcher, self.intake, self.readiness, metrics, self._shut_down, self._tools)
+        self._app: Any = None
+        self._late: LateApp | None = None
+
+    @property
+    def app(self) -> Any:
+        """The complete ASGI app, made when it is first asked for."""
+        if self._app is None:
+            self._app = _routes.build(self._parts, self._app_lifespan)
+        return self._app
+
+    def served(self, settle: Callable[[], None]) -> Any:
+        """Return what a server of its own is to run: the app, or what stands for it until it is needed.
+
+        Args:
+            settle: Called once an app that is late is made.
+        """
+
+        def made() -> Any:
+            app = self.app
+            settle()
+            return app
+
+        if self._app is None and may_be_late(self.config):
+            self._late = LateApp(made, lambda: self._app_lifespan(None))
+            return self._late
+        return self.app
 
     def share_limits(self, num_front_ends: int) -> None:
         """Keep a part of the server's limits, of which others keep the rest; before it runs."""
@@ -103,15 +129,21 @@ class FrontEnd:
     def make_middlewares(self) -> None:
         """Make the middlewares before there are processes, so that what is wrong with them is told, once, to who calls `run`.
 
+        An app that may be late has none, and is not made here.
+
         Raises:
             ConfigError: One cannot be made.
         """
+        if self._app is None and may_be_late(self.config):
+            return
         try:
             self.app.middleware_stack = self.app.build_middleware_stack()
         except LeydenError:
             raise
         except Exception as error:
-            names = ", ".join(getattr(each.cls, "__name__", str(each.cls)) for each in self.app.user_middleware if each.cls is not Edge)
+            names = ", ".join(
+                getattr(each.cls, "__name__", str(each.cls)) for each in self.app.user_middleware if each.cls is not _routes.Edge
+            )
             raise ConfigError(
                 f"the middlewares of this server ({names}) cannot be made: {type(error).__name__}: {error}. Each is called with the app "
                 "and its keywords: middlewares=[(Class, {'keyword': value})]."
@@ -161,7 +193,7 @@ class FrontEnd:
             return options
         self._hot.routes = {}
         for number, api in enumerate(self.config.apis):
-            reason = why_not_hot(self.app, self.config, number)
+            reason = "" if self._late is not None else _routes.why_not_hot(self.app, self.config, number)
             if not reason:
                 self._hot.routes[api.path.encode()] = number
             _logger.info("%s is %s", api.path, f"not hot: {reason}" if reason else "hot")
@@ -180,5 +212,7 @@ class FrontEnd:
         now = self.dispatcher.now()
         self._hot.sweep(now)
         self.dispatcher.sweep(now)
+        if self._late is not None and self.readiness.is_ready:
+            self._late.begin()
         shortest = min(config.header_timeout, config.body_timeout, config.keep_alive)
         self._sweeping = loop.call_later(max(0.02, min(_SWEEP_SECONDS, shortest / 4)), self._sweep)

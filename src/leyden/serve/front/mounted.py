@@ -1,4 +1,4 @@
-"""Loggers with an app: their apps answer in the front end, and their `process` is called there, in a thread.
+"""Loggers with an app: their `process` is called in the front end, in a thread; `mounts.py` has their apps.
 
 Each front end gets every value, so that an app shows the same numbers whichever front end is asked.
 """
@@ -7,14 +7,9 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, final
-
-from starlette.routing import Match, Mount
+from typing import Final, final
 
 from leyden.core.log import get_logger
-from leyden.serve.front.asgi import App, Receive, Scope, Send
-from leyden.serve.front.edge import Refused
-from leyden.serve.front.intake import Intake
 from leyden.serve.loggers import Logger, LoggerCalls
 
 _MOST_WAITING: Final = 10_000
@@ -72,38 +67,3 @@ class MountedLoggers:
         while (value := self._values.get()) is not None:
             self._calls.process(*value)
         self._calls.close()
-
-
-@final
-class MountedApp(Mount):
-    """A mount that answers at its very path, too, where Starlette would send the client to the one with a slash.
-
-    Args:
-        path: Where.
-        app: What answers.
-        intake: Knows the server's keys.
-    """
-
-    def __init__(self, path: str, app: App, intake: Intake) -> None:
-        super().__init__(path, app=_Guarded(app, intake))
-
-    def matches(self, scope: Any) -> tuple[Match, Any]:
-        if scope["type"] == "http" and scope["path"] == scope.get("root_path", "") + self.path:
-            scope = {**scope, "path": scope["path"] + "/"}
-            match, child = super().matches(scope)
-            return match, {**child, "path": scope["path"]}
-        return super().matches(scope)
-
-
-@final
-class _Guarded:
-    """An app that needs the server's key, as all that is not a probe does."""
-
-    def __init__(self, app: App, intake: Intake) -> None:
-        self._app, self._intake = app, intake
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
-        if scope["type"] == "http" and (fault := self._intake.keys.refusal(headers)) is not None:
-            raise Refused(fault, headers)
-        await self._app(scope, receive, send)

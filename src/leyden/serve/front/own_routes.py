@@ -1,7 +1,7 @@
 """`OwnRoutes`: what a server answers about itself: whether it is well, what it is, its numbers; and how it is stopped."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
@@ -10,37 +10,12 @@ from leyden.serve.codec import JSON, write_json
 from leyden.serve.config import ServerConfig
 from leyden.serve.faults import Fault
 from leyden.serve.front.auth import opens
-from leyden.serve.front.dispatcher import Dispatcher
 from leyden.serve.front.edge import Refused
-from leyden.serve.front.intake import Intake
-from leyden.serve.front.readiness import Readiness
-from leyden.serve.mcp import Tools
+from leyden.serve.front.parts import Parts
 from leyden.serve.metrics import CONTENT_TYPE
 
 METRICS = "/metrics"
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class Parts(NamedTuple):
-    """What the routes of an app stand on.
-
-    Args:
-        config: Of the server.
-        dispatcher: Takes calls.
-        intake: Reads heads.
-        readiness: Says whether all is well.
-        metrics: Returns all numbers as text.
-        shut_down: Stops the server; told once a request with the right key asks for it.
-        tools: APIs as tools of language models, if any is one.
-    """
-
-    config: ServerConfig
-    dispatcher: Dispatcher
-    intake: Intake
-    readiness: Readiness
-    metrics: Callable[[], str]
-    shut_down: Callable[[], None]
-    tools: Tools | None = None
 
 
 @final

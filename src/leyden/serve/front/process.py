@@ -92,13 +92,18 @@ class FrontProcess:
 
     def run(self) -> None:
         """Serve, in an event loop of its own; return once it has drained."""
-        config = uvicorn.Config(self._front.app, **{**self._front.uvicorn_options(), **self._options})
+        app = self._front.served(self._settle)
+        config = uvicorn.Config(app, **{**self._front.uvicorn_options(), **self._options})
         server = self._server = _Server(config, self._serving)
         if self._control is not None:  # a process of its own
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals the whole group: the supervisor decides
-            gc.freeze()  # what is there by now stays, and is not looked through again and again; looking once for garbage takes 25 ms
+            self._settle()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._serve(server))
+
+    def _settle(self) -> None:
+        if self._control is not None:
+            gc.freeze()  # what is there by now stays, and is not looked through again and again; looking once for garbage takes 25 ms
 
     async def _serve(self, server: _Server) -> None:
         loop = self._loop = asyncio.get_running_loop()
