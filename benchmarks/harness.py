@@ -114,12 +114,15 @@ def main(benchmark: Benchmark, name: str, argv: Sequence[str] | None = None) -> 
     parser.add_argument("--rounds", type=int, default=benchmark.rounds, help="how often each variant is measured")
     parser.add_argument("--seconds", type=float, default=benchmark.seconds, help="how long a measurement lasts, where that is to choose")
     parser.add_argument("--without-peers", action="store_true", help="leave out what needs another environment")
+    parser.add_argument("--peer-python", metavar="PYTHON", help="run peers with this one, which has them, not in environments of their own")
     parser.add_argument("--worker", choices=list(benchmark.variants), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
         return _work(benchmark.variants[args.worker], args.seconds)
     variants = {key: variant for key, variant in benchmark.variants.items() if not (args.without_peers and variant.peer)}
-    pythons = {key: prepare_peer(variant.peer) if variant.peer else sys.executable for key, variant in variants.items()}
+    pythons = {
+        key: (args.peer_python or prepare_peer(variant.peer)) if variant.peer else sys.executable for key, variant in variants.items()
+    }
     seconds = None if benchmark.seconds is None else args.seconds
     values = measure(variants, lambda key: _start_worker(pythons[key], name, key, seconds), args.rounds)
     outcomes = [outcome for comparison in benchmark.comparisons if (outcome := compare(comparison, values))]

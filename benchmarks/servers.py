@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SERVERS = Path(__file__).resolve().parent / "serve_peers"
 PATHS = {"mosec": "/inference"}  # the others answer at /predict
@@ -44,15 +44,18 @@ class Server:
         library: `"leyden"`, or a folder of `serve_peers`.
         case: A service of its file.
         folder: For files.
+        script: The name of its file.
         options: Of the file's command line: `batch=16` is `--batch=16`.
     """
 
-    def __init__(self, library: str, case: str, folder: str, **options: object) -> None:
+    def __init__(self, library: str, case: str, folder: str, *, script: str = "server.py", **options: object) -> None:
         self.port, self.path = free_port(), PATHS.get(library, "/predict")
         self._file = Path(folder) / "output.txt"
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        command = [sys.executable, _script(library, folder), case, str(self.port), *arguments]
+        command = [sys.executable, _script(library, folder, script), case, str(self.port), *arguments]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as on users' machines
+        searched = [os.environ.get("PYTHONPATH"), str(SERVERS.parents[1])]  # the second one for serve_peers/networks.py
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
         self._started = time.perf_counter()
         with self._file.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
@@ -150,7 +153,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(library: str, case: str, body: bytes = NUMBER, kind: str = "application/json", **options: object) -> Iterator[Server]:
+def serving(library: str, case: str, body: bytes = NUMBER, kind: str = "application/json", **options: Any) -> Iterator[Server]:
     """Run a server until the context ends.
 
     Args:
@@ -158,7 +161,7 @@ def serving(library: str, case: str, body: bytes = NUMBER, kind: str = "applicat
         case: A service of its file.
         body: The request that it must answer.
         kind: Its content type.
-        options: Of the file's command line.
+        options: Of `Server`.
     """
     with tempfile.TemporaryDirectory(prefix="leyden-bench-") as folder:
         server = Server(library, case, folder, **options)
@@ -188,13 +191,15 @@ def form_body(size: int) -> tuple[bytes, str]:
     return head + b"x" * size + b"\r\n--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
-def _script(library: str, folder: str) -> str:
-    """Return the file that is run; Leyden's is LitServe's, its import changed."""
+def _script(library: str, folder: str, name: str) -> str:
+    """Return the file that is run; Leyden's is LitServe's, its imports changed."""
     if library != "leyden":
-        return str(SERVERS / library / "server.py")
-    source = (SERVERS / "litserve/server.py").read_text(encoding="utf-8")
-    script = Path(folder) / "server.py"
-    script.write_text(source.replace("import litserve as ls", "import leyden.serve as ls"), encoding="utf-8")
+        return str(SERVERS / library / name)
+    source = (SERVERS / "litserve" / name).read_text(encoding="utf-8")
+    for theirs, ours in {"import litserve as ls": "import leyden.serve as ls", "from litserve.": "from leyden.serve."}.items():
+        source = source.replace(theirs, ours)
+    script = Path(folder) / name
+    script.write_text(source, encoding="utf-8")
     return str(script)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from leyden.core.errors import ConfigError, closest, listed
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps", "gpu")
-_NVIDIA = Path("/proc/driver/nvidia/gpus")
+_DRIVER, _NODES = Path("/proc/driver/nvidia/gpus"), Path("/dev")
 Device = str | list[str]
 
 
@@ -26,17 +26,18 @@ class Present(NamedTuple):
     mps: bool = False
 
 
-def present_devices(environ: Mapping[str, str], nvidia: Path = _NVIDIA) -> Present:
+def present_devices(environ: Mapping[str, str], driver: Path = _DRIVER, nodes: Path = _NODES) -> Present:
     """Return what is there for torch; nothing if torch is not installed.
 
     Args:
         environ: For `CUDA_VISIBLE_DEVICES`.
-        nvidia: The folder in which the driver lists its GPUs.
+        driver: The folder in which NVIDIA's driver lists the GPUs of the machine.
+        nodes: The folder of device files.
     """
     if importlib.util.find_spec("torch") is None:
         return Present()
     mps = sys.platform == "darwin" and platform.machine() == "arm64"
-    count = sum(1 for _ in nvidia.iterdir()) if nvidia.is_dir() else 0
+    count = _count_nvidia(driver, nodes)
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return Present(count, mps)
@@ -46,6 +47,16 @@ def present_devices(environ: Mapping[str, str], nvidia: Path = _NVIDIA) -> Prese
             break
         allowed += 1
     return Present(min(allowed, count), mps)
+
+
+def _count_nvidia(driver: Path, nodes: Path) -> int:
+    """Return how many GPUs there are.
+
+    A container has the files of its own GPUs, while the driver may list all of the machine there, or none (gVisor). Outside of
+    containers the files may be made only when the first program opens a GPU.
+    """
+    files = sum(path.name.removeprefix("nvidia").isdecimal() for path in nodes.glob("nvidia[0-9]*"))
+    return files or (sum(1 for _ in driver.iterdir()) if driver.is_dir() else 0)
 
 
 def choose_accelerator(accelerator: str | None, present: Present) -> str:

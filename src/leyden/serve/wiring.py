@@ -200,10 +200,15 @@ def _replicas(api: LitAPI, what: WorkerSpec, devices: Sequence[Device], per_devi
         first = policy.min_replicas if policy.initial_replicas is None else policy.initial_replicas
         count = max(policy.min_replicas, min(policy.max_replicas, first))
     specs = [
-        dataclasses.replace(what, name=f"{api.api_path} {index}", device=devices[index // per_device])
+        dataclasses.replace(what, name=f"{api.api_path} {index}", device=_given(devices[index // per_device]))
         for index in range(len(devices) * per_device)
     ]
     return Replicas(path=api.api_path, count=count, specs=specs, autoscale=policy)
+
+
+def _given(device: Device) -> Device:
+    """Return what `setup` gets: the name of one device, or the list of several."""
+    return device[0] if isinstance(device, list) and len(device) == 1 else device
 
 
 def workers_of(given: object, paths: Sequence[str], apis: Sequence[LitAPI]) -> list[int]:

@@ -88,6 +88,23 @@ def test_a_whole_run_writes_values_versions_and_command(
     assert ("NOT HELD" in capsys.readouterr().out) is bool(status)
 
 
+def test_peers_run_with_the_python_that_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(harness.ROOT)
+    (tmp_path / "small_claim.py").write_text(SMALL.format(root=root, folder=str(tmp_path), run="two", limit=2.0))
+    python = tmp_path / "their_python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", root)
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    benchmark = Benchmark(claim="", variants={"one": Variant(run=dict), "two": Variant(run=dict, peer="litserve")}, comparisons=[])
+    assert harness.main(benchmark, "small_claim", ["--rounds", "1", "--peer-python", str(python)]) == 0
+    asked = (tmp_path / "asked").read_text()
+    assert "--worker two" in asked
+    assert "--worker one" not in asked
+    assert not (tmp_path / ".cache").exists()
+
+
 def test_a_worker_that_fails_shows_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(harness.ROOT)
     (tmp_path / "small_claim.py").write_text(SMALL.format(root=root, folder=str(tmp_path), run="broken", limit=2.0))

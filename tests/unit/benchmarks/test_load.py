@@ -1,5 +1,7 @@
 """What the benchmarks of serve share and that needs no server."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import serve_faults, servers
@@ -21,6 +23,13 @@ def test_arrivals_are_the_same_each_time_and_as_many_as_wanted() -> None:
 def test_the_file_of_litserve_is_leydens_but_for_one_import() -> None:
     source = (servers.SERVERS / "litserve/server.py").read_text(encoding="utf-8")
     assert source.count("litserve") == source.count("import litserve as ls") == 1
+
+
+def test_the_file_of_litserve_for_gpus_is_leydens_but_for_its_imports(tmp_path: Path) -> None:
+    assert servers._script("litserve", str(tmp_path), "gpu.py") == str(servers.SERVERS / "litserve/gpu.py")
+    ours = Path(servers._script("leyden", str(tmp_path), "gpu.py")).read_text(encoding="utf-8")
+    assert ours.count("litserve") == 0
+    assert ours.count("leyden.serve") == 2
 
 
 def test_each_fault_has_limits() -> None:

@@ -142,8 +142,20 @@ def test_gpus_are_counted_as_cuda_would(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for visible, count in ((None, 3), ("", 0), ("0,2", 2), ("1,7,0", 1), ("-1", 0), ("GPU-a,GPU-b", 2)):
         environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        assert present_devices(environ, tmp_path).cuda == count, visible
-    assert present_devices({}, tmp_path / "absent").cuda == 0
+        assert present_devices(environ, tmp_path, tmp_path / "absent").cuda == count, visible
+    assert present_devices({}, tmp_path / "absent", tmp_path / "absent").cuda == 0
+
+
+@pytest.mark.parametrize(("listed", "there", "count"), [(8, ["nvidia3"], 1), (0, ["nvidia0", "nvidia1"], 2), (2, [], 2), (0, [], 0)])
+def test_gpus_of_a_container_are_those_it_has_files_of(tmp_path: Path, listed: int, there: list[str], count: int) -> None:
+    driver, nodes = tmp_path / "gpus", tmp_path / "dev"
+    for folder in (driver, nodes):
+        folder.mkdir()
+    for number in range(listed):
+        (driver / f"0000:0{number}").mkdir()
+    for name in [*there, "nvidiactl", "nvidia-uvm", "nvidia-caps", "nvidia0x"]:
+        (nodes / name).touch()
+    assert present_devices({}, driver, nodes).cuda == count
 
 
 def test_these_modules_load_nothing_heavy() -> None:
