@@ -52,7 +52,7 @@ test: up  ## run the tests, but for those marked long; ARGS="-k word" is handed 
 	@$(PYTEST) -m "not long" --durations=10 $(if $(filter check,$(MAKECMDGOALS)),--ignore tests/architecture) $(ARGS)
 
 test-long: up  ## run all tests
-	@$(PYTEST) --durations=10 $(ARGS)
+	@$(PYTEST) --hypothesis-profile=long --durations=10 $(ARGS)
 
 test-fast: up  ## run what is quick: no test marked slow, no real processes
 	@$(PYTEST) -m "not slow and not long" --ignore tests/integration --ignore tests/e2e $(ARGS)

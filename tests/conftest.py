@@ -19,8 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Derandomised: a failure on one machine is a failure on all. `--hypothesis-profile=search` looks for new examples.
-settings.register_profile("same", derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Derandomised: a failure on one machine is a failure on all. `make test-long` takes the profile `long`, and
+# `--hypothesis-profile=search` looks for new examples. Laws whose examples are whole runs take a share: `settings().max_examples // 2`.
+settings.register_profile("same", derandomize=True, max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("same"), max_examples=60)
 settings.register_profile("search", max_examples=1000, deadline=None)
 settings.load_profile("same")
 
