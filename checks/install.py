@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--quiet", "--constraint", "constraints.txt"]
 _SETTING = re.compile(r"^(?::env:|[\w-]+)\.([\w-]+)=(.*)$", re.MULTILINE)
@@ -48,10 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
     settings = pip_settings(listed)
     environment = {**os.environ, **({"SSL_CERT_FILE": settings["cert"]} if "cert" in settings else {})}
-    # Compiled once, as pip does: where Python may not write bytecode itself, each `import torch` would else take 3 s longer.
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
+    # Python compiles what is imported, when it is: to compile all 24,000 files took ten times as long as to install them.
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
     command += ["--constraint", "constraints.txt"]
-    if subprocess.run([*PIP, "uv"], capture_output=True, check=False).returncode == 0:
+    # Asked first, since pip takes seconds to find that nothing is to be done.
+    if find_spec("uv") or subprocess.run([*PIP, "uv"], capture_output=True, check=False).returncode == 0:
         done = subprocess.run([*command, *uv_arguments(settings), *arguments], env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return 0

@@ -1,11 +1,12 @@
 """What every test gets: one thread, a home of its own, no network beyond this machine, and the same examples each time."""
 
+import gc
 import ipaddress
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -18,14 +19,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Derandomised: a failure on one machine is a failure on all. `--hypothesis-profile=search` looks for new examples.
-settings.register_profile("same", derandomize=True, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Derandomised: a failure on one machine is a failure on all. `make test-long` takes the profile `long`, and
+# `--hypothesis-profile=search` looks for new examples. Laws whose examples are whole runs take a share: `settings().max_examples // 2`.
+settings.register_profile("same", derandomize=True, max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("same"), max_examples=60)
 settings.register_profile("search", max_examples=1000, deadline=None)
 settings.load_profile("same")
 
 # Variables of a launcher or of a user's shell would change what a Fabric does.
 FOREIGN_PREFIXES = ("LEYDEN_", "LT_", "SLURM_", "PL_", "TORCHELASTIC_", "OMPI_", "PMI_", "LSB_", "JSM_")
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "KUBERNETES_PORT")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Set aside what collecting leaves: ten thousand tests and torch, which each `gc.collect()` of a test would walk in half a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def test_tokens_are_written_once_and_train_a_model(tmp_path: Path) -> None:
     assert before > 7.9
     assert after < 4.2
     files = sorted(path for path in (tmp_path / "tokens").rglob("*") if path.is_file())
-    run("01_tokens.py", "--out", tmp_path, "--steps", 2, "--context", 128)
+    run("01_tokens.py", "--out", tmp_path, "--steps", 2, "--context", 128, "--workers", 0)
     assert sorted(path for path in (tmp_path / "tokens").rglob("*") if path.is_file()) == files
 
 

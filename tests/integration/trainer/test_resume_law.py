@@ -45,7 +45,7 @@ def trainings(draw: st.DrawFn) -> dict[str, Any]:
     "ignore:ModelCheckpoint",
     "ignore:.*ReduceLROnPlateau",
 )
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 2)
 @given(options=trainings(), hook=st.sampled_from(HOOKS), when=st.floats(0, 0.999))
 def test_what_follows_a_cut_is_the_rest_of_the_unbroken_trace(options: dict[str, Any], hook: str, when: float) -> None:
     if hook == "lr_scheduler_step":  # others step inside the batch

@@ -31,7 +31,7 @@ SOURCE = Path(files.__file__).read_text(encoding="utf-8")
 POINTS = re.findall(r'failpoint\("([\w.]+)"\)', SOURCE)
 FILE_POINTS = [name for name in POINTS if name.startswith("files.")]
 DIRECTORY_POINTS = [name for name in POINTS if name.startswith("publish.")]
-law = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+law = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def names(directory: Path) -> list[str]:

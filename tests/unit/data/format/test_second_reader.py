@@ -115,7 +115,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-@settings(max_examples=25, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=settings().max_examples // 2, phases=(Phase.explicit, Phase.generate))
 @given(tree=trees(), rows=st.integers(1, 90), compression=st.sampled_from([None, "zstd"]), block_rows=st.integers(1, 40))
 def test_two_readers_read_the_same(
     tmp_path_factory: pytest.TempPathFactory, tree: Any, rows: int, compression: str | None, block_rows: int
@@ -137,7 +137,7 @@ def test_deleted_rows_are_gone_for_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["chunk", "manifest", "keys", "deletes"])
-@settings(max_examples=25, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=settings().max_examples // 2, phases=(Phase.explicit, Phase.generate))
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cuts=st.booleans())
 @example(place=0.9999, flip=1, cuts=True)
 @example(place=0.9999, flip=ord("\n") ^ ord(" "), cuts=False)

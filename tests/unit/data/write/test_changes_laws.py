@@ -112,7 +112,7 @@ _changes: st.SearchStrategy[tuple[str, Callable[[_Model], None]]] = st.one_of(
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(first=st.integers(1, 9), changes=st.lists(_changes, max_size=7))
 def test_a_dataset_is_a_list_whatever_is_done_to_it(kind: str, first: int, changes: list[tuple[str, Callable[[_Model], None]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def test_a_dataset_is_a_list_whatever_is_done_to_it(kind: str, first: int, chang
         assert faults(model.place) == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(
     count=st.integers(1, 12),
     changes=st.lists(st.tuples(st.sampled_from(["append", "delete", "update"]), st.integers(0, 96), st.integers(0, 70_000)), max_size=6),

@@ -11,9 +11,11 @@ from tests.support.module_trainer import FakeModule, ModuleTrainer
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
+    gc.unfreeze()
     yield
     gc.unfreeze()
     gc.enable()
+    gc.freeze()  # as tests/conftest.py leaves it
 
 
 def collections(generation: int = 1) -> int:
