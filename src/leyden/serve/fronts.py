@@ -132,7 +132,7 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.sock = sock
-        self.is_ended = self.is_serving = False
+        self.is_ended = self.is_serving = self.is_leaving = False
         self.unsent = bytearray()
         self._decoder = Decoder()
 
@@ -164,6 +164,7 @@ class _Line:
             while data := self.sock.recv(_READ_BYTES):
                 frames = self._decoder.feed(data)
                 self.is_serving |= any("serving" in frame.meta for frame in frames)
+                self.is_leaving |= any("leaving" in frame.meta for frame in frames)
                 found += [event for frame in frames if (event := _event(frame)) is not None]
             self.is_ended = True
         return found
@@ -198,6 +199,7 @@ class ForkedFronts:
         make: Makes what they have in common, before the first one is forked, and returns what a front end does, given its number
             and its control socket; that returns when the front end has drained.
         strangers: Returns the file descriptors of this process that are not a front end's.
+        listener: Where they take connections; closed here once they do not any more, so that nobody connects and waits in vain.
         share_logs: Whether front ends know of each other's numbers, so that one of them gets the values for loggers.
     """
 
@@ -206,10 +208,11 @@ class ForkedFronts:
         count: int,
         make: Callable[[], Callable[[int, socket.socket], None]],
         strangers: Callable[[], Iterable[int]],
+        listener: socket.socket,
         *,
         share_logs: bool = False,
     ) -> None:
-        self._make, self._strangers, self._share_logs = make, strangers, share_logs
+        self._make, self._strangers, self._listener, self._share_logs = make, strangers, listener, share_logs
         self._run: Callable[[int, socket.socket], None] | None = None
         self._processes: dict[int, _Process] = {}
         self._count = count
@@ -265,6 +268,8 @@ class ForkedFronts:
         for number, process in list(self._processes.items()):
             process.line.flush()
             found += process.line.heard()
+            if process.line.is_leaving and self._is_stopping:
+                self._listener.close()
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()

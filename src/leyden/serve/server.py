@@ -324,7 +324,8 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             yield from [] if supervisor is None else supervisor.strangers()
 
         # With this setting of prometheus_client's, the numbers of all processes are added up: one that counts is enough.
-        fronts = ForkedFronts(front_ends, made, strangers, share_logs="PROMETHEUS_MULTIPROC_DIR" in settings.environment())
+        adds_up = "PROMETHEUS_MULTIPROC_DIR" in settings.environment()
+        fronts = ForkedFronts(front_ends, made, strangers, listener, share_logs=adds_up)
         supervisor = self._supervise(engine, fronts, on_ready=lambda: _announce(url, self._config))
         try:
             supervisor.run()

@@ -1,5 +1,6 @@
 """Time that runs out, clients that leave, workers that die, drain and come back."""
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,59 @@ class TestTime:
         with front.client() as client:
             assert client.post(b"1", x_long="x" * 30_000).body == b"1"
 
+    @pytest.mark.parametrize("line", [b"x-long: " + b"x" * 140_000, b"x-line: many\r\n" * 10_000], ids=["one", "many"])
+    def test_trailers_that_are_too_long(self, front: Front, line: bytes) -> None:
+        head = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n"
+        with front.client() as client:
+            client.send(head + b"x-request-id: other\r\n\r\n")
+            found = client.response()
+            assert (found.body, found.headers["x-request-id"] == "other") == (b"1", False), "a trailer is no header"
+            client.send(head + line)
+            found = client.response()
+            assert (found.status, found.json["code"]) == (431, "request.headers_too_large")
+        until(lambda: not front.front.dispatcher.num_open)
+
+    def test_a_row_of_requests_without_end(self, front: Front) -> None:
+        with front.client() as client:
+            client.send(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1" + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 1000)
+            assert client.response().body == b"1"
+            assert [client.response().body for _ in range(100)] == [b"litserve running"] * 100, "what was taken is answered"
+            assert client.is_closed()
+        assert front.post(b"1").body == b"1"
+
+    def test_what_is_no_http_behind_a_row_of_requests(self, front: Front) -> None:
+        with front.client() as client:
+            post = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+            client.send(post + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + b"no http\r\n")
+            assert [client.response().body for _ in range(2)] == [b"1", b"litserve running"]
+            assert client.is_closed()
+
+    def test_a_websocket_is_not_idle(self, way: Any) -> None:
+        asks = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        with serving(one(middlewares=way, keep_alive=0.1), ws=Upgraded) as front, front.client() as client:
+            client.send(asks)
+            assert client.file.read(len(asks)).startswith(b"GET /ws"), "the other protocol has it"
+            until(lambda: not front.front._hot.connections)
+            client.send(b"hello")
+            assert client.file.read(5) == b"hello"
+
     def test_an_idle_connection_is_closed(self, way: Any) -> None:
         with serving(one(middlewares=way, keep_alive=0.1), echo) as front, front.client() as client:
             assert client.post(b"1").body == b"1"
             assert client.is_closed()
+
+
+class Upgraded(asyncio.Protocol):
+    """What speaks the other protocol: it says what it hears."""
+
+    def __init__(self, **_: Any) -> None:
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
 
 
 class TestClientsThatLeave:

@@ -1,6 +1,7 @@
 """A front end as a process: it inherits its socket, is told who its workers are, drains, and does not outlive its supervisor."""
 
 import contextlib
+import logging
 import signal
 import socket
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from leyden.serve.config import ServerConfig
+from leyden.serve.front import process
 from leyden.serve.wire import Decoder, Kind, encode
 from tests.support.fake_worker import FakeWorker, echo
-from tests.support.fronts import SECONDS, Client
+from tests.support.fronts import SECONDS, Client, serving, until
 
 
 class Running:
@@ -77,6 +80,29 @@ def test_it_is_told_of_workers_and_ends_when_it_is_told_to(running: Running, wor
     assert running.ended() == 0
     with pytest.raises(ConnectionRefusedError):
         running.client()
+
+
+def test_an_answer_that_is_being_read_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(process, "_LAST_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    body = bytes(range(256)) * (64 << 10)
+    with serving(ServerConfig(), echo) as front, front.client() as client:
+        client.ask(body)
+        found = client.begin()
+        until(lambda: not front.front.dispatcher.num_open)  # answered, and most of it not read
+        front.process.drain_soon()
+        until(lambda: "Waiting for connections to close" in caplog.text)
+        assert found.read() == body
+
+
+@pytest.mark.parametrize("running", [0.1], indirect=True)
+def test_a_client_that_never_reads_does_not_hold_up_the_end(running: Running, worker: FakeWorker) -> None:
+    with running.client() as client:
+        client.ask(b"1")
+        worker.say(worker.take(), Kind.RES, bytes(32 << 20))
+        client.begin()
+        running.say(Kind.DRAIN)
+        assert running.ended() == 0
 
 
 @pytest.mark.parametrize("running", [0.1], indirect=True)

@@ -78,7 +78,6 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self._is_turning = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._ended: asyncio.Event | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -112,12 +111,6 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self._peers.clear()
         if self._timer is not None:
             self._timer.cancel()
-
-    async def all_ended(self) -> None:
-        """Return once no call is open."""
-        while self.num_open:
-            self._ended = asyncio.Event()
-            await self._ended.wait()
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -216,8 +209,6 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
         self.num_open -= 1
         if self._on_response is not None:
             _told(self._on_response, call)
-        if not self.num_open and self._ended is not None:
-            self._ended.set()
 
     # -- what comes from workers -----------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from uvicorn.server import ServerState
 
 RELIED_ON: Final = (
     "on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete connection_made "
-    "connection_lost data_received send_400_response _unsupported_upgrade_warning shutdown pause_writing resume_writing url headers "
-    "parser cycle pipeline transport flow connections server_state expect_100_continue access_log access_logger limit_concurrency "
-    "client config"
+    "connection_lost data_received send_400_response handle_websocket_upgrade _unsupported_upgrade_warning shutdown pause_writing "
+    "resume_writing url headers parser cycle pipeline transport flow connections server_state expect_100_continue access_log "
+    "access_logger limit_concurrency client config"
 )
 
 

@@ -17,6 +17,7 @@ What goes to the supervisor, frames of kind STATE; `at` says which of the worker
 | meta | what it says |
 |---|---|
 | `{"serving": true}` | requests are taken |
+| `{"leaving": true}` | no connections are taken any more |
 | `{"shutdown": true}` | somebody with the key asks for the end of the server |
 | `{"wake": api}` | a request waits for an API that has no worker |
 | `{"silent": [api, index], "at": address, "seconds": s}` | a worker has said nothing for so long, and has requests |
@@ -42,7 +43,8 @@ from leyden.serve.errors import LinkError
 from leyden.serve.front.front_end import FrontEnd
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
-_LAST_SECONDS = 2.0  # for the last bytes of answers, after everything is answered
+_LAST_SECONDS = 2.0  # for the last bytes of answers, after the rest was given up
+_ABORT_SECONDS = 1.0  # for what ends then
 _logger = get_logger(__name__)
 
 
@@ -87,6 +89,7 @@ class FrontProcess:
         self._options = dict(options or {})
         self._server: _Server | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_done = False
 
@@ -130,7 +133,7 @@ class FrontProcess:
             now: Whether what is there is given up at once.
         """
         if now:
-            self._front.dispatcher.stop()
+            self._hurry.set()
         if self._drain is None and self._loop is not None:
             self._drain = self._loop.create_task(self._drained())
 
@@ -140,20 +143,37 @@ class FrontProcess:
             self._loop.call_soon_threadsafe(self.drain)
 
     async def _drained(self) -> None:
-        front, config = self._front, self._front.config
+        """Let uvicorn stop, which waits until answers are read, and then ends this task; give up what it waits for in vain."""
+        front, config, server = self._front, self._front.config, self._server
         front.readiness.is_draining = True
-        await asyncio.sleep(config.drain_delay)
-        if self._server is not None:
-            self._server.should_exit = True
-        try:
-            async with asyncio.timeout(config.drain_timeout):
-                await front.dispatcher.all_ended()
-        except TimeoutError:
-            _logger.warning("%d requests were not done after %g s and are given up", front.dispatcher.num_open, config.drain_timeout)
-            front.dispatcher.stop()
+        await self._hurried(config.drain_delay)
+        if server is None:
+            return
+        server.should_exit = True
+        front.dispatcher.tell(leaving=True)
+        if not await self._hurried(config.drain_timeout):
+            _logger.warning(
+                "%d requests were not done, and %d connections not, after %g s and are given up",
+                front.dispatcher.num_open,
+                len(server.server_state.connections),
+                config.drain_timeout,
+            )
+        front.dispatcher.stop()
         await asyncio.sleep(_LAST_SECONDS)
-        if self._server is not None:
-            self._server.force_exit = True
+        for connection in server.server_state.connections:
+            connection.transport.abort()
+        for task in server.server_state.tasks:
+            task.cancel()
+        await asyncio.sleep(_ABORT_SECONDS)
+        server.force_exit = True
+
+    async def _hurried(self, seconds: float) -> bool:
+        """Wait so long; return whether it was to go on at once."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._hurry.wait()
+        except TimeoutError:
+            return False
 
     def _said(self, frame: Frame) -> None:
         if frame.kind is Kind.DRAIN:

@@ -35,6 +35,7 @@ HEAD_BYTES, DISCARDED_BYTES = 64 << 10, 256 << 10
 BODY_BYTES_PER_SECOND: Final = 64 << 10  # a body may take a second longer for each
 _LINGER_SECONDS: Final = 2.0  # for what still comes after a refusal
 _JOINED_BYTES: Final = 64 << 10  # more than this is not copied to be written at once
+_MOST_PIPELINED: Final = 100  # requests of a connection that wait for the one before them; one read may bring ten thousand
 
 
 @final
@@ -108,7 +109,7 @@ class HotProtocol(HttpToolsProtocol):
         self._unread = 0  # bytes of answers, at the last look
         self._is_misled, self._skipped_from = False, 0  # the parser skips the body of this request; where that begins in the last read
         self._body_by = math.inf  # when the body of a request of ASGI should be there: for one that is answered before
-        # Bytes of the last read, of all reads that may be the head's, of those that are its own and nothing else; thrown away.
+        # Bytes of the last read, of all reads that may be the head's, of those that are no part of a body; thrown away.
         self._read = self._head_read = self._surely_read = self._discarded = 0
         self._head_began = 0.0
         self._asked: tuple[Address | None, str, str] = None, "", ""  # what the access log is to say of the request on the short way
@@ -141,9 +142,9 @@ class HotProtocol(HttpToolsProtocol):
         if may_be_known and self._is_taken_as_known(data):
             return
         self._read = len(data)
+        self._surely_read += self._read
         if self._is_in_head:
             self._head_read += self._read
-            self._surely_read += self._read
         elif self._read > HEAD_BYTES:
             self._is_fresh = self._receiving is None and (self.cycle is None or self.cycle.response_complete)
         super().data_received(data)
@@ -160,11 +161,17 @@ class HotProtocol(HttpToolsProtocol):
         """Note by when what comes next should have come, now that all that came is read."""
         if self._is_in_head:
             self._wait_for_head()
+        elif self._surely_read > HEAD_BYTES and self._is_in_body():
+            self._break_off(_too_long("trailer"))
         elif self._receiving is not None:
             call = self._receiving
             self.due = call.began + self._path.body_timeout + call.num_bytes / BODY_BYTES_PER_SECOND
         elif (self.cycle is None or self.cycle.response_complete) and not self._is_discarding:
             self.due = self._idle_until()  # empty lines between requests, or an answer at once
+
+    def handle_websocket_upgrade(self) -> None:
+        self._path.connections.discard(self)  # another protocol has the connection from here on, and looks at the time itself
+        super().handle_websocket_upgrade()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -206,14 +213,15 @@ class HotProtocol(HttpToolsProtocol):
         self._is_fresh = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._is_in_head:  # else it is a trailer of a body in chunks, which nobody asks for, and there may be any number
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         if self._is_discarding:
             return
         if self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
-            self._refuse_head(_too_long())
+            self._refuse_head(_too_long("head"))
             return
         url = self.url
         api = self._path.routes.get(url)
@@ -229,6 +237,7 @@ class HotProtocol(HttpToolsProtocol):
             self._fall_through()
 
     def on_body(self, body: bytes) -> None:
+        self._surely_read = 0
         call = self._receiving
         if call is None:
             if not self._is_discarding:
@@ -311,6 +320,9 @@ class HotProtocol(HttpToolsProtocol):
 
     def _fall_through(self) -> None:
         """Let the base class have a request whose head is read."""
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._take_no_more()
+            return
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -329,7 +341,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _wait_for_head(self) -> None:
         if self._surely_read > HEAD_BYTES or (self._head_read > HEAD_BYTES and self._head_bytes() > HEAD_BYTES):
-            self._refuse_head(_too_long())
+            self._refuse_head(_too_long("head"))
             return
         if not self._head_began:
             self._head_began = self._path.dispatcher.now()
@@ -345,14 +357,27 @@ class HotProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; the base class calls it."""
-        fault, cycle = Fault(400, "request.invalid_http", msg), self.cycle
+        self._break_off(Fault(400, "request.invalid_http", msg))
+
+    def _is_in_body(self) -> bool:
+        """Return whether a request is being read, after its head."""
+        cycle = self.cycle
+        return self._receiving is not None or not (cycle is None or cycle is self._hot or cycle.response_complete or not cycle.more_body)
+
+    def _take_no_more(self) -> None:
+        """Answer what was taken, and then end the connection."""
+        self.cycle.keep_alive = False
+        self._is_discarding = True
+
+    def _break_off(self, fault: Fault) -> None:
+        """Refuse what comes and cannot be read on."""
+        cycle = self.cycle
         if self._receiving is not None:
             self._refuse(self._receiving, fault, is_unread=True)
         elif cycle is None or cycle.response_complete:
             self._refuse_head(fault)
         elif isinstance(cycle, _HotCycle) or not cycle.more_body:  # what came before is answered, and then the connection ends
-            cycle.keep_alive = False
-            self._is_discarding = True
+            self._take_no_more()
         elif cycle.response_started:
             self.transport.close()
         else:
@@ -446,7 +471,7 @@ class HotProtocol(HttpToolsProtocol):
         """Make the connection ready for the next request, or end it."""
         self._call = None
         self._hot.response_complete = True
-        if self._is_discarding:
+        if self._is_discarding and not self.pipeline:
             self._linger()
         elif not self._hot.keep_alive:
             self.transport.close()
@@ -459,5 +484,5 @@ class HotProtocol(HttpToolsProtocol):
         self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, "POST", url, version, status, extra=extra)
 
 
-def _too_long() -> Fault:
-    return Fault(431, "request.headers_too_large", f"The head of this request is longer than {HEAD_BYTES:,} bytes.")
+def _too_long(part: str) -> Fault:
+    return Fault(431, "request.headers_too_large", f"The {part} of this request is longer than {HEAD_BYTES:,} bytes.")
