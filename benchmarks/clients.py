@@ -40,7 +40,7 @@ class Seen:
 
     Args:
         parts: How many objects came.
-        whole: Seconds from each question to the end of its answer, if both were then.
+        whole: Seconds from each question to the end of its answer, if that came then.
         first: Seconds to the first object of these.
         wrong: The statuses of answers other than 200, 0 for a connection that was lost, and answers with another number of parts.
     """
@@ -172,7 +172,7 @@ class _Client(asyncio.Protocol):
         status = self._read[9:12].decode()
         if status != "200" or self._read.count(_PART) != self._parts:
             self._seen.wrong.append(f"{status}: {self._read.count(_PART)} parts of {self._parts}, {self._read[-200:]!r}")
-        elif self._window[0] <= self._asked and now < self._window[1]:
+        elif self._window[0] <= now < self._window[1]:
             self._seen.whole.append(now - self._asked)
             self._seen.first.append(self._first - self._asked)
         self._ask()

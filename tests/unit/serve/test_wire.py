@@ -148,7 +148,7 @@ def test_nothing_to_say_is_a_header() -> None:
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
 def test_the_body_is_handed_on_and_not_copied(make: Callable[[bytes], Buffer]) -> None:
-    body = make(bytes(1000))
+    body = make(bytes(10_000))  # a small one is: that costs less than handing on two buffers
     assert encode(Kind.RES, 1, {"s": 200}, body)[1] is body
 
 
