@@ -133,7 +133,9 @@ def work(spec: WorkerSpec, executor: Executor, listener: socket.socket, control:
         setup_seconds: How long that took.
     """
     api: LitAPI = executor.api
-    shape = {"api": spec.api, "mb": api.max_batch_size, "stream": api.stream, "conc": executor.concurrency}
+    # Where each begins for itself none waits for a batch: `max_batch_size` of a loop is how many it computes at once.
+    batch = 1 if executor.concurrency > 1 else api.max_batch_size
+    shape = {"api": spec.api, "mb": batch, "stream": api.stream, "conc": executor.concurrency}
     desk = Desk(listener, Greeting(spec.name, spec.token, shape), api.max_batch_size)
     desk.watch(control.link, control.hear)
     control.on_drain = desk.drain

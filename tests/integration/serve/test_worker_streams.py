@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from leyden.serve import LitServer
+from leyden.serve.effects import WorkerId
 from leyden.serve.loops import ContinuousBatchingLoop
 from leyden.serve.wire import Kind
 from tests.support.frame_client import RunningWorker, running_worker, value_of
+from tests.support.fronts import serving
 from tests.support.serve_apis import AsyncEcho, AsyncStream, Stream, Tokens
 
 
@@ -120,6 +123,18 @@ def test_async_streams_wait_for_their_clients_and_are_cancelled() -> None:
 
 
 # -- continuous batching ------------------------------------------------------------------------------------------
+
+
+def test_a_request_joins_those_of_a_full_server() -> None:
+    api = Tokens(loop=ContinuousBatchingLoop(), stream=True, max_batch_size=2)
+    with serving(LitServer(api, accelerator="cpu").config) as front, running_worker(api, logs=True) as worker:
+        front.call(lambda: front.front.add_worker(WorkerId(0, 0), f"unix:{worker.address}"))
+        with front.client() as first:
+            first.ask(b'{"input": 1000000000}')
+            begun = first.begin()
+            assert begun.read(2) == b"10"
+            for _ in range(3):  # none of them waits for a batch of two
+                assert front.post({"input": 3}).body == b"3 2 1 "
 
 
 def test_requests_join_and_leave_a_computation() -> None:
