@@ -164,10 +164,48 @@ class Page:
         self.values[first + bisect_left(buckets, value)] += 1.0
         self.values[first + len(buckets) + 1] += value
 
-    def clear(self) -> None:
-        """Set all gauges and counters to zero: of a front end that is gone, whose page another takes over."""
-        for slot in range(len(self.values)):
-            self.values[slot] = 0.0
+    def clear_gauges(self, layout: Layout) -> None:
+        """Set all gauges to zero: of a front end that is gone. Who takes over its page counts on, as counters never fall."""
+        for metric in METRICS:
+            for _, _, slot in layout.samples(metric) if metric.kind == "gauge" else ():
+                self.values[slot] = 0.0
+
+
+@final
+class Tally:
+    """The pages of a server as its supervisor has them: it reads the sums, and writes into its own page, the last one.
+
+    Args:
+        layout: What the slots mean.
+        pages: Of the front ends, each its own, then the supervisor's.
+
+    Example:
+        >>> layout = Layout(["/predict"])
+        >>> front, own = Page(layout), Page(layout)
+        >>> front.set(layout.slot("queue_depth", 0), 3)
+        >>> Tally(layout, [front, own]).total("queue_depth", 0)
+        3.0
+    """
+
+    def __init__(self, layout: Layout, pages: Sequence[Page]) -> None:
+        self._layout, self._pages = layout, pages
+
+    def total(self, name: str, api: int, value: str = "") -> float:
+        """Return a number of all pages together."""
+        slot = self._layout.slot(name, api, value)
+        return sum(page.values[slot] for page in self._pages)
+
+    def add(self, name: str, api: int, amount: float = 1.0) -> None:
+        """Add to a number of the supervisor's own."""
+        self._pages[-1].add(self._layout.slot(name, api), amount)
+
+    def set(self, name: str, api: int, value: str, number: float) -> None:
+        """Set a gauge of the supervisor's own."""
+        self._pages[-1].set(self._layout.slot(name, api, value), number)
+
+    def front_gone(self, number: int) -> None:
+        """Take note that a front end has nothing in its hands any more."""
+        self._pages[number].clear_gauges(self._layout)
 
 
 def render(layout: Layout, pages: Iterable[Page]) -> str:

@@ -310,6 +310,7 @@ class LitServer:  # noqa: SIZE003 - the documented interface
             front = self._front_end  # made before the fork, so that forked ones need not import anything; and after workers were started
             front.share_limits(front_ends)
             front.make_middlewares()
+            front.uvicorn_options()
             if writes_client:
                 write_client(url, front.config)
             return lambda number, control: be(front, number, control)

@@ -10,17 +10,15 @@ finish what they have taken on, the workers go, and the loggers process what was
 gives the last one a moment only.
 """
 
-import contextlib
 import enum
 import math
 import select
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 from leyden.core.autoscale import AutoscalePolicy
 from leyden.core.errors import RemoteError
@@ -30,11 +28,13 @@ from leyden.serve.engines.base import Gone, Logged, Ready, ReplicaEngine, Replic
 from leyden.serve.fleet import Drain, Failing, Fleet, GiveUp, Start, State
 from leyden.serve.fronts import FrontEvent, FrontGone, Fronts, KillAsked, ShutdownAsked, WakeAsked, WorkerSilent, drain_frame, state_frame
 from leyden.serve.log_routes import LogRoutes
-from leyden.serve.metrics import Layout, Page
+from leyden.serve.metrics import Layout, Page, Tally
 from leyden.serve.scaling import Load, Scaling
+from leyden.serve.waker import Waker
 from leyden.serve.worker import WorkerSpec
 
 _LAST_SECONDS = 5.0  # that processes get beyond what they were promised
+_LONGEST_SECONDS = 3600.0  # of one wait: `poll` takes no number of weeks
 _logger = get_logger(__name__)
 
 
@@ -105,10 +105,10 @@ class Supervisor:
         restarts: bool = True,
         events: Events | None = None,
     ) -> None:
-        self._replicas, self._engine, self._fronts, self._pages = replicas, engine, fronts, pages
+        self._replicas, self._engine, self._fronts = replicas, engine, fronts
         self._drain_seconds, self._events = drain_seconds, events or Events()
         self._logs = self._events.logs
-        self._layout = Layout([api.path for api in replicas])
+        self._tally = Tally(Layout([api.path for api in replicas]), pages)
         self._fleet = Fleet([api.count for api in replicas], restarts=restarts)
         self._wanted = [api.count for api in replicas]
         self._handles: dict[WorkerId, ReplicaHandle] = {}
@@ -118,9 +118,7 @@ class Supervisor:
         self._scaling = Scaling(policies, self._load_of)
         self._silent: dict[str, float] = {}  # when it was told last of a worker, by its address, that it says nothing
         self._answered = [0.0] * len(replicas)  # when a worker died last
-        self._wake, self._waker = socket.socketpair()
-        self._wake.settimeout(0)
-        self._waker.settimeout(0)
+        self._waker = Waker()
         self._stops = 0  # how often it was told to stop
         self._phase, self._deadline = Phase.RUNNING, float("inf")
         self._error: Exception | None = None
@@ -136,8 +134,7 @@ class Supervisor:
 
     def wake(self) -> None:
         """Look at once at what has happened."""
-        with contextlib.suppress(OSError):  # full: it is awake
-            self._waker.send(b"\0")
+        self._waker.wake()
 
     @property
     def workers(self) -> list[ReplicaHandle]:
@@ -158,7 +155,7 @@ class Supervisor:
             RemoteError: An API could not be set up, or a worker died that is not to be started again.
         """
         try:
-            with self._signals():
+            with self._waker.signals(self._signalled):
                 self._act(time.monotonic())  # workers load what they need while the front ends are made
                 self._fronts.start(self._greeting)
                 while self._phase is not Phase.OVER:
@@ -179,7 +176,7 @@ class Supervisor:
     def _wait(self, now: float) -> None:
         own = (self._fleet, self._engine, self._scaling, self._logs)
         due = min(wakeup for wakeup in (*(each.next_wakeup() for each in own), self._deadline) if wakeup is not None)
-        descriptors = [self._wake.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
+        descriptors = [self._waker.fileno(), *self._engine.descriptors(), *self._fronts.descriptors()]
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
@@ -187,10 +184,8 @@ class Supervisor:
             poll.register(descriptor, select.POLLIN | select.POLLOUT)
         for descriptor, events in self._logs.polled():
             poll.register(descriptor, events)
-        poll.poll(None if due == float("inf") else max(0.0, due - now) * 1000)
-        with contextlib.suppress(BlockingIOError):
-            while self._wake.recv(64):
-                pass
+        poll.poll(min(max(0.0, due - now), _LONGEST_SECONDS) * 1000)
+        self._waker.heard()
 
     def _hear(self, now: float) -> None:
         for event in self._engine.events():
@@ -231,7 +226,7 @@ class Supervisor:
         for api in range(len(self._replicas)):
             states = self._fleet.states(api)
             for state in State:
-                self._own_page.set(self._layout.slot("workers", api, state.value), states.count(state))
+                self._tally.set("workers", api, state.value, states.count(state))
 
     def _do(self, action: Start | Drain | Failing | GiveUp, now: float) -> None:
         match action:
@@ -273,20 +268,19 @@ class Supervisor:
             case Gone(replica, why, traceback):
                 self._gone(replica.worker, why, traceback, now)
             case Logged():
-                slot = self._layout.slot("log_dropped_total", event.api)
-                self._logs.take(event, self._fronts, lambda dropped: self._own_page.add(slot, dropped))
+                self._logs.take(event, self._fronts, lambda dropped: self._tally.add("log_dropped_total", event.api, dropped))
 
     def _gone(self, worker: WorkerId, why: str, traceback: str, now: float) -> None:
         self._handles.pop(worker, None)
         self._tell_down(worker)
-        answered = self._count("requests_total", worker.api, "200")
+        answered = self._tally.total("requests_total", worker.api, "200")
         if answered != self._answered[worker.api]:
             self._fleet.request_finished(worker)
             self._answered[worker.api] = answered
         is_wanted = self._phase in {Phase.RUNNING, Phase.FRONTS_DRAIN} and not self._fleet.is_leaving(worker)
         self._fleet.gone(worker, f"{why}\n{traceback}".strip(), now)
         if is_wanted:
-            self._own_page.add(self._layout.slot("worker_restarts_total", worker.api))
+            self._tally.add("worker_restarts_total", worker.api)
             _logger.error("%s of %s is gone: %s%s", *self._called(worker), why, f"\n{traceback.rstrip()}" if traceback else "")
 
     def _meant(self, worker: WorkerId, at: str) -> ReplicaHandle | None:
@@ -298,7 +292,7 @@ class Supervisor:
         if self._meant(worker, at) is None or now - self._silent.get(at, -math.inf) < seconds:
             return  # another front end has told it
         self._silent[at] = now
-        self._own_page.add(self._layout.slot("worker_hangs_total", worker.api))
+        self._tally.add("worker_hangs_total", worker.api)
         _logger.warning(
             "%s of %s has said nothing for %g s, and has requests: it may hang. LitServer(deadline=…, kill_after=…) ends "
             "workers that go on after the deadline.",
@@ -331,15 +325,7 @@ class Supervisor:
 
     def _load_of(self, api: int) -> Load:
         ready = self._fleet.states(api).count(State.READY)
-        return Load(self._count("queue_depth", api), self._count("inflight", api), ready, self._wanted[api])
-
-    def _count(self, name: str, api: int, value: str = "") -> float:
-        slot = self._layout.slot(name, api, value)
-        return sum(page.values[slot] for page in self._pages)
-
-    @property
-    def _own_page(self) -> Page:
-        return self._pages[-1]
+        return Load(self._tally.total("queue_depth", api), self._tally.total("inflight", api), ready, self._wanted[api])
 
     # -- front ends ----------------------------------------------------------------------------------------------------
 
@@ -360,7 +346,7 @@ class Supervisor:
             self.stop(now=True)
             return
         _logger.error("front end %d %s and is started again", gone.number, gone.why)
-        self._pages[gone.number].clear()
+        self._tally.front_gone(gone.number)
         self._fronts.start(self._greeting)
 
     # -- the beginning and the end -------------------------------------------------------------------------------------
@@ -398,32 +384,16 @@ class Supervisor:
         if self._has_started and self._events.on_end is not None:
             self._events.on_end()
         self.started.set()  # whoever waits looks at `error`
-        self._wake.close()
         self._waker.close()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT for a wish to stop, where signals come: in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def told(number: int, _: Any) -> None:
-            _logger.info("%s: the server stops%s", signal.Signals(number).name, " now" if self._stops else " when its requests are done")
-            self.stop()
-
-        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
-        descriptor = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _signalled(self, number: signal.Signals) -> None:
+        """Take SIGTERM and SIGINT for a wish to stop."""
+        _logger.info("%s: the server stops%s", number.name, " now" if self._stops else " when its requests are done")
+        self.stop()
 
     def strangers(self) -> Iterable[int]:
         """Return the file descriptors that a forked front end must not hold: others wait for their end."""
-        return [self._wake.fileno(), self._waker.fileno(), *self._engine.descriptors(), *self._logs.descriptors()]
+        return [*self._waker.descriptors(), *self._engine.descriptors(), *self._logs.descriptors()]
 
 
 def _address(replica: ReplicaHandle) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ class TestTime:
             client.send(head + b"x-request-id: other\r\n\r\n")
             found = client.response()
             assert (found.body, found.headers["x-request-id"] == "other") == (b"1", False), "a trailer is no header"
-            client.send(head + line)
+            client.send(head)
+            until(lambda: front.front.dispatcher.num_open == 1)  # its body is read: what comes now is none
+            client.send(line)
             found = client.response()
             assert (found.status, found.json["code"]) == (431, "request.headers_too_large")
         until(lambda: not front.front.dispatcher.num_open)
@@ -234,6 +237,19 @@ class TestWorkers:
                 assert request.body == b"again"
                 second.die()
                 assert client.response().json["code"] == "worker.lost"
+
+    def test_what_runs_again_waits_anew(self, way: Any) -> None:
+        with serving(one(middlewares=way, is_idempotent=True, timeout=30.0)) as front, front.client() as client:
+            first = front.worker()
+            client.ask(b"again")
+            first.take()
+            second = front.worker()
+            front.call(lambda: setattr(front.front.dispatcher, "now", lambda: time.monotonic() + 100))
+            first.die()
+            request = second.take()
+            assert request.meta["q"] > 0, "else its worker would refuse it as one that has waited too long"
+            second.say(request, Kind.RES, b"done")
+            assert client.response().body == b"done"
 
     def test_one_that_starts_again_at_its_address_is_found(self, idle: Front) -> None:
         worker = idle.worker(echo)

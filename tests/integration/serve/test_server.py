@@ -113,6 +113,9 @@ def test_a_front_end_that_dies_is_back_at_once() -> None:
         wait_for(lambda: server.script.stderr.count("and is started again") == 2, server, "started again")
         wait_for(lambda: server.get("/health").status_code == 200, server, "well again")
         assert {server.post("pid").json()["output"] for _ in range(20)} == workers
+        counted = re.findall(r'leyden_serve_requests_total{api="/predict",status="200"} (\d+)', server.get("/metrics").text)
+        assert int(counted[0]) > 30, "counters never fall"
+        assert server.script.stderr.count("/predict is hot") == 1, "it is said once, however many front ends there are and were"
 
 
 def _command(pid: int) -> bytes:

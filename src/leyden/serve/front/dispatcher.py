@@ -332,7 +332,8 @@ class Dispatcher:  # noqa: SIZE003 - what calls, links, routes and the process a
             meta["ct"] = call.content_type
         config = call.config
         if config.timeout != math.inf:
-            meta["q"] = int((call.arrival + config.timeout - now) * 1000)
+            waits_since = call.since if call.is_retry else call.arrival  # one that runs again waits anew
+            meta["q"] = int((waits_since + config.timeout - now) * 1000)
         deadline = min(call.deadline, call.arrival + self.config.deadline)
         if deadline != math.inf:
             meta["d"] = int((deadline - now) * 1000)

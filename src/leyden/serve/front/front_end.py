@@ -83,6 +83,7 @@ class FrontEnd:
         self.intake = Intake(config, RequestIds(), self.dispatcher.now)
         self.loggers = MountedLoggers(config.loggers, lambda api: own.add(layout.slot("log_dropped_total", api)))
         self._hot = HotPath(self.dispatcher, self.intake)
+        self._options: dict[str, Any] | None = None
         self._lifespan = lifespan or contextlib.nullcontext
         self._sweeping: asyncio.TimerHandle | None = None
         every = pages or [own]
@@ -185,13 +186,20 @@ class FrontEnd:
             self.dispatcher.close()
 
     def uvicorn_options(self) -> dict[str, Any]:
-        """Return the settings of uvicorn that this front end needs; routes that were added to the app are known by then."""
+        """Return the settings of uvicorn that this front end needs; routes that were added to the app are known by then.
+
+        Only the first call finds out which APIs are hot, and logs it: made before a fork, it speaks for all front ends.
+        """
+        if self._options is None:
+            self._options = self._found_options()
+        return self._options
+
+    def _found_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"lifespan": "on", "timeout_keep_alive": max(1, round(self.config.keep_alive))}
         lacking = missing()
         if lacking:
             _logger.warning("no API is hot: uvicorn's HttpToolsProtocol has no %s; please report its version", ", ".join(lacking))
             return options
-        self._hot.routes = {}
         for number, api in enumerate(self.config.apis):
             reason = "" if self._late is not None else _routes.why_not_hot(self.app, self.config, number)
             if not reason:
