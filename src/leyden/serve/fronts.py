@@ -261,6 +261,12 @@ class ForkedFronts:
     def stop(self) -> None:
         """Start none any more: those that are there were told to drain."""
         self._is_stopping = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the listener, once it is the end and a front end takes no connections any more: both may come first."""
+        if self._is_stopping and any(process.line.is_leaving for process in self._processes.values()):
+            self._listener.close()
 
     def events(self) -> Sequence[FrontEvent]:
         """Return what has happened since the last call."""
@@ -268,8 +274,7 @@ class ForkedFronts:
         for number, process in list(self._processes.items()):
             process.line.flush()
             found += process.line.heard()
-            if process.line.is_leaving and self._is_stopping:
-                self._listener.close()
+            self._let_go()
             if process.child.has_ended():
                 del self._processes[number]
                 process.line.sock.close()

@@ -1,9 +1,12 @@
 """The supervisor's end of front ends: words are never lost, values for loggers may be; nobody waits."""
 
+import select
 import socket
 from typing import Any
 
-from leyden.serve.fronts import AttachedFronts, ShutdownAsked, log_frame, state_frame
+import pytest
+
+from leyden.serve.fronts import AttachedFronts, ForkedFronts, ShutdownAsked, log_frame, state_frame
 from leyden.serve.log_values import pack
 from leyden.serve.wire import Decoder, Frame, Kind, encode
 
@@ -50,3 +53,25 @@ def test_one_that_is_gone_is_forgotten() -> None:
     assert found == []
     assert fronts.descriptors() == []
     assert fronts.log(log_frame(0, "a", pack(1))), "nobody is there to be too slow"
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_the_listener_is_closed_whichever_comes_first(is_told_first: bool) -> None:
+    """The end of the server is told by a signal, that a front end takes no more connections by itself."""
+
+    def be(number: int, sock: socket.socket) -> None:
+        sock.sendall(encode(Kind.STATE, 0, {"leaving": True})[0])
+        sock.recv(1)  # until the other end is closed
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    fronts = ForkedFronts(1, lambda: be, list, listener)
+    fronts.start(list)
+    if not is_told_first:
+        fronts.stop()
+    select.select(fronts.descriptors(), [], [], 10.0)
+    fronts.events()
+    if is_told_first:
+        assert listener.fileno() >= 0
+        fronts.stop()
+    assert listener.fileno() < 0
+    fronts.close()
