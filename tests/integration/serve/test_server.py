@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.processes import running_script
-from tests.support.served import Served, served, starting
+from tests.support.served import Served, ready, served, starting
 
 
 def wait_for(condition: "object", server: Served, what: str) -> None:
@@ -49,6 +49,32 @@ def test_a_server_answers_says_that_it_is_well_and_drains(tmp_path: Path) -> Non
         finished = server.script.wait()
         assert (finished.code, finished.stdout.count("the end")) == (0, 1), finished.stderr
         server.script.wait_until_gone()
+
+
+PLAIN = """
+import sys
+from leyden.serve import LitAPI, LitServer
+
+class Double(LitAPI):
+    def decode_request(self, request):
+        return request["input"]
+
+    def predict(self, x):
+        return 2 * x
+
+if __name__ == "__main__":
+    LitServer(Double(), accelerator="cpu").run(host="127.0.0.1", port=0, generate_client_file=False)
+    print([name for name in ("fastapi", "starlette", "pydantic") if name in sys.modules], flush=True)
+"""
+
+
+def test_a_server_of_plain_apis_loads_fastapi_where_it_is_needed_alone() -> None:
+    with running_script(PLAIN) as script:
+        server = ready(script)
+        assert server.post(2).json() == 4
+        assert server.get("/docs").status_code == 200
+        script.send(signal.SIGTERM)
+        assert (script.wait().code, script.stdout.splitlines()[-1]) == (0, "[]")
 
 
 def _refused(server: Served) -> bool:

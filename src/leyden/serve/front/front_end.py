@@ -105,6 +105,9 @@ class FrontEnd:
             self._app = _routes.build(self._parts, self._app_lifespan)
         return self._app
 
+    def _is_late(self) -> bool:
+        return self._app is None and may_be_late(self.config)
+
     def served(self, settle: Callable[[], None]) -> Any:
         """Return what a server of its own is to run: the app, or what stands for it until it is needed.
 
@@ -117,7 +120,7 @@ class FrontEnd:
             settle()
             return app
 
-        if self._app is None and may_be_late(self.config):
+        if self._is_late():
             self._late = LateApp(made, lambda: self._app_lifespan(None))
             return self._late
         return self.app
@@ -135,7 +138,7 @@ class FrontEnd:
         Raises:
             ConfigError: One cannot be made.
         """
-        if self._app is None and may_be_late(self.config):
+        if self._is_late():
             return
         try:
             self.app.middleware_stack = self.app.build_middleware_stack()
@@ -201,7 +204,7 @@ class FrontEnd:
             _logger.warning("no API is hot: uvicorn's HttpToolsProtocol has no %s; please report its version", ", ".join(lacking))
             return options
         for number, api in enumerate(self.config.apis):
-            reason = "" if self._late is not None else _routes.why_not_hot(self.app, self.config, number)
+            reason = "" if self._is_late() else _routes.why_not_hot(self.app, self.config, number)
             if not reason:
                 self._hot.routes[api.path.encode()] = number
             _logger.info("%s is %s", api.path, f"not hot: {reason}" if reason else "hot")
