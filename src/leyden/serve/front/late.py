@@ -25,8 +25,9 @@ def may_be_late(config: ServerConfig) -> bool:
         >>> may_be_late(ServerConfig()), may_be_late(ServerConfig(num_front_ends=2))
         (True, False)
     """
-    is_own = config.num_front_ends > 1 or config.middlewares or config.loggers
-    return not is_own and not any(api.spec or api.authorize or api.tool or "{" in api.path for api in config.apis)
+    if config.num_front_ends > 1 or config.middlewares or config.loggers:
+        return False
+    return not any(api.spec or api.authorize or api.tool or "{" in api.path for api in config.apis)
 
 
 @final

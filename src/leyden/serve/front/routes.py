@@ -18,7 +18,7 @@ from leyden.serve.front.asgi import REQUEST_ID, Receive, Relay, Scope, Send
 from leyden.serve.front.counters import Counters
 from leyden.serve.front.documents import operation
 from leyden.serve.front.edge import Closing, Edge, Refused
-from leyden.serve.front.mounts import MountedApp
+from leyden.serve.front.mounted_app import MountedApp
 from leyden.serve.front.own_routes import OwnRoutes
 from leyden.serve.front.parts import Parts
 from leyden.serve.front.submitter import ApiSubmitter
